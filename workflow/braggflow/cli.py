@@ -1,0 +1,201 @@
+"""The command line: parse, then one call."""
+
+# Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from braggflow import __version__
+from braggflow.config import InputError
+
+COMPLETE, REFUSED, PARTIAL = 0, 2, 3
+
+app = typer.Typer(
+    help="Bragg peaks from series of detector frames: found, located to sub-pixel, fitted and tabulated.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes (default: one per core).")]
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one message and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.secho(f"braggflow: {error}", err=True, fg="red")
+        sys.exit(REFUSED)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        sys.exit(PARTIAL)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("braggflow.yaml"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a starter configuration: every key at its default, each with a comment."""
+    from braggflow import config
+
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists; choose another name or add --overwrite")
+    try:
+        path.write_text(config.starter(), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    typer.echo(f"{path} written. Next: braggflow run {path} NAME.zarr")
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders or globs; FILE.h5:/path names a data set.")],
+    out: Annotated[Path, typer.Option(help="Frames store to make, NAME.zarr.")],
+    dataset: Annotated[str | None, typer.Option(help="HDF5 data set with the frames, if not the only one.")] = None,
+    coord: Annotated[list[str], typer.Option(help="Per-frame coordinate, NAME=/path/in/file; repeat for more.")] = [],  # noqa: B006
+    mask: Annotated[str | None, typer.Option(help="Image, non-zero = ignore.")] = None,
+    dark: Annotated[str | None, typer.Option(help="Dark frame.")] = None,
+    flat: Annotated[str | None, typer.Option(help="Flat field.")] = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert detector files (HDF5/NeXus, TIFF, CBF, EDF, GE, ADSC, ...) into a frames store."""
+    from braggflow import display
+    from braggflow.ingest import ingest as convert
+
+    coords = dict(_pair(text, "--coord") for text in coord)
+    with display.bar("ingest") as advance:
+        path = convert(
+            list(sources),
+            out,
+            dataset=dataset,
+            coords=coords,
+            mask=mask,
+            dark=dark,
+            flat=flat,
+            overwrite=overwrite,
+            workers=workers,
+            progress=advance,
+        )
+    display.frames_store(path)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Frames store to make, NAME.zarr.")],
+    frames: Annotated[int, typer.Option(min=1, help="Number of frames.")] = 480,
+    size: Annotated[int, typer.Option(min=64, max=8192, help="Rows and columns of a frame.")] = 512,
+    peaks: Annotated[int, typer.Option(min=1, help="Peaks per frame, about.")] = 14,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same frames.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make an operando-like series, with the exact truth beside it (NAME.truth.zarr)."""
+    from braggflow import display
+    from braggflow.synthetic import simulate_series
+
+    with display.bar("simulate") as advance:
+        truth = simulate_series(
+            out, n_frames=frames, shape=(size, size), peaks=peaks, seed=seed, overwrite=overwrite, progress=advance
+        )
+    display.frames_store(out)
+    typer.echo(f"truth: {truth}")
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="Configuration, YAML (see: braggflow init).")],
+    data: Annotated[list[str] | None, typer.Argument(help="Frames stores; stand above the configuration's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results (default: output.folder).")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="Change a key: detect.minval=20; repeat.")] = [],  # noqa: B006
+    workers: Workers = None,
+) -> None:
+    """Find, locate and fit the peaks of one or more series. The same command again resumes."""
+    from braggflow import config as configuration
+
+    if workers is not None:
+        settings = [*settings, f"compute.workers={workers}"]
+    resolved = configuration.load(config, settings)
+    from braggflow import display, runs
+
+    with display.live() as show:
+        outcomes = runs.run(resolved, data or (), out=out, progress=show)
+    display.summary(outcomes)
+    raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)
+
+
+@app.command()
+def status(folder: Annotated[Path, typer.Argument(help="A run folder, or a folder of them.")]) -> None:
+    """Show what is done, what failed and why."""
+    from braggflow import display, store
+
+    folders = [folder] if (folder / "run.json").exists() else sorted(path.parent for path in folder.glob("*/run.json"))
+    if not folders:
+        raise InputError(f"{folder}: holds no run")
+    display.status([store.RunFolder(path) for path in folders])
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html of a run again."""
+    from braggflow.report import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command()
+def movie(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, .gif or .mp4 (default: movie.gif in the run).")
+    ] = None,
+    fps: Annotated[int, typer.Option(min=1, max=60, help="Frames per second.")] = 12,
+) -> None:
+    """Animate the frames with their located peaks."""
+    from braggflow.movie import write_movie
+
+    typer.echo(write_movie(run, out, fps=fps))
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    truth: Annotated[Path, typer.Argument(help="The truth that simulate wrote, NAME.truth.zarr.")],
+    radius: Annotated[float, typer.Option(min=0.1, help="Largest distance of a match, pixels.")] = 3.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
+) -> None:
+    """Compare a run's peaks with the truth: recall, precision and position error by class."""
+    import json
+
+    from braggflow import score as scoring
+    from braggflow.store import open_peaks, write_atomic
+
+    result = scoring.score(open_peaks(run), scoring.load_truth(truth), radius=radius)
+    typer.echo(result.table())
+    if json_file is not None:
+        write_atomic(json_file, json.dumps(result.as_dict(), indent=1).encode())
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise InputError(f"{option} {text}: must be NAME=VALUE")
+    return name, value

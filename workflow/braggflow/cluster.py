@@ -1,0 +1,37 @@
+"""A Dask cluster to run on: a local one, or the client of one that is there already."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distributed import Client, LocalCluster
+
+from braggflow.config import ComputeConfig, InputError
+from braggflow.graph import Pools
+
+
+@contextmanager
+def local(config: ComputeConfig) -> Iterator[Client]:
+    """A cluster of single-threaded worker processes on this machine, reachable from this machine only."""
+    workers = config.workers or len(os.sched_getaffinity(0))
+    try:
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            memory_limit=config.memory_limit,
+        )
+    except ValueError as error:
+        raise InputError(f"compute.memory_limit: {config.memory_limit!r} is not accepted ({error})") from error
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+def pools(client: Client, *, network: bool) -> Pools:
+    """Which resources the cluster's workers offer; raises `InputError` where the work has nowhere to go."""
+    offered = [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    cpu, gpu = any("CPU" in names for names in offered), any("GPU" in names for names in offered)
+    if gpu and not cpu:
+        raise InputError("cluster: workers offer the resource GPU but none offers CPU; start the others with CPU=1000")
+    return Pools(cpu=cpu, gpu=gpu and network)

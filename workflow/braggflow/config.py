@@ -1,0 +1,295 @@
+"""The run configuration: one pydantic model per stage, YAML in and out, unknown keys refused.
+
+A configuration file needs only what differs from the defaults. Every message about a bad one names the key, its value
+and what is accepted.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class InputError(ValueError):
+    """Something the user gave is refused: the message names it, its value and what is accepted. Exit status 2."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NoiseMultiple(Section):
+    """A level as a multiple of each frame's own noise (1.4826 × median absolute deviation above the background)."""
+
+    sigma: float = Field(gt=0, description="multiples of the frame's noise")
+
+
+Level: TypeAlias = Annotated[float, Field(ge=0)] | NoiseMultiple
+
+
+class FramesConfig(Section):
+    """Which frames are read and how their pixels are corrected."""
+
+    start: int = Field(0, ge=0, description="position of the first frame in the store")
+    stop: int | None = Field(None, ge=1, description="position after the last frame (null: all)")
+    step: int = Field(1, ge=1, description="take every step-th frame")
+    mask: str | None = Field(
+        None, description="mask file (.npy, .npz, TIFF, EDF, ...), non-zero = ignore; joined with the store's own mask"
+    )
+    dark: str = Field("store", description="dark frame: store (the store's, if it has one), none, or a file")
+    flat: str = Field("store", description="flat field: store (the store's, if it has one), none, or a file")
+    bin: int = Field(1, ge=1, le=16, description="sum bin × bin pixels before detection; positions stay unbinned")
+    saturation: float | None = Field(None, gt=0, description="counts at which a pixel is saturated (null: the store's)")
+
+    @model_validator(mode="after")
+    def _range_not_empty(self) -> Self:
+        if self.stop is not None and self.stop <= self.start:
+            raise ValueError(f"stop: {self.stop} must be above start: {self.start}")
+        return self
+
+
+class DetectConfig(Section):
+    """Threshold and topological persistence, then filters whose removals are counted."""
+
+    engine: Literal["native", "findpeaks"] = Field("native", description="native (compiled) or findpeaks (reference)")
+    minval: Level = Field(
+        NoiseMultiple(sigma=6), description="pixels below it are set to 0: counts, or {sigma: multiples of the noise}"
+    )
+    minscore: Level = Field(
+        NoiseMultiple(sigma=3), description="peaks whose persistence is not above it are dropped: as minval"
+    )
+    background: str = Field(
+        "none", description="subtracted before detection: none, local (robust level on a coarse grid), or a frame file"
+    )
+    background_cell: int = Field(32, ge=8, le=512, description="cell of the coarse grid of background: local, pixels")
+    min_area: int = Field(1, ge=1, description="drop peaks of fewer pixels (2 drops lone hot pixels)")
+    max_area: int | None = Field(None, ge=1, description="drop peaks of more pixels (powder rings, beam stop)")
+    min_edge_distance: int = Field(0, ge=0, description="drop maxima closer than this to the frame's edge, pixels")
+    min_neighbour_distance: float = Field(0, ge=0, description="drop maxima closer than this to a higher one, pixels")
+    min_snr: float = Field(0, ge=0, description="drop peaks whose intensity is below this many times its noise")
+
+    @model_validator(mode="after")
+    def _minval_positive(self) -> Self:
+        if self.minval == 0:
+            raise ValueError("minval: 0 is not accepted; must be above 0 (a pixel at 0 belongs to no peak)")
+        return self
+
+
+class PatchesConfig(Section):
+    """The square cut around each maximum."""
+
+    size: Literal[9, 11, 13, 15] = Field(11, description="pixels on a side")
+    neighbours: Literal["exclude", "keep"] = Field(
+        "exclude", description="pixels nearer to another maximum: exclude (filled, left out of fits) or keep"
+    )
+    low_snr: float = Field(5, ge=0, description="flag peaks whose intensity is below this many times its noise")
+
+
+class LocaliseConfig(Section):
+    """The network that places each peak to sub-pixel."""
+
+    method: Literal["auto", "braggnn", "compact", "none"] = Field(
+        "auto",
+        description="which position to use: braggnn or compact (that network), none (the fit, else the centroid), "
+        "auto (compact; the fit where the patch is at an edge, masked, saturated or overlapped)",
+    )
+    checkpoint: str | None = Field(None, description="weights file, .safetensors or .pth (null: the shipped weights)")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    batch_size: int = Field(4096, ge=1, description="patches per batch on a GPU")
+
+
+class FitConfig(Section):
+    """Least-squares fit of a profile to each patch."""
+
+    model: Literal["gaussian", "pseudo_voigt"] = Field("gaussian", description="elliptical, rotated, on a background")
+    fraction: float = Field(1.0, ge=0, le=1, description="share of the peaks that is fitted (0: none)")
+    seed: int = Field(0, ge=0, description="chooses the sample when 0 < fraction < 1")
+    max_iterations: int = Field(50, ge=1, le=1000, description="per peak, then fit_failed")
+
+
+class OutputConfig(Section):
+    """Where results go."""
+
+    folder: str = Field("runs", description="one folder per data set is made inside it")
+    overwrite: bool = Field(False, description="true: throw away a run made with other settings")
+    report: bool = Field(True, description="write report.html")
+
+
+class ComputeConfig(Section):
+    """How the work is shared out; nothing here changes a result."""
+
+    workers: int | None = Field(None, ge=1, description="local worker processes (null: one per core)")
+    retries: int = Field(2, ge=0, description="times a failed read or task is tried again")
+    task_seconds: float = Field(2.0, gt=0, le=600, description="aimed-at length of one task, from the frame size")
+    memory_limit: str = Field("auto", description="per local worker, e.g. 4GiB (auto: an equal share)")
+
+
+#: Sections that decide the result; the others only decide how it is computed.
+RESULT_SECTIONS = ("frames", "detect", "patches", "localise", "fit")
+#: Keys of those sections that do not change a number (bit for bit on the CPU).
+_NEUTRAL_KEYS = {("localise", "batch_size")}
+
+
+class RunConfig(Section):
+    """The whole configuration of `braggflow run`."""
+
+    data: tuple[str, ...] = Field((), description="frames stores (NAME.zarr)")
+    frames: FramesConfig = FramesConfig()
+    detect: DetectConfig = DetectConfig()
+    patches: PatchesConfig = PatchesConfig()
+    localise: LocaliseConfig = LocaliseConfig()
+    fit: FitConfig = FitConfig()
+    output: OutputConfig = OutputConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    def result_settings(self) -> dict[str, Any]:
+        """The settings that decide the result, as plain data (what runs are compared by)."""
+        settings = self.model_dump(mode="json", include=set(RESULT_SECTIONS))
+        for section, key in _NEUTRAL_KEYS:
+            del settings[section][key]
+        return settings
+
+    def to_yaml(self) -> str:
+        """The whole resolved configuration as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data, independent of key order."""
+    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML configuration and apply `section.key=value` overrides (values are YAML).
+
+    Raises `InputError` naming the file or key, its value and what is accepted.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"configuration {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"configuration {path}: is not a UTF-8 text file") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"configuration {path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    return resolve(data, overrides, source=f"configuration {path}")
+
+
+def resolve(data: object, overrides: Sequence[str] = (), *, source: str = "configuration") -> RunConfig:
+    """Check plain data (as from YAML; None is empty) plus overrides against the schema."""
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise InputError(f"{source}: is {type(data).__name__}, must be a mapping of sections ({_accepted(RunConfig)})")
+    merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise InputError(f"{source}: " + "\n  ".join(_messages(error))) from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override}: must be section.key=value, e.g. detect.minval=20")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        inner = data.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {override}: {section} is {inner!r}, which has no keys")
+        data = inner
+    try:
+        data[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML") from error
+
+
+def _messages(error: ValidationError) -> list[str]:
+    """One line a problem: key, value, what is accepted."""
+    lines: dict[str, str] = {}
+    for problem in error.errors():
+        # A union reports each branch that failed; the branch names are not keys.
+        location = [str(part) for part in problem["loc"] if part not in ("float", "NoiseMultiple")]
+        key = ".".join(location) or "(top level)"
+        model = _model_at(location[:-1])
+        if problem["type"] == "extra_forbidden" and model is not None:
+            close = difflib.get_close_matches(location[-1], model.model_fields, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            lines[key] = f"{key}: unknown key (value {problem['input']!r}); accepted: {_accepted(model)}.{hint}"
+        elif _is_level(location):
+            level = ".".join(location[:2])
+            lines[level] = (
+                f"{level}: {_value(problem)} is not accepted; must be a number (counts) or "
+                "{sigma: number above 0} (multiples of the noise)"
+            )
+        else:
+            what = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "value_error":  # our own sentence names the key and its value
+                lines[key] = f"{key}.{what}"
+                continue
+            lines[key] = f"{key}: {_value(problem)} is not accepted; {what[:1].lower()}{what[1:]}"
+    return list(lines.values())
+
+
+def _value(problem: Any) -> str:
+    value = problem["input"]
+    return "value" if isinstance(value, BaseModel) or len(repr(value)) > 200 else repr(value)
+
+
+def _is_level(location: Sequence[str]) -> bool:
+    return tuple(location[:2]) in {("detect", "minval"), ("detect", "minscore")}
+
+
+def _model_at(location: Sequence[str]) -> type[BaseModel] | None:
+    model: type[BaseModel] = RunConfig
+    for part in location:
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        candidates = [field.annotation, *get_args(field.annotation)]
+        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not inner:
+            return None
+        model = inner[0]
+    return model
+
+
+def _accepted(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)
+
+
+def starter() -> str:
+    """A configuration file with every key at its default, each with a comment of what it is."""
+    lines = ["# braggflow configuration: every key is at its default; delete what you do not change.", ""]
+    for name, field in RunConfig.model_fields.items():
+        default = field.default
+        if not isinstance(default, Section):
+            lines += [f"# {field.description}", f"{name}: {_flow(list(default))}", ""]
+            continue
+        lines += [f"# {(type(default).__doc__ or '').strip()}", f"{name}:"]
+        for key, inner in type(default).model_fields.items():
+            value = getattr(default, key)
+            plain = value.model_dump() if isinstance(value, Section) else value
+            lines.append(f"  {key}: {_flow(plain)}  # {inner.description}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _flow(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the configuration, for editors that complete and check YAML."""
+    return RunConfig.model_json_schema()

@@ -1,0 +1,279 @@
+"""Wiring only: what runs where, on which resource, in what order.
+
+A series is processed in groups of consecutive chunks. Where workers offer the resource GPU, a group is
+
+    find (CPU, one task a chunk) ──► locate (GPU, one task) ──► finish (CPU: fit, assemble, write the part)
+
+and else one CPU task that does the same in that order. Frames never leave the worker that read them; results leave as
+part files, and only their summaries travel.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from distributed import Client, Future
+from numpy.typing import NDArray
+
+from braggflow import assemble, detect, fit, frames, patches, peaks, store
+from braggflow.config import RunConfig
+from braggflow.peaks import Method
+
+#: Time that a task is expected to take per pixel (reading and searching) and per frame; measured on one core.
+SECONDS_PER_PIXEL, SECONDS_PER_FRAME = 6e-9, 2e-3
+#: A series is cut into at least this many groups, so that workers end together and little is lost to a crash.
+MIN_GROUPS = 16
+_RETRY_PAUSE_SECONDS = 0.2
+#: What reading a damaged chunk raises: file system errors, and the codecs' own.
+_UNREADABLE = (OSError, ValueError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One data set's work, as every task needs it."""
+
+    path: str
+    folder: str
+    settings: str
+    """The configuration as JSON: a key for the workers' caches."""
+    run: str
+    """Digest of the run's identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Which resources the workers offer, and so where tasks must be sent."""
+
+    cpu: bool
+    gpu: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Positions [first, stop) of the series' selected frames, and their chunks."""
+
+    first: int
+    stop: int
+    chunks: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The peaks of one chunk, with their patches: what the locating and finishing tasks need."""
+
+    table: peaks.Table
+    patches: patches.Patches
+    removed: dict[str, int]
+    failures: list[dict[str, Any]]
+    seconds: dict[str, float]
+
+
+class Answer(NamedTuple):
+    """A network's answer for a group (None: not asked), and the time it took."""
+
+    located: assemble.Located | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A series as a worker holds it between tasks."""
+
+    data: xr.Dataset
+    config: RunConfig
+    correction: frames.Correction
+    background_frame: NDArray[np.float32] | None
+    positions: NDArray[np.int64]
+    """Of the selected frames in the store."""
+    numbers: list[int]
+    """Of the selected frames."""
+
+
+def plan(data: xr.Dataset, config: RunConfig) -> list[Group]:
+    """Groups of whole chunks whose tasks last about `compute.task_seconds`; the same for any number of workers."""
+    n = len(selected(data, config))
+    height, width = data["frames"].shape[1:]
+    chunk = max(1, int(data["frames"].encoding["chunks"][0]) // config.frames.step)
+    per_frame = SECONDS_PER_FRAME + SECONDS_PER_PIXEL * height * width
+    wanted = min(config.compute.task_seconds / per_frame, n / MIN_GROUPS)
+    size = chunk * max(1, round(wanted / chunk))
+    return [
+        Group(first, min(first + size, n), tuple(_spans(first, min(first + size, n), chunk)))
+        for first in range(0, n, size)
+    ]
+
+
+def regroup(groups: Sequence[Group], spans: Sequence[tuple[int, int]]) -> list[Group]:
+    """The same chunks in groups of other spans (an earlier run's), which hold whole chunks too."""
+    chunks = [chunk for group in groups for chunk in group.chunks]
+    return [Group(first, stop, tuple(c for c in chunks if first <= c[0] < stop)) for first, stop in spans]
+
+
+def _spans(first: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, stop, step):
+        yield start, min(start + step, stop)
+
+
+def selected(data: xr.Dataset, config: RunConfig) -> NDArray[np.int64]:
+    """Positions in the store of the frames that `frames.start`, `stop` and `step` select."""
+    return np.arange(data.sizes["frame"])[config.frames.start : config.frames.stop : config.frames.step]
+
+
+def submit(
+    client: Client, series: Series, group: Group, pools: Pools, *, retries: int, priority: int
+) -> "Future[store.PartSummary]":
+    """Submit one group; the future's result is the `PartSummary` of the part that it wrote."""
+    name = f"{Path(series.folder).name}-{group.first}-{series.run[:8]}"
+    options: dict[str, Any] = {"priority": priority, "retries": retries, "pure": False}
+    on_cpu = {**options, "resources": {"CPU": 1}} if pools.cpu else options
+    if not pools.gpu:
+        return client.submit(_process, series, group, key=f"process-{name}", **on_cpu)
+    found = [
+        client.submit(_find, series, first, stop, key=f"find-{name}-{first}", **on_cpu) for first, stop in group.chunks
+    ]
+    located = client.submit(_locate, series, found, key=f"locate-{name}", resources={"GPU": 1}, **options)
+    return client.submit(_finish, series, group, found, located, key=f"finish-{name}", **on_cpu)
+
+
+def _process(series: Series, group: Group) -> store.PartSummary:
+    found = [_find(series, first, stop) for first, stop in group.chunks]
+    return _finish(series, group, found, _locate(series, found))
+
+
+def _find(series: Series, first: int, stop: int) -> Found:
+    return search(_open(series.path, series.settings), first, stop)
+
+
+def _locate(series: Series, found: Sequence[Found]) -> Answer:
+    return locate(_open(series.path, series.settings).config, found)
+
+
+def _finish(series: Series, group: Group, found: Sequence[Found], answer: Answer) -> store.PartSummary:
+    table, seconds = complete(_open(series.path, series.settings).config, found, answer)
+    part = store.Part(
+        group.first,
+        group.stop,
+        table,
+        removed=store.total(chunk.removed for chunk in found),
+        failures=[failure for chunk in found for failure in chunk.failures],
+        seconds=seconds,
+    )
+    return store.write_part(store.RunFolder(Path(series.folder)), part, series.run)
+
+
+def search(opened: Opened, first: int, stop: int) -> Found:
+    """Read, correct, detect and cut the selected frames at positions [first, stop)."""
+    config, numbers = opened.config, opened.numbers[first:stop]
+    seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
+    tables, cuts, removed, failures = [], [patches.empty(config.patches)], Counter[str](), list[dict[str, Any]]()
+    try:
+        with _timed(seconds, "read"):
+            raw = _read(opened, first, stop)
+    except _UNREADABLE as error:
+        return Found(
+            peaks.empty(), patches.empty(config.patches), {}, [_failure(number, error) for number in numbers], seconds
+        )
+    for number, pixels in zip(numbers, raw, strict=True):
+        try:
+            with _timed(seconds, "correct"):
+                frame = frames.correct(pixels, opened.correction)
+            with _timed(seconds, "detect"):
+                detection = detect.detect(
+                    frame.counts, frame.mask, config.detect, background_frame=opened.background_frame
+                )
+            with _timed(seconds, "patches"):
+                cut, table = patches.cut(frame, detection.table, config.patches)
+        except (ValueError, ArithmeticError) as error:
+            failures.append(_failure(number, error))
+            continue
+        kept = table["snr"] >= config.detect.min_snr
+        table["peak_frame"] = number
+        tables.append(table[kept])
+        cuts.append(patches.select(cut, kept))
+        removed.update(detection.removed, min_snr=int(np.count_nonzero(~kept)))
+    return Found(peaks.concatenate(tables), patches.concatenate(cuts), dict(removed), failures, seconds)
+
+
+def locate(config: RunConfig, found: Sequence[Found]) -> Answer:
+    """The network's positions of all peaks found, and the time it took."""
+    start = time.perf_counter()
+    if config.localise.method == "none":
+        return Answer(None, 0.0)
+    from braggflow import localise  # here, so that workers that only detect never load torch
+
+    localiser = localise.load(config.localise, config.patches.size)
+    counts = np.concatenate([chunk.patches.counts for chunk in found])
+    positions, std = localise.locate(localiser, counts, batch_size=config.localise.batch_size)
+    return Answer(assemble.Located(Method[localiser.name], positions, std), time.perf_counter() - start)
+
+
+def complete(config: RunConfig, found: Sequence[Found], answer: Answer) -> tuple[peaks.Table, dict[str, float]]:
+    """Fit and assemble: the sorted table of all peaks found, and the time spent by stage."""
+    seconds = {"localise": answer.seconds, "fit": 0.0}
+    table = peaks.concatenate([chunk.table for chunk in found])
+    cut = patches.concatenate([chunk.patches for chunk in found])
+    with _timed(seconds, "fit"):
+        chosen = assemble.sample(table, config.fit)
+        fits = fit.fit_patches(cut.counts[chosen], cut.usable[chosen], config.fit)
+    table = assemble.assemble(
+        table,
+        cut,
+        located=answer.located,
+        fitted=chosen,
+        fits=fits,
+        fit_method=Method[config.fit.model],
+        method=config.localise.method,
+        bin=config.frames.bin,
+    )
+    return peaks.sort(table), store.total([*(chunk.seconds for chunk in found), seconds])
+
+
+def open_series(data: xr.Dataset, config: RunConfig) -> Opened:
+    """What tasks need of a series; raises `InputError` where an image that the configuration names does not fit."""
+    positions = selected(data, config)
+    return Opened(
+        data,
+        config,
+        frames.prepare(data, config.frames),
+        frames.background_frame(data, config),
+        positions,
+        data["frame"].values[positions].tolist(),
+    )
+
+
+@lru_cache(maxsize=4)
+def _open(path: str, settings: str) -> Opened:
+    return open_series(frames.open_frames(path), RunConfig.model_validate_json(settings))
+
+
+def _read(opened: Opened, first: int, stop: int) -> NDArray[Any]:
+    """The raw frames at selected positions [first, stop), tried again where the file system may recover."""
+    positions = opened.positions[first:stop]
+    for attempt in range(opened.config.compute.retries + 1):
+        try:
+            return frames.read(opened.data, positions)
+        except OSError:
+            if attempt == opened.config.compute.retries:
+                raise
+            time.sleep(_RETRY_PAUSE_SECONDS * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _failure(number: int, error: Exception) -> dict[str, Any]:
+    return {"frame": number, "reason": f"{type(error).__name__}: {error}"}
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] += time.perf_counter() - start

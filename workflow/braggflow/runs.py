@@ -1,0 +1,458 @@
+"""Data sets in, run folders out: resume, progress, outcome.
+
+Groups of all data sets go through one bounded window in order, so that memory and the amount lost to a crash stay the
+same for any number of frames and data sets.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from distributed import Client, Future, as_completed
+
+from braggflow import cluster, config, frames, graph, peaks, store
+from braggflow.config import InputError, RunConfig
+
+#: Groups in flight per worker thread: one running, one waiting behind it, and some slack for those that end together.
+WINDOW_PER_THREAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is; given to the `progress` callback after each finished group."""
+
+    dataset: str
+    frames_done: int
+    """In all data sets, also by earlier runs."""
+    frames_total: int
+    frames_before: int
+    """Done by earlier runs: not part of this run's rate."""
+    frames_failed: int
+    peaks: int
+    dashboard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one data set."""
+
+    name: str
+    folder: Path
+    status: str
+    """complete, partial (some frames failed), interrupted, or refused (nothing was written)."""
+    frames: int = 0
+    frames_failed: int = 0
+    frames_processed: int = 0
+    """In this run; 0 where all was done before."""
+    peaks: int = 0
+    seconds: float = 0.0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class _Work:
+    """One data set on its way."""
+
+    name: str
+    folder: store.RunFolder
+    config: RunConfig
+    series: graph.Series
+    identity: dict[str, Any]
+    dataset: dict[str, Any]
+    numbers: list[int]
+    coords: xr.Dataset
+    groups: list[graph.Group]
+    done: dict[tuple[int, int], store.PartSummary] = field(default_factory=dict)
+    todo: list[graph.Group] = field(default_factory=list)
+    redone: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """Of groups that left no part."""
+    finished: int = 0
+    started: float = 0.0
+    resources: ExitStack = field(default_factory=ExitStack)
+
+
+def run(
+    settings: RunConfig | Mapping[str, Any] | str | Path,
+    data: Sequence[str | Path] = (),
+    *,
+    out: str | Path | None = None,
+    client: Client | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[Outcome]:
+    """Process data sets into `OUT/DATASET/`, taking up what an earlier run of the same settings left.
+
+    `settings` is a configuration, plain data, or the path of a YAML file; `data` and `out` stand above its `data` and
+    `output.folder`. Runs on `client`'s cluster, or on a local one made for the run. One outcome a data set, in order.
+    Raises `InputError`, with nothing written, where the configuration or every data set is refused.
+    """
+    resolved = _resolve(settings, data, out)
+    works, refused = _prepare_all(resolved)
+    outcomes = {work.name: _finished_before(work) for work in works}
+    open_works = [work for work in works if outcomes[work.name] is None]
+    if open_works:
+        with ExitStack() as stack:
+            used = client or stack.enter_context(cluster.local(resolved.compute))
+            outcomes |= {outcome.name: outcome for outcome in _Runner(used, resolved, open_works, progress).run()}
+    return [*(outcome for outcome in outcomes.values() if outcome is not None), *refused]
+
+
+def _resolve(
+    settings: RunConfig | Mapping[str, Any] | str | Path, data: Sequence[str | Path], out: str | Path | None
+) -> RunConfig:
+    if isinstance(settings, str | Path):
+        resolved = config.load(settings)
+    elif isinstance(settings, RunConfig):
+        resolved = settings
+    else:
+        resolved = config.resolve(dict(settings))
+    if data:
+        resolved = resolved.model_copy(update={"data": tuple(map(str, data))})
+    if out is not None:
+        resolved = resolved.model_copy(update={"output": resolved.output.model_copy(update={"folder": str(out)})})
+    if not resolved.data:
+        raise InputError("data: no data set is named, neither in the configuration nor on the command line")
+    return resolved
+
+
+def _prepare_all(resolved: RunConfig) -> tuple[list[_Work], list[Outcome]]:
+    model = None
+    if resolved.localise.method != "none":
+        from braggflow import localise
+
+        model = localise.identity(resolved.localise, resolved.patches.size)
+    names = [_name(path) for path in resolved.data]
+    for name, path in zip(names, resolved.data, strict=True):
+        if names.count(name) > 1:
+            raise InputError(f"data: {path}: another data set is named {name} too; their results would be mixed")
+    works, refused = list[_Work](), list[Outcome]()
+    for name, path in zip(names, resolved.data, strict=True):
+        try:
+            works.append(_prepare(name, Path(path), resolved, model))
+        except InputError as error:
+            if len(resolved.data) == 1:
+                raise
+            refused.append(Outcome(name, Path(resolved.output.folder) / name, "refused", message=str(error)))
+    if not works:
+        raise InputError("\n".join(outcome.message for outcome in refused))
+    return works, refused
+
+
+def _name(path: str) -> str:
+    return Path(path.rstrip("/")).name.removesuffix(".zarr")
+
+
+def _prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any] | None) -> _Work:
+    """Check one data set against the configuration and an earlier run; nothing is written."""
+    data = frames.open_frames(path)
+    opened = graph.open_series(data, resolved)
+    if not opened.numbers:
+        raise InputError(
+            f"frames.start: {resolved.frames.start} (stop: {resolved.frames.stop}, step: {resolved.frames.step}) "
+            f"selects none of the {data.sizes['frame']} frames of {path}"
+        )
+    identity = store.identity(resolved, store.frames_identity(path, data), model)
+    folder = store.RunFolder(Path(resolved.output.folder).resolve() / name)
+    _check_folder(folder, identity, overwrite=resolved.output.overwrite)
+    settings = resolved.model_copy(update={"data": (str(path),)})
+    shape, dtype = list(data["frames"].shape), str(data["frames"].dtype)
+    return _Work(
+        name=name,
+        folder=folder,
+        config=settings,
+        series=graph.Series(
+            str(path.resolve()), str(folder.path), settings.model_dump_json(), store.run_digest(identity)
+        ),
+        identity=identity,
+        dataset={"name": name, "path": str(path), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
+        numbers=opened.numbers,
+        coords=data[["frame"]].isel(frame=opened.positions).load(),
+        groups=graph.plan(data, resolved),
+    )
+
+
+def _check_folder(folder: store.RunFolder, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+    if not folder.path.exists():
+        return
+    if not folder.path.is_dir():
+        raise InputError(f"{folder.path}: is a file; choose another --out")
+    if not folder.info.exists():
+        if any(path.name != ".lock" for path in folder.path.iterdir()):
+            raise InputError(f"{folder.path}: is not empty and holds no run; choose another --out")
+        return
+    changes = store.difference(store.read_info(folder)["identity"], identity)
+    if changes and not overwrite:
+        raise InputError(
+            f"{folder.path}: holds a run made with other settings, and results are never mixed:\n  "
+            + "\n  ".join(changes)
+            + "\nChoose another --out, or throw the old run away with --set output.overwrite=true"
+        )
+
+
+def _finished_before(work: _Work) -> Outcome | None:
+    """The outcome of a data set that needs nothing; else its parts that are done and its groups that are not."""
+    same = work.folder.info.exists() and store.read_info(work.folder)["run"] == work.series.run
+    if same:
+        info = store.read_info(work.folder)
+        # The groups of the first run hold, whatever task length is asked for now.
+        planned = {tuple(span) for span in info["plan"]}
+        if planned != {(group.first, group.stop) for group in work.groups}:
+            work.groups = graph.regroup(work.groups, sorted(planned))
+        work.done = {
+            key: part for key, part in store.read_parts(work.folder, work.series.run).items() if not part.failures
+        }
+    work.todo = [group for group in work.groups if (group.first, group.stop) not in work.done]
+    if not same or work.todo or info["status"] != "complete" or not work.folder.peaks.exists():
+        return None
+    counts = info["counts"]
+    return Outcome(work.name, work.folder.path, "complete", frames=counts["frames"], peaks=counts["peaks"])
+
+
+class _Runner:
+    """One run over all unfinished data sets on one cluster."""
+
+    def __init__(
+        self, client: Client, resolved: RunConfig, works: list[_Work], progress: Callable[[Progress], None] | None
+    ) -> None:
+        self.client = client
+        self.config = resolved
+        self.works = works
+        self.progress = progress
+        self.pools = cluster.pools(client, network=resolved.localise.method != "none")
+        self.in_flight: dict[Any, tuple[_Work, graph.Group | None]] = {}
+        self.outcomes: list[Outcome] = []
+        self.frames_before = sum(_frames(work.done.values()) for work in works)
+        self.frames_processed = 0
+
+    def run(self) -> list[Outcome]:
+        """Feed the window until every data set is concluded; Ctrl-C leaves a resumable state."""
+        threads = sum(self.client.nthreads().values())
+        queue = self._queue()
+        finished = as_completed(loop=self.client.loop)
+        try:
+            self._feed(queue, finished, WINDOW_PER_THREAD * threads)
+            for future in finished:
+                work, group = self.in_flight.pop(future.key)
+                if group is None:
+                    self.outcomes.append(self._outcome(work, future))
+                else:
+                    self._take(work, group, future)
+                    if work.finished == len(work.todo):
+                        finished.add(self._conclude(work))
+                self._feed(queue, finished, WINDOW_PER_THREAD * threads)
+        except KeyboardInterrupt:
+            self._interrupt()
+        return self.outcomes
+
+    def _queue(self) -> Iterator[tuple[_Work, graph.Group | None]]:
+        for work in self.works:
+            try:
+                self._begin(work)
+            except InputError as error:
+                self.outcomes.append(Outcome(work.name, work.folder.path, "refused", message=str(error)))
+                continue
+            if not work.todo:
+                yield work, None
+            for group in work.todo:
+                yield work, group
+
+    def _begin(self, work: _Work) -> None:
+        work.started = time.monotonic()
+        work.folder.path.mkdir(parents=True, exist_ok=True)
+        work.resources.enter_context(store.lock(work.folder))
+        if not work.done:
+            store.begin(work.folder, work.config, self._info(work, "running"))
+        else:
+            store.write_info(work.folder, self._info(work, "running"))
+
+    def _feed(self, queue: Iterator[tuple[_Work, graph.Group | None]], finished: Any, window: int) -> None:
+        while len(self.in_flight) < window and (item := next(queue, None)) is not None:
+            work, group = item
+            if group is None:
+                finished.add(self._conclude(work))
+                continue
+            future = graph.submit(
+                self.client,
+                work.series,
+                group,
+                self.pools,
+                retries=self.config.compute.retries,
+                priority=-self.works.index(work),
+            )
+            self.in_flight[future.key] = work, group
+            finished.add(future)
+
+    def _take(self, work: _Work, group: graph.Group, future: "Future[store.PartSummary]") -> None:
+        work.finished += 1
+        work.redone += 1
+        if future.status == "finished":
+            work.done[group.first, group.stop] = future.result()
+        else:
+            reason = _reason(future)
+            work.failures += [{"frame": number, "reason": reason} for number in work.numbers[group.first : group.stop]]
+        self.frames_processed += group.stop - group.first
+        if self.progress is not None:
+            self.progress(self._state(work))
+
+    def _state(self, work: _Work) -> Progress:
+        return Progress(
+            dataset=work.name,
+            frames_done=self.frames_before + self.frames_processed,
+            frames_total=sum(len(work.numbers) for work in self.works),
+            frames_before=self.frames_before,
+            frames_failed=sum(len(_failures(work)) for work in self.works),
+            peaks=sum(part.peaks for work in self.works for part in work.done.values()),
+            dashboard=self.client.dashboard_link,
+        )
+
+    def _conclude(self, work: _Work) -> "Future[dict[str, Any]]":
+        """Join the parts and write the report, on a worker, so that the window goes on being fed."""
+        info = self._info(work, "partial" if _failures(work) else "complete")
+        future = self.client.submit(
+            conclude,
+            work.folder,
+            list(work.done.values()),
+            work.coords,
+            info,
+            report=self.config.output.report,
+            key=f"conclude-{work.name}-{work.series.run[:8]}",
+            pure=False,
+            priority=1,
+            **({"resources": {"CPU": 1}} if self.pools.cpu else {}),
+        )
+        self.in_flight[future.key] = work, None
+        return future
+
+    def _outcome(self, work: _Work, future: "Future[dict[str, Any]]") -> Outcome:
+        seconds = time.monotonic() - work.started
+        processed = sum(group.stop - group.first for group in work.todo)
+        if future.status == "finished":
+            info, message = future.result(), ""
+        else:
+            info = self._info(work, "partial")
+            message = f"the parts are done, but the table could not be written: {_reason(future)}"
+        counts = info["counts"]
+        work.resources.close()
+        return Outcome(
+            work.name,
+            work.folder.path,
+            info["status"],
+            frames=counts["frames"],
+            frames_failed=counts["frames_failed"],
+            frames_processed=processed,
+            peaks=counts["peaks"],
+            seconds=seconds,
+            message=message,
+        )
+
+    def _interrupt(self) -> None:
+        """Cancel what runs; parts that are written stay, and the same command goes on from there."""
+        self.client.cancel([Future(key, self.client) for key in self.in_flight])
+        concluded = {outcome.name for outcome in self.outcomes}
+        for work in self.works:
+            if work.name in concluded:
+                continue
+            if work.started:
+                store.write_info(work.folder, self._info(work, "interrupted"))
+                work.resources.close()
+            self.outcomes.append(
+                Outcome(
+                    work.name,
+                    work.folder.path,
+                    "interrupted",
+                    frames=len(work.numbers),
+                    frames_failed=len(_failures(work)),
+                    frames_processed=_frames(work.done.values()),
+                    peaks=sum(part.peaks for part in work.done.values()),
+                    seconds=time.monotonic() - work.started if work.started else 0.0,
+                )
+            )
+
+    def _info(self, work: _Work, status: str) -> dict[str, Any]:
+        parts = list(work.done.values())
+        failures = _failures(work)
+        return {
+            "status": status,
+            "dataset": work.dataset,
+            "identity": work.identity,
+            "run": work.series.run,
+            "plan": [(group.first, group.stop) for group in work.groups],
+            "counts": {
+                "frames": len(work.numbers),
+                "frames_failed": len(failures),
+                "peaks": sum(part.peaks for part in parts),
+                "removed": store.total(part.removed for part in parts),
+                "flags": {},
+                "methods": {},
+            },
+            "seconds": {"wall": time.monotonic() - work.started, "stages": store.total(part.seconds for part in parts)},
+            "parts": {"total": len(work.groups), "done": len(parts), "redone": work.redone},
+            "failures": failures,
+            "versions": store.versions(),
+            "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
+            "workers": {"threads": sum(self.client.nthreads().values()), **asdict(self.pools)},
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _frames(parts: Any) -> int:
+    return sum(part.stop - part.first for part in parts)
+
+
+def _failures(work: _Work) -> list[dict[str, Any]]:
+    return [*(failure for part in work.done.values() for failure in part.failures), *work.failures]
+
+
+def _reason(future: "Future[Any]") -> str:
+    if future.status == "cancelled":
+        return "cancelled"
+    error = future.exception()
+    return f"{type(error).__name__}: {error}"
+
+
+def conclude(
+    folder: store.RunFolder,
+    parts: list[store.PartSummary],
+    coords: xr.Dataset,
+    info: dict[str, Any],
+    *,
+    report: bool,
+) -> dict[str, Any]:
+    """Join a data set's parts into its table, write `run.json` and the report; returns the content of `run.json`."""
+    attributes = {"run": info["run"], "model": str(info["identity"]["model"]), "source": info["dataset"]["path"]}
+    failed = [failure["frame"] for failure in info["failures"]]
+    counted = store.consolidate(folder, parts, coords, failed, attributes)
+    info["counts"] |= counted
+    store.write_info(folder, info)
+    if report:
+        from braggflow.report import write_report
+
+        write_report(folder.path)
+    return info
+
+
+def find_peaks(images: "xr.DataArray | np.ndarray[Any, Any]", **sections: Mapping[str, Any]) -> xr.Dataset:
+    """Peaks of one array, in this process: for a notebook.
+
+    `images` is (frame, y, x) or one frame (y, x); a DataArray's `frame` coordinate and per-frame coordinates are kept.
+    Sections are those of the configuration: `find_peaks(images, detect={"minval": 20, "minscore": 10})`. Returns the
+    peak table as `open_peaks` does; raises `InputError` for bad settings or where a frame cannot be processed.
+    """
+    settings = config.resolve({key: dict(value) for key, value in sections.items()}, source="find_peaks")
+    data = frames.from_array(images)
+    opened = graph.open_series(data, settings)
+    found = [graph.search(opened, position, position + 1) for position in range(len(opened.numbers))]
+    failures = [failure for chunk in found for failure in chunk.failures]
+    if failures:
+        raise InputError("; ".join(f"frame {failure['frame']}: {failure['reason']}" for failure in failures[:5]))
+    table, _ = graph.complete(settings, found, graph.locate(settings, found)) if found else (peaks.empty(), {})
+    coords = data[["frame"]].isel(frame=opened.positions).load()
+    return store.to_dataset(table, coords, [], {"source": "array"})

@@ -1,0 +1,364 @@
+"""The run folder `OUT/DATASET/`: settings, parts, the consolidated table, and what happened.
+
+A part is the result of one finished task. It gets its name only when it is whole, and carries the identity of the run
+that made it (settings, code, model, frames), so that existence is completion and runs are never mixed.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from importlib import metadata
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+import braggflow
+from braggflow import peaks
+from braggflow.config import InputError, RunConfig, digest, resolve
+
+FORMAT = "braggflow-peaks"
+#: Peaks per chunk of the table: a few MB a variable.
+TABLE_CHUNK = 262_144
+#: Modules whose source decides the numbers; a change in one is another code version.
+_RESULT_MODULES = ("assemble", "detect", "fit", "frames", "localise", "models", "patches", "peaks")
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one task found, in the frames at positions [first, stop) of the series."""
+
+    first: int
+    stop: int
+    table: peaks.Table
+    removed: dict[str, int] = field(default_factory=dict)
+    """Peaks dropped, by filter."""
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """Frames that could not be processed, as {frame, reason}."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time spent, by stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartSummary:
+    """A part without its table: what travels to the client."""
+
+    first: int
+    stop: int
+    peaks: int
+    removed: dict[str, int]
+    failures: list[dict[str, Any]]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside `OUT/DATASET/`."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """The whole resolved configuration."""
+        return self.path / "run.yaml"
+
+    @property
+    def info(self) -> Path:
+        """Status, counts, timings, versions, identity, failures."""
+        return self.path / "run.json"
+
+    @property
+    def parts(self) -> Path:
+        """One file per finished task."""
+        return self.path / "parts"
+
+    @property
+    def peaks(self) -> Path:
+        """The consolidated peak table."""
+        return self.path / "peaks.zarr"
+
+    @property
+    def report(self) -> Path:
+        """The report for people."""
+        return self.path / "report.html"
+
+    def part(self, first: int, stop: int) -> Path:
+        """The file of the part of positions [first, stop)."""
+        return self.parts / f"part-{first:08d}-{stop:08d}.npz"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name of its own, then rename it into place: readers see all of it or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def code_version() -> dict[str, str]:
+    """The package's version and a hash of the sources that decide the numbers."""
+    content = sha256()
+    for name in _RESULT_MODULES:
+        content.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return {"version": braggflow.__version__, "sources": content.hexdigest()[:16]}
+
+
+def identity(config: RunConfig, frames: Mapping[str, Any], model: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What must be equal for parts to belong together: settings, files they name, code, model and frames."""
+    settings = config.result_settings()
+    named = {
+        key: sha256(Path(value).read_bytes()).hexdigest()
+        for key, value in {
+            "frames.mask": config.frames.mask,
+            "frames.dark": config.frames.dark,
+            "frames.flat": config.frames.flat,
+            "detect.background": config.detect.background,
+        }.items()
+        if value not in (None, "store", "none", "local")
+    }
+    return {"settings": settings, "files": named, "code": code_version(), "model": model, "frames": dict(frames)}
+
+
+def frames_identity(path: Path, data: xr.Dataset) -> dict[str, Any]:
+    """What tells one series from another: its recorded sources, or else where it lies; and its schema."""
+    origin = data.attrs.get("sources") or str(path.resolve())
+    schema = {"shape": list(data["frames"].shape), "dtype": str(data["frames"].dtype)}
+    return {"origin": origin, **schema, "numbers": sha256(data["frame"].values.tobytes()).hexdigest()[:16]}
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines that say where two identities differ: key, old value, new value."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += difference(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before} → {after}".removeprefix("settings."))
+    return lines
+
+
+@contextmanager
+def lock(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder: two runs writing to one are refused. The lock ends with its process, however that ends."""
+    with (folder.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder.path}: another run writes here; wait for it or choose another --out") from None
+        yield
+
+
+def read_info(folder: RunFolder) -> dict[str, Any]:
+    """The content of `run.json`; raises `InputError` where there is no run."""
+    try:
+        info = json.loads(folder.info.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder.path}: holds no run (no {folder.info.name})") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder.info}: cannot be read ({error})") from error
+    if not isinstance(info, dict) or "identity" not in info:
+        raise InputError(f"{folder.info}: is not a braggflow run")
+    return info
+
+
+def write_info(folder: RunFolder, info: Mapping[str, Any]) -> None:
+    """Replace `run.json`."""
+    write_atomic(folder.info, json.dumps(info, indent=1).encode())
+
+
+def read_settings(folder: RunFolder) -> RunConfig:
+    """The configuration that the run was made with."""
+    import yaml
+
+    return resolve(yaml.safe_load(folder.settings.read_text(encoding="utf-8")), source=str(folder.settings))
+
+
+def begin(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:
+    """Start a run in an empty or emptied folder."""
+    for old in (folder.parts, folder.peaks):
+        shutil.rmtree(old, ignore_errors=True)
+    folder.report.unlink(missing_ok=True)
+    folder.parts.mkdir(parents=True)
+    write_atomic(folder.settings, config.to_yaml().encode())
+    write_info(folder, info)
+
+
+def write_part(folder: RunFolder, part: Part, run: str) -> PartSummary:
+    """Write one part, whole or not at all; `run` is the digest of the run's identity."""
+    summary = PartSummary(part.first, part.stop, len(part.table), part.removed, part.failures, part.seconds)
+    meta = json.dumps({"run": run, **asdict(summary)}).encode()
+    content = BytesIO()
+    np.savez(content, meta=np.frombuffer(meta, np.uint8), peaks=part.table)
+    write_atomic(folder.part(part.first, part.stop), content.getvalue())
+    return summary
+
+
+def read_parts(folder: RunFolder, run: str) -> dict[tuple[int, int], PartSummary]:
+    """Summaries of the finished parts of run `run`, by (first, stop). Parts of other runs and broken files are not."""
+    found = {}
+    for path in sorted(folder.parts.glob("part-*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                meta = json.loads(file["meta"].tobytes())
+        except (OSError, ValueError, KeyError, EOFError):
+            continue  # a broken file is an unfinished part: it is made again
+        if meta.pop("run") == run:
+            found[meta["first"], meta["stop"]] = PartSummary(**meta)
+    return found
+
+
+def total(counts: Iterable[Mapping[str, _Number]]) -> dict[str, _Number]:
+    """The sum of several counts by key."""
+    result: dict[str, _Number] = {}
+    for count in counts:
+        for key, value in count.items():
+            result[key] = result[key] + value if key in result else value
+    return result
+
+
+def read_table(folder: RunFolder, first: int, stop: int) -> peaks.Table:
+    """The peaks of one part."""
+    with np.load(folder.part(first, stop), allow_pickle=False) as file:
+        table: peaks.Table = file["peaks"]
+    return table
+
+
+def consolidate(
+    folder: RunFolder,
+    parts: list[PartSummary],
+    frame_coords: xr.Dataset,
+    failed: Collection[int],
+    attributes: Mapping[str, Any],
+) -> dict[str, dict[str, int]]:
+    """Join the parts into `peaks.zarr`, in memory that does not grow with the number of peaks.
+
+    `frame_coords` holds the index coordinate `frame` of the processed frames, in any order, and their coordinates;
+    `failed` the numbers of those that could not be processed. Returns the counts of peaks by flag and by method.
+    """
+    frame_coords = frame_coords.sortby("frame")
+    numbers = frame_coords["frame"].values
+    counts = np.zeros(len(numbers), np.int64)
+    flags, methods = Counter[str](), Counter[str]()
+    for part in parts:
+        table = read_table(folder, part.first, part.stop)
+        counts += np.bincount(np.searchsorted(numbers, table["peak_frame"]), minlength=len(numbers))
+        flags.update({str(flag.name): int(np.count_nonzero(table["flags"] & flag)) for flag in peaks.Flag})
+        methods.update({method.name: int(np.count_nonzero(table["method"] == method)) for method in peaks.Method})
+    starts = np.concatenate([[0], np.cumsum(counts)])
+
+    target, scratch = folder.path / "peaks.wip.zarr", folder.path / "peaks.wip.npy"
+    # Frames may be stored in any order: each part goes to its place in a file on disk, which is then read in order.
+    joined = open_memmap(scratch, mode="w+", dtype=peaks.PEAK_DTYPE, shape=(max(1, int(starts[-1])),))
+    for part in parts:
+        table = read_table(folder, part.first, part.stop)
+        changes = np.flatnonzero(np.diff(table["peak_frame"])) + 1
+        for begin, end in pairwise([0, *changes.tolist(), len(table)]):
+            if begin < end:
+                start = starts[np.searchsorted(numbers, table["peak_frame"][begin])]
+                joined[start : start + end - begin] = table[begin:end]
+    shutil.rmtree(target, ignore_errors=True)
+    per_frame = _per_frame(frame_coords, counts, np.isin(numbers, list(failed)), attributes)
+    per_frame.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
+    _write_table(target, joined[: starts[-1]])
+    del joined
+    scratch.unlink()
+    shutil.rmtree(folder.peaks, ignore_errors=True)
+    target.rename(folder.peaks)
+    return {"flags": dict(flags), "methods": dict(methods)}
+
+
+def _per_frame(
+    frame_coords: xr.Dataset, counts: NDArray[np.int64], failed: NDArray[np.bool_], attributes: Mapping[str, Any]
+) -> xr.Dataset:
+    per_frame = frame_coords.assign(
+        peak_count=("frame", counts, {"sample_dimension": "peak", "long_name": "peaks in the frame"}),
+        frame_failed=("frame", failed.astype(np.int8), {"long_name": "1: could not be processed, see run.json"}),
+    )
+    per_frame.attrs = {
+        "format": FORMAT,
+        "format_version": peaks.SCHEMA_VERSION,
+        "Conventions": "CF-1.11",
+        **attributes,
+    }
+    return per_frame
+
+
+def _write_table(target: Path, table: peaks.Table) -> None:
+    group = zarr.open_group(target, mode="r+")
+    for name, variable in peaks.VARIABLES.items():
+        array = group.create_array(
+            name,
+            shape=table.shape,
+            dtype=variable.dtype,
+            chunks=(min(TABLE_CHUNK, max(1, len(table))),),
+            dimension_names=("peak",),
+            attributes=peaks.cf_attributes(name),  # type: ignore[arg-type]  # plain JSON values
+        )
+        for start in range(0, len(table), TABLE_CHUNK):
+            array[start : start + TABLE_CHUNK] = table[name][start : start + TABLE_CHUNK]
+
+
+def to_dataset(
+    table: peaks.Table, frame_coords: xr.Dataset, failed: Collection[int], attributes: Mapping[str, Any]
+) -> xr.Dataset:
+    """A table in memory as the Dataset that `open_peaks` returns; arguments as for `consolidate`."""
+    frame_coords = frame_coords.sortby("frame")
+    numbers = frame_coords["frame"].values
+    counts = np.bincount(np.searchsorted(numbers, table["peak_frame"]), minlength=len(numbers))
+    ordered = peaks.sort(table)
+    columns = {name: ("peak", ordered[name].copy(), peaks.cf_attributes(name)) for name in peaks.VARIABLES}
+    return _indexed(_per_frame(frame_coords, counts, np.isin(numbers, list(failed)), attributes).assign(columns))
+
+
+def _indexed(data: xr.Dataset) -> xr.Dataset:
+    return data.set_coords("peak_frame").set_xindex("peak_frame")
+
+
+def open_peaks(path: str | Path) -> xr.Dataset:
+    """The peak table of a run folder (or of its `peaks.zarr`), read lazily.
+
+    The peaks of one frame: `peaks.sel(peak_frame=17)`; of frames 10 to 20: `peaks.sel(peak_frame=slice(10, 20))`.
+    Raises `InputError` where there is no table.
+    """
+    path = Path(path)
+    table = path if path.suffix == ".zarr" else RunFolder(path).peaks
+    if not table.exists():
+        raise InputError(f"{path}: holds no peak table ({table.name} is missing; a run that did not finish has none)")
+    data: xr.Dataset = xr.open_zarr(table, consolidated=False, chunks=None)
+    if data.attrs.get("format") != FORMAT:
+        raise InputError(f"{table}: is not a braggflow peak table")
+    return _indexed(data)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the package and of those that its numbers come from."""
+    names = ("numpy", "scipy", "numba", "torch", "findpeaks", "zarr", "xarray", "dask", "distributed")
+    return {"braggflow": braggflow.__version__, **{name: metadata.version(name) for name in names}}
+
+
+def run_digest(run_identity: Mapping[str, Any]) -> str:
+    """The name under which parts know their run."""
+    return digest(run_identity)
