@@ -171,7 +171,7 @@ def _fit_one(
             if _move(p, step, n_free, ny, nx, voigt, size, trial):
                 if damping <= 1 and length <= STEP_TOLERANCE**2 * max(chi2, 1e-9):
                     p[:] = trial
-                    return iteration, _report(p, information, n_free, chi2, factor, step, values)
+                    return iteration, _report(p, information, n_free, chi2, factor, trial, step, values)
                 gain = _model(trial, ny, nx, voigt, floor, n, work) / (length + predicted)
         if gain > 1e-3:
             p[:] = trial
@@ -180,12 +180,12 @@ def _fit_one(
                 ny, nx = max(ty, ny), max(tx, nx)
                 _model(p, ny, nx, voigt, floor, n, work)
             chi2 = _information(p, ny, nx, voigt, floor, n, work, gradient, information)
-        if gain < 0.25:
+        if gain > 0.75:
+            damping *= 0.1
+        elif not gain >= 0.25:
             damping = max(4 * damping, 4e-3)
             if damping > 1e6:
                 return iteration, False
-        elif gain > 0.75:
-            damping *= 0.1
     return max_iterations, False
 
 
@@ -250,7 +250,11 @@ def _start(size: int, work: Floats, p: Floats) -> float:
     reach = 2 * math.sqrt(area / math.pi) + 1
     s, sy, sx, syy, sxy, sxx = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(size * size):
-        y, x, v = work[_PIXEL_Y + i] - work[_PIXEL_Y + top], work[_PIXEL_X + i] - work[_PIXEL_X + top], work[_COUNTS + i]
+        y, x, v = (
+            work[_PIXEL_Y + i] - work[_PIXEL_Y + top],
+            work[_PIXEL_X + i] - work[_PIXEL_X + top],
+            work[_COUNTS + i],
+        )
         if work[_USABLE + i] > 0 and v > cut and y * y + x * x <= reach * reach:
             v -= background
             s += v
@@ -475,9 +479,7 @@ def _solve(factor: Floats, right: Floats, n_free: int, solution: Floats) -> None
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _move(
-    p: Floats, step: Floats, n_free: int, ny: int, nx: int, voigt: bool, size: int, trial: Floats
-) -> bool:
+def _move(p: Floats, step: Floats, n_free: int, ny: int, nx: int, voigt: bool, size: int, trial: Floats) -> bool:
     """Parameters after the step, eta kept in 0 to 1; False where they are no peak."""
     trial[:] = p
     for a in range(n_free):
@@ -507,17 +509,23 @@ def _is_peak(p: Floats, size: int) -> bool:
 
 @numba.njit(nogil=True, error_model="numpy")
 def _report(
-    p: Floats, information: Floats, n_free: int, chi2: float, factor: Floats, step: Floats, values: Floats
+    p: Floats,
+    information: Floats,
+    n_free: int,
+    chi2: float,
+    factor: Floats,
+    unit: Floats,
+    solution: Floats,
+    values: Floats,
 ) -> bool:
     """Fill the row of results; False, and NaN left there, where the errors are not determined."""
     if not _factorise(information, 0.0, n_free, factor):
         return False
-    unit = np.zeros(8)
-    for a in range(2):
+    for a in (_Y, _X):
         unit[:] = 0.0
         unit[a] = 1.0
-        _solve(factor, unit, n_free, step)
-        values[2 + a] = math.sqrt(step[a] * chi2)
+        _solve(factor, unit, n_free, solution)
+        values[2 + a] = math.sqrt(solution[a] * chi2)
     major, minor = _variances(p)
     angle = math.degrees(0.5 * math.atan2(2 * p[_XY], p[_XX] - p[_YY]))
     values[0], values[1] = p[_Y], p[_X]

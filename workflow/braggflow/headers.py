@@ -112,7 +112,7 @@ def _adsc(header: Mapping[str, Any], n_frames: int) -> Facts:
             wavelength_angstrom=number.get("WAVELENGTH"),
             distance_mm=number.get("DISTANCE"),
             pixel_size_um=pixel and [pixel * 1e3, pixel * 1e3],
-            beam_centre_px=pixel and None not in beam and [mm / pixel - 0.5 for mm in beam if mm is not None],
+            beam_centre_px=pixel and None not in beam and [round(mm / pixel - 0.5, 6) for mm in beam if mm is not None],
         ),
         saturation=saturation,
         saturation_source="CCD_IMAGE_SATURATION" if saturation is not None else "",

@@ -188,8 +188,14 @@ def _inspect_all(
     inside_coords = {name: place for name, place in coords.items() if not split_name(place)[1]}
     files = [(path, inside or dataset or "") for path, inside in expand(sources)]
     batches = [(start, files[start : start + INSPECT_BATCH]) for start in range(0, len(files), INSPECT_BATCH)]
-    found: dict[int, list[Stack]] = dict(run_tasks(partial(_inspect_batch, coords=inside_coords), batches))
-    stacks = [stack for start, _ in batches for stack in found[start]]
+    found = {
+        start: (stacks, refused)
+        for start, stacks, refused in run_tasks(partial(_inspect_batch, coords=inside_coords), batches)
+    }
+    refusals = [message for start, _ in batches for message in found[start][1]]
+    if refusals:
+        raise InputError("\n  ".join(refusals))
+    stacks = [stack for start, _ in batches for stack in found[start][0]]
     names: set[str] = set()
     for stack in stacks:
         if (stack.shape, stack.dtype) != (stacks[0].shape, stacks[0].dtype):
@@ -207,9 +213,17 @@ def _inspect_all(
 
 def _inspect_batch(
     batch: tuple[int, Sequence[tuple[str, str]]], *, coords: Mapping[str, str]
-) -> tuple[int, list[Stack]]:
+) -> tuple[int, list[Stack], list[str]]:
+    """The stacks of some files, and a message for each file that is refused, so that all can be named at once."""
     start, files = batch
-    return start, [stack for path, inside in files for stack in inspect(path, inside, coords=coords)]
+    stacks: list[Stack] = []
+    refused: list[str] = []
+    for path, inside in files:
+        try:
+            stacks += inspect(path, inside, coords=coords)
+        except InputError as error:
+            refused.append(str(error))
+    return start, stacks, refused
 
 
 def _series_coords(stacks: Sequence[Stack], asked: Mapping[str, str]) -> Coords:
@@ -364,8 +378,8 @@ def _failure_text(failures: Sequence[Failure], total: int) -> str:
         grouped.setdefault((name, reason), []).append(index)
     lines = [f"{name}, frame {_ranges(indices)}: {reason}" for (name, reason), indices in grouped.items()]
     return (
-        f"{len(failures)} of {total} frames could not be copied; the others are kept: run the same command again "
-        "when the files are repaired. Frames are counted from 0 in each file.\n  " + "\n  ".join(lines)
+        f"{len(failures)} of {total} frames could not be copied (counted from 0 in each file); "
+        "the same command tries only their units again, unless a file changes\n  " + "\n  ".join(lines)
     )
 
 

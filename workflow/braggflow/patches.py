@@ -25,6 +25,8 @@ from braggflow.peaks import Flag
 
 # numba reads module constants as numbers.
 _EDGE, _MASKED, _SATURATED, _OVERLAP = int(Flag.edge), int(Flag.masked), int(Flag.saturated), int(Flag.overlap)
+# A pixel's state: fits and sums leave out the full (saturated) ones, and the missing ones are filled for networks.
+_USABLE, _FULL, _MISSING = 0, 1, 2
 #: The centroid is taken over pixels above this share of the maximum: the tails would draw it to the patch's centre.
 _CENTROID_LEVEL = 0.2
 
@@ -70,57 +72,57 @@ def cut(frame: CorrectedFrame, table: peaks.Table, config: PatchesConfig) -> tup
     subtraction, so that their noise is still the detector's. The background level is the median of the patch's usable
     border pixels; the noise of `intensity` is that of its own counts (Poisson) and of the background.
     """
+    ys, xs = np.ascontiguousarray(table["y_pixel"]), np.ascontiguousarray(table["x_pixel"])
     saturated = np.zeros((1, 1), bool) if frame.saturated is None else frame.saturated
-    counts, usable, flags, intensity, noise, centroid = _cut(
-        frame.counts,
-        frame.mask,
-        saturated,
-        frame.saturated is not None,
-        np.ascontiguousarray(table["y_pixel"]),
-        np.ascontiguousarray(table["x_pixel"]),
-        config.size,
-        config.neighbours == "exclude",
+    counts, state, flags = _gather(
+        frame.counts, frame.mask, saturated, frame.saturated is not None, ys, xs, config.size
     )
+    _mark_neighbours(ys, xs, config.neighbours == "exclude", state, flags)
+    intensity, noise, centroid = _measure(counts, state)
     measured = table.copy()
     measured["intensity"] = intensity
     measured["snr"] = np.divide(intensity, noise, out=np.zeros_like(intensity), where=noise > 0)
     measured["flags"] = flags
     measured["flags"][measured["snr"] < config.low_snr] |= np.uint16(Flag.low_snr)
-    return Patches(counts, usable, centroid), measured
+    return Patches(counts, state == _USABLE, centroid), measured
 
 
 @nb.njit(cache=True, nogil=True)
-def _cut(image: Any, mask: Any, saturated: Any, any_saturated: bool, ys: Any, xs: Any, size: int, exclude: bool) -> Any:
+def _gather(
+    image: Any, mask: Any, saturated: Any, any_saturated: bool, ys: Any, xs: Any, size: int
+) -> tuple[Any, Any, Any]:
     n, half = len(ys), size // 2
     height, width = image.shape
     counts = np.zeros((n, size, size), np.float32)
-    usable = np.ones((n, size, size), np.bool_)
+    state = np.full((n, size, size), _USABLE, np.uint8)
     flags = np.zeros(n, np.uint16)
-    intensity = np.zeros(n, np.float32)
-    noise = np.zeros(n, np.float32)
-    centroid = np.full((n, 2), np.nan)
-    border = np.empty(4 * (size - 1), np.float32)
-    missing = np.empty((size, size), np.bool_)
-    first = 0
     for i in range(n):
-        # Peaks are sorted by row: those whose maxima can own pixels of this patch are a short run around it.
-        while ys[first] < ys[i] - 2 * half:
-            first += 1
-        missing[:] = False
         for j in range(size):
             for k in range(size):
                 y, x = ys[i] + j - half, xs[i] + k - half
                 if y < 0 or x < 0 or y >= height or x >= width:
                     flags[i] |= _EDGE
-                    missing[j, k] = True
-                    continue
-                counts[i, j, k] = image[y, x]
-                if mask[y, x]:
+                    state[i, j, k] = _MISSING
+                elif mask[y, x]:
                     flags[i] |= _MASKED
-                    missing[j, k] = True
-                elif any_saturated and saturated[y, x]:
-                    flags[i] |= _SATURATED
-                    usable[i, j, k] = False
+                    state[i, j, k] = _MISSING
+                else:
+                    counts[i, j, k] = image[y, x]
+                    if any_saturated and saturated[y, x]:
+                        flags[i] |= _SATURATED
+                        state[i, j, k] = _FULL
+    return counts, state, flags
+
+
+@nb.njit(cache=True, nogil=True)
+def _mark_neighbours(ys: Any, xs: Any, exclude: bool, state: Any, flags: Any) -> None:
+    n, size = len(ys), state.shape[1]
+    half = size // 2
+    first = 0
+    for i in range(n):
+        # Peaks are sorted by row: those whose maxima can own pixels of this patch are a short run around it.
+        while ys[first] < ys[i] - 2 * half:
+            first += 1
         other = first
         while other < n and ys[other] <= ys[i] + 2 * half:
             dy, dx = ys[other] - ys[i], xs[other] - xs[i]
@@ -132,46 +134,69 @@ def _cut(image: Any, mask: Any, saturated: Any, any_saturated: bool, ys: Any, xs
                         for k in range(size):
                             # Nearer to the other maximum: beyond the perpendicular bisector.
                             if 2 * ((j - half) * dy + (k - half) * dx) > dy * dy + dx * dx:
-                                missing[j, k] = True
+                                state[i, j, k] = _MISSING
             other += 1
 
+
+@nb.njit(cache=True, nogil=True)
+def _measure(counts: Any, state: Any) -> tuple[Any, Any, Any]:
+    """Fill missing pixels in place; return intensity, its noise, and the centroid."""
+    n, size = counts.shape[:2]
+    half, last = size // 2, size - 1
+    intensity = np.zeros(n, np.float32)
+    noise = np.zeros(n, np.float32)
+    centroid = np.full((n, 2), np.nan)
+    border = np.empty(4 * last, np.float32)
+    for i in range(n):
         n_border = 0
         for j in range(size):
             for k in range(size):
-                usable[i, j, k] &= not missing[j, k]
-                if usable[i, j, k] and (j == 0 or k == 0 or j == size - 1 or k == size - 1):
+                if state[i, j, k] == _USABLE and (j == 0 or k == 0 or j == last or k == last):
                     border[n_border] = counts[i, j, k]
                     n_border += 1
-        level, spread = np.float32(0.0), np.float32(0.0)
+        level, spread = 0.0, 0.0
         if n_border:
-            level = np.median(border[:n_border])
-            spread = np.float32(1.4826) * np.median(np.abs(border[:n_border] - level))
+            level = _median(border[:n_border])
+            for b in range(n_border):
+                border[b] = abs(border[b] - level)
+            spread = 1.4826 * _median(border[:n_border])
 
-        for j in range(size):
-            for k in range(size):
-                if missing[j, k]:
-                    mirror = (size - 1 - j, size - 1 - k)
-                    counts[i, j, k] = level if missing[mirror] else counts[i, mirror[0], mirror[1]]
-
+        floor = level + _CENTROID_LEVEL * (counts[i, half, half] - level)
         total, n_usable = 0.0, 0
         weight, wy, wx = 0.0, 0.0, 0.0
-        floor = level + _CENTROID_LEVEL * (counts[i, half, half] - level)
         for j in range(size):
             for k in range(size):
+                if state[i, j, k] == _MISSING:
+                    mirrored = state[i, last - j, last - k] != _MISSING
+                    counts[i, j, k] = counts[i, last - j, last - k] if mirrored else level
+                    continue
                 above = counts[i, j, k] - level
-                if usable[i, j, k]:
+                if state[i, j, k] == _USABLE:
                     total += above
                     n_usable += 1
-                if not missing[j, k] and counts[i, j, k] > floor:
+                if counts[i, j, k] > floor:
                     weight += above
                     wy += above * j
                     wx += above * k
-        intensity[i] = total
         if weight > 0:
             centroid[i, 0], centroid[i, 1] = wy / weight, wx / weight
         # Poisson noise of the peak, the background's noise under it, and the error of the level (a median of n_border).
         variance = max(total, 0.0) + n_usable * spread**2
         if n_border:
             variance += n_usable**2 * (np.pi / 2) * spread**2 / n_border
-        noise[i] = np.sqrt(variance)
-    return counts, usable, flags, intensity, noise, centroid
+        intensity[i], noise[i] = total, np.sqrt(variance)
+    return intensity, noise, centroid
+
+
+@nb.njit(cache=True, nogil=True)
+def _median(values: Any) -> float:
+    """Median of a few values, which are put in order in place (insertion sort)."""
+    n = len(values)
+    for i in range(1, n):
+        v = values[i]
+        j = i
+        while j > 0 and values[j - 1] > v:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = v
+    return (float(values[(n - 1) // 2]) + float(values[n // 2])) / 2

@@ -17,10 +17,14 @@ class Seen:
     """One frame: shapes (y, x); with binning, `searched` has fewer pixels than `raw`."""
 
     raw: NDArray[Any]
+    ignored: NDArray[np.bool_]
+    """Pixels of `raw` that the series' mask leaves out."""
     searched: NDArray[np.float32]
     """Counts after correction, binning and background subtraction, NaN = ignored."""
     minval: float
     """Counts below which the search set pixels of `searched` to 0."""
+    bin: int
+    """Detector pixels along each side of a pixel of `searched`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +77,5 @@ def read_frame(series: Series, number: int) -> Seen:
         minval, _ = detect.levels(image, frame.mask, config.detect)
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
-    return Seen(raw, np.where(frame.mask, np.float32(np.nan), image).astype(np.float32), minval)
+    searched = np.where(frame.mask, np.float32(np.nan), image).astype(np.float32)
+    return Seen(raw, series.correction.mask, searched, minval, config.frames.bin)

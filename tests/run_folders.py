@@ -1,0 +1,121 @@
+"""Frames stores and finished run folders for tests of what reads them, made by the real stages without a cluster."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from braggflow import assemble, detect, fit, frames, patches, peaks, store
+from braggflow.config import RunConfig
+from braggflow.peaks import Flag, Method
+
+
+def write_frames(path: Path, images: np.ndarray, *, coords: Mapping[str, Any] | None = None, **attributes: Any) -> Path:
+    """A frames store of `images` (frame, y, x) with its own mask (the lowest two rows)."""
+    mask = np.zeros(images.shape[1:], bool)
+    mask[-2:] = True
+    array = frames.create(
+        path,
+        n_frames=len(images),
+        shape=images.shape[1:],
+        dtype=images.dtype,
+        coords=coords,
+        images={"mask": mask},
+        attributes=attributes,
+    )
+    array[:] = images
+    frames.finish(path)
+    return path
+
+
+def simulate(n_frames: int, *, shape: tuple[int, int] = (96, 128), n_peaks: int = 8, seed: int = 1) -> np.ndarray:
+    """Gaussian peaks, some at edges or overlapping, on a background of 20 counts, with Poisson noise."""
+    random = np.random.default_rng(seed)
+    y, x = np.indices(shape)
+    images = np.full((n_frames, *shape), 20.0)
+    for image in images:
+        for _ in range(n_peaks):
+            row, column = random.uniform((0, 0), shape)
+            height, sy, sx = random.uniform(100, 2000), *random.uniform(0.7, 2.5, 2)
+            image += height * np.exp(-((y - row) ** 2) / (2 * sy**2) - (x - column) ** 2 / (2 * sx**2))
+    return random.poisson(images).astype(np.uint16)
+
+
+def write_run(
+    path: Path, source: Path, config: RunConfig, *, network: bool = True, failed: Sequence[int] = ()
+) -> Path:
+    """The run folder of `source` with `config`; frames numbered `failed` could not be processed.
+
+    The network's positions are stood in for by the centroids of the patches.
+    """
+    data = frames.open_frames(source)
+    correction = frames.prepare(data, config.frames)
+    positions = np.arange(data.sizes["frame"])[config.frames.start : config.frames.stop : config.frames.step]
+    numbers = data["frame"].values[positions]
+    tables, removed = [], Counter[str]()
+    for position, number in zip(positions, numbers, strict=True):
+        if number in failed:
+            continue
+        frame = frames.correct(frames.read(data, np.array([position]))[0], correction)
+        detection = detect.detect(frame.counts, frame.mask, config.detect)
+        cut, table = patches.cut(frame, detection.table, config.patches)
+        table["peak_frame"] = number
+        removed.update(detection.removed, min_snr=0)
+        chosen = assemble.sample(table, config.fit)
+        located = None
+        if network:
+            answer = np.where(np.isnan(cut.centroid), config.patches.size // 2, cut.centroid)
+            located = assemble.Located(Method.compact, answer, np.full(answer.shape, 0.02, np.float32))
+        tables.append(
+            assemble.assemble(
+                table,
+                cut,
+                located=located,
+                fitted=chosen,
+                fits=fit.fit_patches(cut.counts[chosen], cut.usable[chosen], config.fit),
+                fit_method=Method[config.fit.model],
+                method="auto" if network else "none",
+                bin=config.frames.bin,
+            )
+        )
+    table = peaks.concatenate(tables)
+    failures = [{"frame": int(number), "reason": "FileNotFoundError: chunk <1> is missing"} for number in failed]
+    identity = store.identity(config, store.frames_identity(source, data), None)
+    seconds = {"read": 0.1, "correct": 0.2, "detect": 0.3, "patches": 0.1, "localise": 0.5, "fit": 0.25}
+    folder = store.RunFolder(path)
+    info = {
+        "status": "partial" if failed else "complete",
+        "dataset": {
+            "name": source.stem,
+            "path": str(source),
+            "frames": len(numbers),
+            "shape": list(data["frames"].shape),
+            "dtype": str(data["frames"].dtype),
+        },
+        "identity": identity,
+        "run": store.run_digest(identity),
+        "counts": {
+            "frames": len(numbers),
+            "frames_failed": len(failed),
+            "peaks": len(table),
+            "removed": dict(removed),
+            "flags": {flag.name: int(np.count_nonzero(table["flags"] & flag)) for flag in Flag},
+            "methods": {method.name: int(np.count_nonzero(table["method"] == method)) for method in Method},
+        },
+        "seconds": {"wall": 1.5, "stages": seconds},
+        "parts": {"total": 1, "done": 1, "redone": 0},
+        "failures": failures,
+        "versions": store.versions(),
+        "started": "2026-01-02T03:04:05+00:00",
+        "finished": "2026-01-02T03:04:07+00:00",
+    }
+    path.mkdir(parents=True)
+    store.begin(folder, config, info)
+    part = store.Part(0, len(numbers), peaks.sort(table), dict(removed), failures, seconds)
+    summary = store.write_part(folder, part, info["run"])
+    coords = xr.Dataset(coords=data.isel(frame=positions).coords).drop_vars(["y", "x"], errors="ignore")
+    store.consolidate(folder, [summary], coords, {"title": source.stem})
+    return path
