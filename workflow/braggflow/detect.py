@@ -11,6 +11,7 @@ from typing import Any
 
 import numba as nb
 import numpy as np
+import scipy.interpolate
 import scipy.ndimage
 import scipy.spatial
 import scipy.stats
@@ -108,19 +109,32 @@ def noise(image: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[float, float]:
 def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int) -> NDArray[np.float32]:
     """A robust local level: medians of `cell` × `cell` pixels, smoothed, joined by bilinear interpolation.
 
-    `counts`, `mask` (y, x); returns float32 (y, x). Cells without an unmasked pixel take the nearest cell's level.
+    `counts`, `mask` (y, x); returns float32 (y, x). Cells without an unmasked pixel are joined from those around.
     """
     grid = _cell_medians(counts, mask, cell)
     empty = np.isnan(grid)
     if empty.all():
         raise InputError("every pixel of the frame is masked or NaN")
     if empty.any():
-        nearest = scipy.ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
-        grid = grid[tuple(nearest)]
-    # A cell half filled by a bright spot stands out against its neighbours.
-    grid = scipy.ndimage.median_filter(grid, size=3, mode="nearest")
+        grid = _fill(grid, empty)
+    # A cell half filled by a bright spot stands out against its neighbours; beyond the frame the slope goes on.
+    for axis in (0, 1):
+        pad = [(1, 1) if a == axis else (0, 0) for a in (0, 1)]
+        grid = np.pad(grid, pad, "reflect", reflect_type="odd") if grid.shape[axis] > 1 else np.pad(grid, pad, "edge")
+    grid = scipy.ndimage.median_filter(grid, size=3)[1:-1, 1:-1]
     result: NDArray[np.float32] = _interpolate(grid, counts.shape[0], counts.shape[1], cell)
     return result
+
+
+def _fill(grid: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Levels of cells without a pixel: joined linearly across a gap; the nearest cell's beyond the outermost ones."""
+    known = np.argwhere(~empty)
+    filled = grid.copy()
+    filled[empty] = scipy.interpolate.NearestNDInterpolator(known, grid[~empty])(np.argwhere(empty))
+    if min(np.ptp(known, axis=0)) > 0:
+        linear = scipy.interpolate.griddata(known, grid[~empty], np.argwhere(empty), method="linear")
+        filled[empty] = np.where(np.isnan(linear), filled[empty], linear)
+    return filled
 
 
 @nb.njit(cache=True, nogil=True)
@@ -148,14 +162,14 @@ def _interpolate(grid: Any, height: int, width: int, cell: int) -> Any:
     image = np.empty((height, width), np.float32)
     row = np.empty(columns, np.float32)
     for y in range(height):
-        v = min(max((y - (cell - 1) / 2) / cell, 0.0), rows - 1.0)
-        r = min(int(v), max(rows - 2, 0))
+        v = (y - (cell - 1) / 2) / cell
+        r = max(0, min(int(v), rows - 2))
         low, high = grid[r], grid[min(r + 1, rows - 1)]
         for c in range(columns):
             row[c] = low[c] + np.float32(v - r) * (high[c] - low[c])
         for x in range(width):
-            u = min(max((x - (cell - 1) / 2) / cell, 0.0), columns - 1.0)
-            c = min(int(u), max(columns - 2, 0))
+            u = (x - (cell - 1) / 2) / cell
+            c = max(0, min(int(u), columns - 2))
             image[y, x] = row[c] + np.float32(u - c) * (row[min(c + 1, columns - 1)] - row[c])
     return image
 
@@ -238,7 +252,7 @@ def _merge(pixels: Any, order: Any, width: int) -> Any:
             if above[i, k] >= 0:
                 below[above[i, k], k] = i
 
-    rank = np.empty(n, np.int32)
+    rank: Any = np.empty(n, np.int32)
     for k in range(n):
         rank[order[k]] = k
     parent = np.arange(n, dtype=np.int32)  # by rank: a root is its island's maximum, the island's lowest rank
@@ -257,10 +271,10 @@ def _merge(pixels: Any, order: Any, width: int) -> Any:
         neighbours[6] = i - 1 if i > 0 and pixels[i - 1] == p - 1 and p % width > 0 else -1
         neighbours[7] = i + 1 if i + 1 < n and pixels[i + 1] == p + 1 and p % width < width - 1 else -1
         island = k
-        for j in neighbours:
-            if j < 0 or rank[j] > k:
+        for q in neighbours:
+            if q < 0 or rank[q] > k:
                 continue
-            root = rank[j]
+            root = rank[q]
             while parent[root] != root:
                 parent[root] = parent[parent[root]]
                 root = parent[root]

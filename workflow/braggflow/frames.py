@@ -85,7 +85,8 @@ def create(
 def open_unfinished(path: Path) -> "zarr.Array[Any]":
     """The `frames` array of the store that `create` began at `wip(path)`, for writing, from any process."""
     # Chunks of zeros are written too, so that a chunk that is missing later is known to be lost.
-    return zarr.open_array(wip(path), path="frames", mode="r+", config={"write_empty_chunks": True})
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return zarr.open_array(wip(path), path="frames", mode="r+")
 
 
 def finish(path: Path) -> None:

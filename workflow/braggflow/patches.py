@@ -27,7 +27,7 @@ from braggflow.peaks import Flag
 _EDGE, _MASKED, _SATURATED, _OVERLAP = int(Flag.edge), int(Flag.masked), int(Flag.saturated), int(Flag.overlap)
 # A pixel's state: fits and sums leave out the full (saturated) ones, and the missing ones are filled for networks.
 _USABLE, _FULL, _MISSING = 0, 1, 2
-#: The centroid is taken over pixels above this share of the maximum: the tails would draw it to the patch's centre.
+#: The centroid weighs counts above this share of the maximum: the tails would draw it to the patch's centre.
 _CENTROID_LEVEL = 0.2
 
 
@@ -175,9 +175,9 @@ def _measure(counts: Any, state: Any) -> tuple[Any, Any, Any]:
                     total += above
                     n_usable += 1
                 if counts[i, j, k] > floor:
-                    weight += above
-                    wy += above * j
-                    wx += above * k
+                    weight += counts[i, j, k] - floor
+                    wy += (counts[i, j, k] - floor) * j
+                    wx += (counts[i, j, k] - floor) * k
         if weight > 0:
             centroid[i, 0], centroid[i, 1] = wy / weight, wx / weight
         # Poisson noise of the peak, the background's noise under it, and the error of the level (a median of n_border).

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from braggflow import config
+from braggflow.config import InputError, NoiseMultiple, RunConfig
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+def test_there_are_example_configurations():
+    assert {path.stem for path in CONFIGS} >= {"demo", "operando", "rotation", "laue"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_example_configuration_loads(path):
+    assert isinstance(config.load(path), RunConfig)
+
+
+def test_starter_holds_every_key_at_its_default():
+    text = config.starter()
+    assert config.resolve(yaml.safe_load(text)) == RunConfig()
+    assert all(f"  {key}:" in text for key in type(RunConfig().detect).model_fields)
+
+
+def test_yaml_round_trip_keeps_everything():
+    settings = config.resolve({"detect": {"minval": {"sigma": 4}, "minscore": 3}, "data": ["a.zarr"]})
+    assert config.resolve(yaml.safe_load(settings.to_yaml())) == settings
+
+
+def test_empty_file_is_all_defaults(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("")
+    assert config.load(path) == RunConfig()
+
+
+def test_overrides_stand_above_the_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("detect: {minval: 10, minscore: 4}\n")
+    settings = config.load(path, ["detect.minval=20", "fit.model=pseudo_voigt", "frames.stop=null"])
+    assert (settings.detect.minval, settings.detect.minscore) == (20, 4)
+    assert settings.fit.model == "pseudo_voigt"
+    sigma = config.load(path, ["detect.minval={sigma: 5}"])
+    assert sigma.detect.minval == NoiseMultiple(sigma=5)
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        ({"detect": {"minvall": 3}}, ["detect.minvall", "3", "minscore", "Did you mean minval?"]),
+        ({"detekt": {}}, ["detekt", "accepted: data, frames, detect"]),
+        ({"detect": {"minval": "high"}}, ["detect.minval", "'high'", "number", "sigma"]),
+        ({"detect": {"minval": -3}}, ["detect.minval", "-3"]),
+        ({"detect": {"minval": 0}}, ["detect.minval", "0", "above 0"]),
+        ({"detect": {"minval": {"sigma": 0}}}, ["detect.minval", "0", "sigma"]),
+        ({"patches": {"size": 10}}, ["patches.size", "10", "9, 11, 13 or 15"]),
+        ({"fit": {"fraction": 1.5}}, ["fit.fraction", "1.5", "less than or equal to 1"]),
+        ({"fit": {"model": "lorentz"}}, ["fit.model", "lorentz", "gaussian", "pseudo_voigt"]),
+        ({"localise": {"device": "gpu"}}, ["localise.device", "gpu", "cuda"]),
+        ({"frames": {"start": 5, "stop": 2}}, ["frames.stop", "2", "above start: 5"]),
+        ({"frames": {"bin": 0}}, ["frames.bin", "0"]),
+        ({"compute": {"workers": 0}}, ["compute.workers", "0"]),
+        ({"detect": 3}, ["detect", "3"]),
+        ([1, 2], ["list", "mapping of sections"]),
+    ],
+)
+def test_bad_values_are_named_with_what_is_accepted(data, parts):
+    with pytest.raises(InputError) as error:
+        config.resolve(data)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"), [("detect.minval", "section.key=value"), ("=3", "section.key=value"), ("data.x=1", "data")]
+)
+def test_bad_overrides_are_refused(override, part):
+    with pytest.raises(InputError, match=part):
+        config.resolve({"data": ["a"]}, [override])
+
+
+def test_missing_file_names_it(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.yaml.*No such file"):
+        config.load(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(("content", "part"), [(b"detect: {minval: [", "not valid YAML"), (b"\xff\xfe\x00", "UTF-8")])
+def test_unreadable_file_is_one_message(tmp_path, content, part):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=part) as error:
+        config.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_compute_and_output_do_not_change_the_result_settings():
+    plain, other = RunConfig(), config.resolve({"compute": {"workers": 7}, "output": {"folder": "x"}})
+    assert config.digest(plain.result_settings()) == config.digest(other.result_settings())
+    changed = config.resolve({"detect": {"minscore": 9}})
+    assert config.digest(plain.result_settings()) != config.digest(changed.result_settings())
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers(), max_size=4))
+def test_digest_does_not_depend_on_key_order(data):
+    assert config.digest(data) == config.digest(dict(reversed(list(data.items()))))
+
+
+def test_json_schema_describes_every_section():
+    assert set(config.json_schema()["properties"]) == set(RunConfig.model_fields)

@@ -1,0 +1,235 @@
+import logging
+
+import numpy as np
+import pytest
+from conftest import spots
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from braggflow import detect
+from braggflow.config import DetectConfig, InputError, NoiseMultiple
+
+PERSISTENCE = ["y_pixel", "x_pixel", "birth", "death", "score"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_findpeaks(capsys):
+    """The reference prints a progress bar for every frame."""
+    import findpeaks.stats
+
+    level = findpeaks.stats.logger.level
+    findpeaks.stats.logger.setLevel(logging.WARNING)
+    yield
+    findpeaks.stats.logger.setLevel(level)
+
+
+def canonical(table):
+    return np.sort(table[PERSISTENCE], order=PERSISTENCE)
+
+
+def no_mask(image):
+    return np.zeros(image.shape, bool)
+
+
+def random_frame(seed):
+    """Frames that are hard on ties: few levels, plateaus, zeros; and noisy spots; of several dtypes and sizes."""
+    rng = np.random.default_rng(seed)
+    size = (64, 96, 128)[seed % 3] if seed < 48 else (256, 512)[seed % 2]
+    shape = (size, size - seed % 5)
+    kind = seed % 4
+    if kind == 0:
+        image = rng.integers(0, 4, shape)
+    elif kind == 1:
+        image = np.kron(rng.integers(0, 50, (shape[0] // 8 + 1, shape[1] // 8 + 1)), np.ones((8, 8)))
+        image = image[: shape[0], : shape[1]]
+    elif kind == 2:
+        image = spots(shape, 12, seed=seed)
+    else:
+        image = rng.gamma(0.5, 20, shape)
+    dtype = (np.uint16, np.float32, np.int32, np.float64)[(seed // 4) % 4]
+    mask = rng.random(shape) < (0.05 if seed % 3 == 0 else 0)
+    return image.astype(dtype), mask, float(rng.uniform(0.5, 3 if kind == 0 else 12))
+
+
+@pytest.mark.parametrize("seed", range(52))
+def test_native_engine_equals_findpeaks(seed):
+    image, mask, minval = random_frame(seed)
+    native = canonical(detect.persistence(image, mask, minval))
+    reference = canonical(detect.persistence_findpeaks(image, mask, minval))
+    assert len(native) > 0
+    np.testing.assert_array_equal(native[["y_pixel", "x_pixel"]], reference[["y_pixel", "x_pixel"]])
+    for name in ("birth", "death", "score"):
+        np.testing.assert_allclose(native[name], reference[name], rtol=0, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=3, max_side=9), elements=st.integers(0, 5)),
+    st.integers(1, 4),
+)
+def test_native_engine_equals_findpeaks_on_tiny_frames_full_of_ties(image, minval):
+    native = detect.persistence(image, no_mask(image), float(minval))
+    reference = detect.persistence_findpeaks(image, no_mask(image), float(minval))
+    np.testing.assert_array_equal(canonical(native), canonical(reference))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    hnp.arrays(np.uint16, (12, 11), elements=st.integers(0, 30)),
+    st.floats(1, 15),
+    st.floats(0, 15),
+    st.floats(0, 10),
+)
+def test_one_run_gives_every_higher_minval_and_minscore(image, minval, more, minscore):
+    lowest = detect.persistence(image, no_mask(image), minval)
+    derived = detect.at_minval(lowest, minval + more)
+    fresh = detect.persistence(image, no_mask(image), minval + more)
+    for threshold in (0.0, minscore):
+        np.testing.assert_array_equal(
+            canonical(derived[derived["score"] > threshold]), canonical(fresh[fresh["score"] > threshold])
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 7))
+def test_shifting_the_frame_shifts_the_peaks(seed, dy, dx):
+    image = spots((40, 36), 5, seed=seed)
+    shifted = np.zeros((48, 44), image.dtype)
+    shifted[dy : dy + 40, dx : dx + 36] = image
+    before = detect.persistence(image, no_mask(image), 20)
+    after = detect.persistence(shifted, no_mask(shifted), 20)
+    before["y_pixel"] += dy
+    before["x_pixel"] += dx
+    np.testing.assert_array_equal(canonical(before), canonical(after))
+
+
+def test_area_counts_the_pixels_above_the_death_level():
+    image = np.zeros((5, 9))
+    image[2, 1:8] = [3, 9, 3, 2, 4, 6, 4]
+    table = detect.persistence(image, no_mask(image), 1)
+    high, low = table[np.argsort(table["birth"])[::-1]]
+    assert (high["death"], high["area"]) == (0, 7)
+    assert (low["birth"], low["death"], low["area"]) == (6, 2, 3)
+
+
+def test_masked_pixels_are_never_peaks_and_separate_islands():
+    image = np.zeros((5, 7))
+    image[2] = [0, 5, 4, 9, 4, 6, 0]
+    mask = no_mask(image)
+    mask[:, 3] = True
+    table = detect.persistence(image, mask, 1)
+    assert {(row["x_pixel"], row["score"]) for row in table} == {(1, 5), (5, 6)}
+
+
+def test_nan_pixels_are_below_every_threshold():
+    image = np.full((6, 6), np.nan, np.float32)
+    image[3, 3] = 7
+    table = detect.persistence(image, no_mask(image), 1)
+    assert len(table) == 1
+    assert table["score"][0] == 7
+
+
+@pytest.mark.parametrize("minval", [70_000, 65_535.5])
+def test_threshold_above_the_dtype_finds_nothing(minval):
+    image = np.full((8, 8), 65_535, np.uint16)
+    assert len(detect.persistence(image, no_mask(image), minval)) == 0
+    assert len(detect.persistence_findpeaks(image, no_mask(image), minval)) == 0
+
+
+def test_frame_without_foreground_gives_an_empty_table():
+    image = np.zeros((8, 8), np.uint16)
+    for engine in ("native", "findpeaks"):
+        found = detect.detect(image, no_mask(image), DetectConfig(engine=engine, minval=5, minscore=1))
+        assert len(found.table) == 0
+
+
+def test_engines_give_the_same_table_through_the_filters():
+    image = spots((90, 80), 15, seed=3)
+    tables = [
+        detect.detect(
+            image, no_mask(image), DetectConfig(engine=engine, minval=15, minscore=20, min_edge_distance=3)
+        ).table[PERSISTENCE]
+        for engine in ("native", "findpeaks")
+    ]
+    assert len(tables[0]) > 3
+    np.testing.assert_array_equal(*tables)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "kept", "reason"),
+    [
+        ({"minscore": 25}, {(5, 5), (20, 20), (20, 24)}, "minscore"),
+        ({"min_area": 2}, {(0, 12), (20, 20)}, "min_area"),
+        ({"max_area": 8}, {(0, 12), (5, 5), (20, 24)}, "max_area"),
+        ({"min_edge_distance": 1}, {(5, 5), (20, 20), (20, 24)}, "min_edge_distance"),
+        ({"min_neighbour_distance": 4.5}, {(0, 12), (5, 5), (20, 20)}, "min_neighbour_distance"),
+    ],
+)
+def test_filters_drop_and_count(settings_, kept, reason):
+    image = np.zeros((30, 30))
+    image[5, 5] = 50  # a hot pixel
+    image[0, 11:14] = [10, 20, 10]  # weak, at the edge
+    image[19:22, 19:22] = [[20, 30, 20], [30, 100, 30], [20, 30, 20]]
+    image[20, 24] = 60  # near the one before
+    config = DetectConfig(minval=5, **{"minscore": 1, **settings_})
+    found = detect.detect(image, no_mask(image), config)
+    assert {(int(y), int(x)) for y, x in found.table[["y_pixel", "x_pixel"]]} == kept
+    assert found.removed[reason] == 4 - len(kept)
+
+
+def test_levels_in_noise_multiples_follow_the_frame():
+    rng = np.random.default_rng(1)
+    config = DetectConfig(minval=NoiseMultiple(sigma=6), minscore=NoiseMultiple(sigma=3))
+    for level, sigma in ((100, 5), (1000, 40)):
+        image = rng.normal(level, sigma, (200, 200)).astype(np.float32)
+        image[50, 50] = level + 30 * sigma
+        minval, minscore = detect.levels(image, no_mask(image), config)
+        assert minval == pytest.approx(level + 6 * sigma, rel=0.02)
+        assert minscore == pytest.approx(3 * sigma, rel=0.03)
+        assert len(detect.detect(image, no_mask(image), config).table) == 1
+
+
+def test_noise_multiples_on_a_frame_without_noise_are_refused():
+    image = np.zeros((50, 50), np.uint16)
+    image[20, 20] = 100
+    with pytest.raises(InputError, match=r"no noise.*detect\.minval"):
+        detect.detect(image, no_mask(image), DetectConfig())
+
+
+def test_wholly_masked_frame_is_refused():
+    image = np.ones((50, 50), np.uint16)
+    for config in (DetectConfig(), DetectConfig(background="local", minval=3.0, minscore=1.0)):
+        with pytest.raises(InputError, match="every pixel"):
+            detect.detect(image, np.ones(image.shape, bool), config)
+
+
+def test_local_background_follows_a_gradient_and_ignores_peaks_and_masked_pixels():
+    y, x = np.mgrid[:200, :180]
+    level = 300 + 2.0 * x + 1.0 * y
+    image = level.copy()
+    image[60:66, 60:66] += 5000
+    mask = no_mask(image)
+    image[:, 100:140], mask[:, 100:140] = -1, True
+    background = detect.local_background(image.astype(np.float32), mask, cell=20)
+    inside = np.zeros(image.shape, bool)
+    inside[:, :90] = True
+    assert np.abs(background - level)[inside].max() < 6
+    assert background.dtype == np.float32
+    assert background.shape == image.shape
+
+
+def test_local_background_of_a_constant_frame_is_exact_for_any_cell():
+    image = np.full((37, 53), 600, np.uint16)
+    for cell in (8, 32, 100):
+        np.testing.assert_array_equal(detect.local_background(image, no_mask(image), cell=cell), 600)
+
+
+def test_background_frame_is_subtracted():
+    image = spots((60, 60), 4, seed=2).astype(np.float32)
+    config = DetectConfig(minval=20.0, minscore=10.0)
+    plain = detect.detect(image, no_mask(image), config).table
+    ramp = np.linspace(0, 500, 60, dtype=np.float32)[None, :] * np.ones((60, 1), np.float32)
+    config = DetectConfig(minval=20.0, minscore=10.0, background="ramp.npy")
+    found = detect.detect(image + ramp, no_mask(image), config, background_frame=ramp).table
+    np.testing.assert_array_equal(plain[["y_pixel", "x_pixel"]], found[["y_pixel", "x_pixel"]])

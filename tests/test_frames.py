@@ -1,0 +1,232 @@
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import make_store, spots
+from hypothesis import given
+from hypothesis import strategies as st
+
+from braggflow import frames
+from braggflow.config import FramesConfig, InputError
+
+
+@pytest.fixture
+def images():
+    return np.stack([spots((24, 30), 3, seed=seed) for seed in range(7)])
+
+
+def test_created_store_opens_with_everything_in_it(tmp_path, images):
+    mask = np.zeros(images.shape[1:], bool)
+    mask[3, 4] = True
+    path = make_store(tmp_path / "a.zarr", images, mask=mask, attributes={"saturation": 500})
+    data = frames.open_frames(path)
+    np.testing.assert_array_equal(data["frames"], images)
+    np.testing.assert_array_equal(data["mask"], mask)
+    assert data["time"].attrs["units"] == "s"
+    assert data["frames"].dtype == images.dtype
+    assert not frames.wip(path).exists()
+
+
+def test_unfinished_store_has_no_name(tmp_path, images):
+    path = tmp_path / "a.zarr"
+    frames.create(path, n_frames=7, shape=images.shape[1:], dtype=images.dtype)
+    with pytest.raises(InputError, match="did not finish"):
+        frames.open_frames(path)
+
+
+def test_many_small_chunks_are_sharded(tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "MAX_CHUNK_FILES", 4)
+    monkeypatch.setattr(frames, "CHUNK_BYTES", 24 * 30 * 2)
+    images = np.arange(10 * 24 * 30, dtype=np.uint16).reshape(10, 24, 30)
+    path = make_store(tmp_path / "a.zarr", images)
+    data = frames.open_frames(path)
+    assert data["frames"].encoding["shards"] == (3, 24, 30)
+    assert len(list((path / "frames" / "c").iterdir())) == 4
+    np.testing.assert_array_equal(frames.read(data, np.arange(2, 9)), images[2:9])
+
+
+def test_chunks_are_whole_frames_of_the_stated_size():
+    assert frames.chunk_frames(480, (512, 512), np.dtype("u2")) == 32
+    assert frames.chunk_frames(100, (4096, 4096), np.dtype("u4")) == 1
+    assert frames.chunk_frames(3, (512, 512), np.dtype("u2")) == 3
+
+
+@pytest.mark.parametrize(
+    ("variables", "part"),
+    [
+        ({"other": (("frame", "y", "x"), np.zeros((2, 4, 4)))}, "no array 'frames'"),
+        ({"frames": (("y", "x"), np.zeros((4, 4)))}, "must be \\('frame', 'y', 'x'\\)"),
+        ({"frames": (("frame", "y", "x"), np.zeros((2, 4, 4), complex))}, "dtype complex128"),
+        ({"frames": (("frame", "y", "x"), np.zeros((0, 4, 4)))}, "the series is empty"),
+        (
+            {"frames": (("frame", "y", "x"), np.zeros((2, 4, 4))), "mask": (("b", "a"), np.zeros((4, 5), bool))},
+            r"mask has shape \(4, 5\)",
+        ),
+        (
+            {"frames": (("frame", "y", "x"), np.zeros((2, 4, 4))), "dark": (("b", "a"), np.zeros((3, 4)))},
+            r"dark has shape \(3, 4\)",
+        ),
+    ],
+)
+def test_wrong_stores_are_refused_by_name(tmp_path, variables, part):
+    path = tmp_path / "wrong.zarr"
+    n = 0 if part == "the series is empty" else 2
+    coords = {"frame": np.arange(n)} if "must be" not in part else {}
+    xr.Dataset(variables, coords=coords).to_zarr(path, zarr_format=3, consolidated=False)
+    with pytest.raises(InputError, match=part) as error:
+        frames.open_frames(path)
+    assert "wrong.zarr" in str(error.value)
+
+
+def test_missing_store_and_folders_that_are_no_store_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.zarr: does not exist"):
+        frames.open_frames(tmp_path / "gone.zarr")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="not a Zarr store"):
+        frames.open_frames(tmp_path / "empty")
+
+
+def test_repeated_frame_numbers_are_refused(tmp_path, images):
+    path = make_store(tmp_path / "a.zarr", images, numbers=np.array([0, 1, 2, 2, 4, 5, 6]))
+    with pytest.raises(InputError, match="each once"):
+        frames.open_frames(path)
+
+
+def test_newer_format_is_refused(tmp_path, images):
+    path = make_store(tmp_path / "a.zarr", images, attributes={"format_version": 99})
+    with pytest.raises(InputError, match="format_version 99"):
+        frames.open_frames(path)
+
+
+def test_missing_chunk_of_our_store_is_an_error_and_not_zeros(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(frames, "CHUNK_BYTES", 2 * 24 * 30 * 2)
+    images[2:4] = 0  # all zero: written all the same
+    path = make_store(tmp_path / "a.zarr", images)
+    data = frames.open_frames(path)
+    np.testing.assert_array_equal(frames.read(data, np.arange(7)), images)
+    (path / "frames" / "c" / "1" / "0" / "0").unlink()
+    with pytest.raises(FileNotFoundError, match="frames/c/1/0/0"):
+        frames.read(data, np.arange(1, 3))
+    np.testing.assert_array_equal(frames.read(data, np.array([0, 4, 6])), images[[0, 4, 6]])
+
+
+def dataset(images, **images2d):
+    return frames.from_array(images).assign({name: (("y", "x"), image) for name, image in images2d.items()})
+
+
+def test_integer_frame_with_nothing_to_correct_is_not_copied(images):
+    correction = frames.prepare(dataset(images), FramesConfig())
+    assert np.shares_memory(frames.correct(images[0], correction).counts, images[0])
+
+
+def test_dark_and_flat_restore_the_true_counts(images):
+    rng = np.random.default_rng(0)
+    shape = images.shape[1:]
+    truth = images[0].astype(np.float32)
+    dark = rng.uniform(5, 10, shape).astype(np.float32)
+    flat = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    flat /= flat.mean()
+    data = dataset(images, dark=dark, flat=3 * flat)
+    corrected = frames.correct(truth * flat + dark, frames.prepare(data, FramesConfig()))
+    np.testing.assert_allclose(corrected.counts, truth, rtol=1e-5, atol=1e-3)
+    plain = frames.prepare(data, FramesConfig(dark="none", flat="none"))
+    np.testing.assert_array_equal(frames.correct(truth, plain).counts, truth)
+
+
+def test_dead_pixels_of_the_flat_are_masked(images):
+    flat = np.ones(images.shape[1:], np.float32)
+    flat[2, 3], flat[4, 5] = 0, np.nan
+    correction = frames.prepare(dataset(images, flat=flat), FramesConfig())
+    assert set(map(tuple, np.argwhere(correction.mask))) == {(2, 3), (4, 5)}
+    assert np.isfinite(frames.correct(images[0], correction).counts).all()
+
+
+def test_masks_of_store_configuration_and_frame_are_joined(tmp_path, images):
+    own = np.zeros(images.shape[1:], bool)
+    own[0, 0] = True
+    more = np.zeros(images.shape[1:], np.uint8)
+    more[1, 1] = 1
+    np.save(tmp_path / "more.npy", more)
+    raw = images[0].astype(np.float32)
+    raw[2, 2], raw[3, 3] = np.nan, -1
+    data = dataset(images, mask=own)
+    data.attrs["masked_below"] = 0
+    correction = frames.prepare(data, FramesConfig(mask=str(tmp_path / "more.npy")))
+    assert {(0, 0), (1, 1), (2, 2), (3, 3)} == set(map(tuple, np.argwhere(frames.correct(raw, correction).mask)))
+
+
+def test_saturation_is_judged_on_raw_counts(images):
+    data = dataset(images, dark=np.full(images.shape[1:], 50, np.float32))
+    data.attrs["saturation"] = int(images[0].max())
+    corrected = frames.correct(images[0], frames.prepare(data, FramesConfig()))
+    np.testing.assert_array_equal(corrected.saturated, images[0] == images[0].max())
+    stricter = frames.prepare(data, FramesConfig(saturation=1e6))
+    assert frames.correct(images[0], stricter).saturated is None
+
+
+@given(st.integers(1, 6), st.integers(12, 30), st.integers(12, 30))
+def test_binning_keeps_the_counts_and_their_centre(b, height, width):
+    rng = np.random.default_rng(b * height * width)
+    image = rng.integers(0, 50, (height, width)).astype(np.uint16)
+    binned = frames.correct(image, frames.prepare(dataset(image[None]), FramesConfig(bin=b))).counts
+    rows, columns = height // b * b, width // b * b
+    assert binned.sum() == image[:rows, :columns].sum()
+    if b > 1:
+        weights = binned.sum(axis=1, dtype=float)
+        centre = (frames.unbinned(np.arange(len(binned), dtype=float), b) * weights).sum() / weights.sum()
+        uniform = frames.unbinned(np.arange(len(binned), dtype=float), b).mean()
+        assert uniform == (rows - 1) / 2
+        assert abs(centre - (image[:rows, :columns].sum(axis=1) * np.arange(rows)).sum() / weights.sum()) <= (b - 1) / 2
+
+
+def test_a_bin_is_masked_and_saturated_if_any_of_its_pixels_is(images):
+    mask = np.zeros(images.shape[1:], bool)
+    mask[5, 5] = True
+    raw = np.ones(images.shape[1:], np.uint16)
+    raw[9, 9] = 1000
+    correction = frames.prepare(dataset(images, mask=mask), FramesConfig(bin=2, saturation=900))
+    corrected = frames.correct(raw, correction)
+    assert np.argwhere(corrected.mask).tolist() == [[2, 2]]
+    assert np.argwhere(corrected.saturated).tolist() == [[4, 4]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"mask": "gone.npy"}, r"frames\.mask: .*gone\.npy does not exist"),
+        ({"dark": "gone.tif"}, r"frames\.dark: .*gone\.tif does not exist"),
+        ({"mask": "text.npy"}, r"frames\.mask: .*text\.npy cannot be read"),
+        ({"flat": "text.tif"}, r"frames\.flat: .*text\.tif cannot be read"),
+        ({"mask": "small.npy"}, r"frames\.mask: .*shape \(4, 4\), the frames are \(24, 30\)"),
+        ({"dark": "cube.npy"}, r"frames\.dark: .*one 2-D numeric image"),
+        ({"mask": "all.npy"}, r"leaves no pixel"),
+        ({"flat": "zero.npy"}, r"frames\.flat: has no positive pixel"),
+        ({"bin": 16}, None),
+    ],
+)
+def test_wrong_images_are_refused_by_key_and_file(tmp_path, images, settings, part, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shape = images.shape[1:]
+    for name, content in {
+        "small": np.zeros((4, 4)),
+        "cube": np.zeros((2, *shape)),
+        "all": np.ones(shape),
+        "zero": np.zeros(shape),
+    }.items():
+        np.save(tmp_path / f"{name}.npy", content)
+    (tmp_path / "text.npy").write_text("not an array")
+    (tmp_path / "text.tif").write_text("not an image")
+    if part is None:
+        assert frames.prepare(dataset(images), FramesConfig(**settings)).bin == 16
+        return
+    with pytest.raises(InputError, match=part):
+        frames.prepare(dataset(images), FramesConfig(**settings))
+
+
+def test_arrays_become_series_with_their_coordinates(images):
+    array = xr.DataArray(images, dims=("image", "row", "column"), coords={"time": ("image", np.arange(7.0))})
+    data = frames.from_array(array)
+    assert data["frames"].dims == ("frame", "y", "x")
+    assert data["time"].dims == ("frame",)
+    assert frames.from_array(images[0])["frames"].shape == (1, *images.shape[1:])
+    with pytest.raises(InputError, match="must be \\(frame, y, x\\)"):
+        frames.from_array(np.zeros(5))
