@@ -19,6 +19,7 @@ from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import xarray as xr
@@ -221,9 +222,9 @@ def read_parts(folder: RunFolder, run: str) -> dict[tuple[int, int], PartSummary
     found = {}
     for path in sorted(folder.parts.glob("part-*.npz")):
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 meta = json.loads(file["meta"].tobytes())
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             continue  # a broken file is an unfinished part: it is made again
         if meta.pop("run") == run:
             found[meta["first"], meta["stop"]] = PartSummary(**meta)
