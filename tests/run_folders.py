@@ -10,7 +10,7 @@ import xarray as xr
 
 from braggflow import assemble, detect, fit, frames, patches, peaks, store
 from braggflow.config import RunConfig
-from braggflow.peaks import Flag, Method
+from braggflow.peaks import Method
 
 
 def write_frames(path: Path, images: np.ndarray, *, coords: Mapping[str, Any] | None = None, **attributes: Any) -> Path:
@@ -44,9 +44,7 @@ def simulate(n_frames: int, *, shape: tuple[int, int] = (96, 128), n_peaks: int 
     return random.poisson(images).astype(np.uint16)
 
 
-def write_run(
-    path: Path, source: Path, config: RunConfig, *, network: bool = True, failed: Sequence[int] = ()
-) -> Path:
+def write_run(path: Path, source: Path, config: RunConfig, *, network: bool = True, failed: Sequence[int] = ()) -> Path:
     """The run folder of `source` with `config`; frames numbered `failed` could not be processed.
 
     The network's positions are stood in for by the centroids of the patches.
@@ -86,7 +84,7 @@ def write_run(
     identity = store.identity(config, store.frames_identity(source, data), None)
     seconds = {"read": 0.1, "correct": 0.2, "detect": 0.3, "patches": 0.1, "localise": 0.5, "fit": 0.25}
     folder = store.RunFolder(path)
-    info = {
+    info: dict[str, Any] = {
         "status": "partial" if failed else "complete",
         "dataset": {
             "name": source.stem,
@@ -102,20 +100,20 @@ def write_run(
             "frames_failed": len(failed),
             "peaks": len(table),
             "removed": dict(removed),
-            "flags": {flag.name: int(np.count_nonzero(table["flags"] & flag)) for flag in Flag},
-            "methods": {method.name: int(np.count_nonzero(table["method"] == method)) for method in Method},
         },
         "seconds": {"wall": 1.5, "stages": seconds},
         "parts": {"total": 1, "done": 1, "redone": 0},
         "failures": failures,
         "versions": store.versions(),
-        "started": "2026-01-02T03:04:05+00:00",
-        "finished": "2026-01-02T03:04:07+00:00",
+        "machine": {"python": "3.12.1", "system": "Linux", "cores": 2},
+        "workers": {"threads": 2, "cpu": False, "gpu": False},
+        "written": "2026-01-02T03:04:07+00:00",
     }
     path.mkdir(parents=True)
     store.begin(folder, config, info)
     part = store.Part(0, len(numbers), peaks.sort(table), dict(removed), failures, seconds)
     summary = store.write_part(folder, part, info["run"])
     coords = xr.Dataset(coords=data.isel(frame=positions).coords).drop_vars(["y", "x"], errors="ignore")
-    store.consolidate(folder, [summary], coords, {"title": source.stem})
+    info["counts"] |= store.consolidate(folder, [summary], coords, failed, {"source": str(source)})
+    store.write_info(folder, info)
     return path

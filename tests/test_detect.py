@@ -1,5 +1,3 @@
-import logging
-
 import numpy as np
 import pytest
 from conftest import spots
@@ -11,17 +9,6 @@ from braggflow import detect
 from braggflow.config import DetectConfig, InputError, NoiseMultiple
 
 PERSISTENCE = ["y_pixel", "x_pixel", "birth", "death", "score"]
-
-
-@pytest.fixture(autouse=True)
-def _quiet_findpeaks(capsys):
-    """The reference prints a progress bar for every frame."""
-    import findpeaks.stats
-
-    level = findpeaks.stats.logger.level
-    findpeaks.stats.logger.setLevel(logging.WARNING)
-    yield
-    findpeaks.stats.logger.setLevel(level)
 
 
 def canonical(table):
@@ -233,3 +220,10 @@ def test_background_frame_is_subtracted():
     config = DetectConfig(minval=20.0, minscore=10.0, background="ramp.npy")
     found = detect.detect(image + ramp, no_mask(image), config, background_frame=ramp).table
     np.testing.assert_array_equal(plain[["y_pixel", "x_pixel"]], found[["y_pixel", "x_pixel"]])
+
+
+def test_the_reference_engine_is_quiet(capfd):
+    image = spots((30, 30), 2, seed=1)
+    detect.persistence_findpeaks(image, no_mask(image), 10)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")

@@ -194,10 +194,10 @@ def test_a_bin_is_masked_and_saturated_if_any_of_its_pixels_is(images):
     [
         ({"mask": "gone.npy"}, r"frames\.mask: .*gone\.npy does not exist"),
         ({"dark": "gone.tif"}, r"frames\.dark: .*gone\.tif does not exist"),
-        ({"mask": "text.npy"}, r"frames\.mask: .*text\.npy cannot be read"),
-        ({"flat": "text.tif"}, r"frames\.flat: .*text\.tif cannot be read"),
+        ({"mask": "text.npy"}, r"frames\.mask: .*text\.npy: cannot be read"),
+        ({"flat": "text.tif"}, r"frames\.flat: .*text\.tif: cannot be read"),
         ({"mask": "small.npy"}, r"frames\.mask: .*shape \(4, 4\), the frames are \(24, 30\)"),
-        ({"dark": "cube.npy"}, r"frames\.dark: .*one 2-D numeric image"),
+        ({"dark": "cube.npy"}, r"frames\.dark: .*holds 2 frames, must be one 2-D image"),
         ({"mask": "all.npy"}, r"leaves no pixel"),
         ({"flat": "zero.npy"}, r"frames\.flat: has no positive pixel"),
         ({"bin": 16}, None),

@@ -11,8 +11,8 @@ from braggflow.frames import unbinned
 from braggflow.patches import Patches
 from braggflow.peaks import Flag, Method
 
-#: A network that places a peak further than this from its maximum was shown something it was not trained on.
-MAX_NETWORK_OFFSET = 3.0
+#: A network or fit that places a peak further than this from its maximum (pixels) found something else.
+MAX_OFFSET = 3.0
 #: With `localise.method: auto`, the fit (which leaves unusable pixels out) takes over where one of these is set.
 FIT_INSTEAD = np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.overlap | Flag.out_of_domain)
 
@@ -89,16 +89,18 @@ def assemble(
     }.items():
         result[name][converged] = good[name.replace("_fit", "")] * factor
     _flag(result, fitted & ~converged, Flag.fit_failed)
-    use_fit = converged
+    far = np.zeros(len(table), bool)
+    far[converged] = np.hypot(good["y"] - half, good["x"] - half) > MAX_OFFSET
+    _flag(result, far, Flag.out_of_domain)
+    use_fit = converged & ~far
 
     if located is not None:
         network = unbinned(corner + located.positions, bin)
         result["y_network"], result["x_network"] = network.T
         result["disagreement"] = np.linalg.norm(network - fit_position, axis=1)
-        far = np.linalg.norm(located.positions - half, axis=1) > MAX_NETWORK_OFFSET
-        _flag(result, far, Flag.out_of_domain)
+        _flag(result, np.linalg.norm(located.positions - half, axis=1) > MAX_OFFSET, Flag.out_of_domain)
         position, std, chosen = network, located.std * scale, np.full(len(table), located.method)
-        use_fit = converged & ((result["flags"] & FIT_INSTEAD) != 0) if method == "auto" else np.zeros_like(converged)
+        use_fit &= ((result["flags"] & FIT_INSTEAD) != 0) & (method == "auto")
 
     position[use_fit] = fit_position[use_fit]
     std[use_fit] = np.column_stack([result["y_fit_std"], result["x_fit_std"]])[use_fit]

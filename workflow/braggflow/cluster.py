@@ -9,6 +9,9 @@ from distributed import Client, LocalCluster
 from braggflow.config import ComputeConfig, InputError
 from braggflow.graph import Pools
 
+#: A terminal sends Ctrl-C to workers too; whether they stop is for the client to decide.
+_IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
 
 @contextmanager
 def local(config: ComputeConfig) -> Iterator[Client]:
@@ -21,6 +24,7 @@ def local(config: ComputeConfig) -> Iterator[Client]:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             memory_limit=config.memory_limit,
+            preload=[_IGNORE_CTRL_C],
         )
     except ValueError as error:
         raise InputError(f"compute.memory_limit: {config.memory_limit!r} is not accepted ({error})") from error

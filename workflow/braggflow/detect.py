@@ -6,6 +6,7 @@ at 0). Its score is birth - death (Edelsbrunner & Harer, Computational Topology,
 `findpeaks.stats.topology`). Pixels of equal value are ordered by their flat index, the later one higher.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -296,8 +297,10 @@ def _merge(pixels: Any, order: Any, width: int) -> Any:
 
 def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> peaks.Table:
     """The same peaks by `findpeaks.stats.topology`, the reference: thousands of times slower, `area` not known (0)."""
-    from findpeaks.stats import topology
+    import findpeaks.stats
 
+    # It logs and draws a progress bar for every frame unless told not to.
+    findpeaks.stats.logger.setLevel(logging.WARNING)
     threshold = _threshold(image.dtype, minval)
     if threshold is None:
         return peaks.empty()
@@ -305,7 +308,7 @@ def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: 
     floored = np.where(mask | ~(image >= threshold), 0, image).astype(np.float64)
     if not floored.any():
         return peaks.empty()
-    groups = topology(floored, limit=0)["groups0"]
+    groups = findpeaks.stats.topology(floored, limit=0)["groups0"]
     table = peaks.empty(len(groups))
     for row, (maximum, _birth, _score, saddle) in zip(table, groups, strict=True):
         row["y_pixel"], row["x_pixel"] = maximum

@@ -9,7 +9,9 @@ Pixels are weighted by 1 / max(model, floor), renewed in each iteration. For pho
 the Poisson likelihood (the fixed point is its maximum wherever the model is above the floor), without the bias of
 weighting by the counts themselves (Laurence & Chromy, Nature Methods 7, 338 (2010)). Multiplying the counts by a gain
 changes no position. The standard errors are those of the inverse information matrix times sqrt(chi2), the reduced
-chi-square, so that they hold for any gain (counts that are not photons).
+chi-square, so that they hold for any gain (counts that are not photons). Noise that the counts do not show (the read
+noise of a dark-subtracted camera, where it is above the photon noise) costs precision, and the standard errors are
+then too large rather than too small.
 
 Each peak is fitted by itself with the same arithmetic: its result does not depend, to the last bit, on which other
 peaks are in the batch.
@@ -23,37 +25,19 @@ from numpy.typing import NDArray
 
 from braggflow.config import FitConfig, InputError
 
-FIT_DTYPE = np.dtype(
-    [
-        *[
-            (name, "f8")
-            for name in (
-                "y",
-                "x",
-                "y_std",
-                "x_std",
-                "amplitude",
-                "background",
-                "fwhm_major",
-                "fwhm_minor",
-                "angle",
-                "eta",
-                "chi2",
-            )
-        ],
-        ("iterations", "i2"),
-        ("converged", "?"),
-    ]
-)
+_NUMBERS = "y x y_std x_std amplitude background fwhm_major fwhm_minor angle eta chi2"
+#: One fit; see `fit_patches`.
+FIT_DTYPE = np.dtype([*[(name, "f8") for name in _NUMBERS.split()], ("iterations", "i2"), ("converged", "?")])
+_COLUMNS = (*_NUMBERS.split(), "iterations", "converged")
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 #: Narrowest sigma accepted, px: a peak all in one pixel has no shape.
-MIN_SIGMA = 0.2
+MIN_SIGMA = 0.1
 #: Farthest that a centre may lie beyond the patch, px.
 MAX_OUTSIDE = 1.0
 #: Least variance given to a pixel, as a share of the highest pixel above background: faint wings, of which the model
 #: knows little, and pixels that a threshold set to 0 must not outweigh the peak.
-FLOOR_SHARE = 0.005
+FLOOR_SHARE = 0.02
 #: A fit has converged when its next step is below this many standard errors (that step is still taken).
 STEP_TOLERANCE = 0.01
 
@@ -98,7 +82,7 @@ def fit_patches(counts: NDArray[np.float32], usable: NDArray[np.bool_], config: 
     (the gain, if the model holds).
 
     Where the fit does not converge to a peak (too few usable pixels, no positive amplitude, centre more than 1 px
-    outside, sigma below 0.2 px or above the patch size), `converged` is False and all else but `iterations` NaN.
+    outside, sigma below 0.1 px or above the patch size), `converged` is False and all else but `iterations` NaN.
     Raises `InputError` for other shapes.
     """
     n, size = len(counts), counts.shape[-1]
@@ -106,7 +90,7 @@ def fit_patches(counts: NDArray[np.float32], usable: NDArray[np.bool_], config: 
         raise InputError(f"counts: has shape {counts.shape}, must be (n, s, s) with s up to {MAX_SIZE}")
     if usable.shape != counts.shape:
         raise InputError(f"usable: has shape {usable.shape}, must be that of counts, {counts.shape}")
-    values = np.empty((n, len(FIT_DTYPE)))
+    values = np.empty((n, len(_COLUMNS)))
     _fit_all(
         np.ascontiguousarray(counts, np.float32),
         np.ascontiguousarray(usable, np.bool_),
@@ -115,7 +99,7 @@ def fit_patches(counts: NDArray[np.float32], usable: NDArray[np.bool_], config: 
         values,
     )
     result = np.empty(n, FIT_DTYPE)
-    for column, name in enumerate(FIT_DTYPE.names or ()):
+    for column, name in enumerate(_COLUMNS):
         result[name] = values[:, column]
     return result
 
@@ -250,11 +234,8 @@ def _start(size: int, work: Floats, p: Floats) -> float:
     reach = 2 * math.sqrt(area / math.pi) + 1
     s, sy, sx, syy, sxy, sxx = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(size * size):
-        y, x, v = (
-            work[_PIXEL_Y + i] - work[_PIXEL_Y + top],
-            work[_PIXEL_X + i] - work[_PIXEL_X + top],
-            work[_COUNTS + i],
-        )
+        y, x = work[_PIXEL_Y + i] - work[_PIXEL_Y + top], work[_PIXEL_X + i] - work[_PIXEL_X + top]
+        v = work[_COUNTS + i]
         if work[_USABLE + i] > 0 and v > cut and y * y + x * x <= reach * reach:
             v -= background
             s += v
@@ -274,7 +255,7 @@ def _start(size: int, work: Floats, p: Floats) -> float:
     limit = 0.5 * math.sqrt(p[_YY] * p[_XX])
     p[_XY] = min(max(0.5 * scale * (sxy / s - x * y), -limit), limit)
     p[_AMPLITUDE], p[_BACKGROUND] = height, background
-    return height
+    return float(height)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -284,7 +265,7 @@ def _node_numbers(p: Floats, voigt: bool) -> tuple[int, int]:
     sharp_y, sharp_x = math.sqrt(p[_XX] / determinant), math.sqrt(p[_YY] / determinant)
     if voigt:
         return _voigt_number(sharp_y), _voigt_number(sharp_x)
-    return int(min(math.ceil(sharp_y), 4.0)), int(min(math.ceil(sharp_x), 4.0))
+    return int(min(math.ceil(sharp_y), 6.0)), int(min(math.ceil(sharp_x), 6.0))
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -490,7 +471,7 @@ def _move(p: Floats, step: Floats, n_free: int, ny: int, nx: int, voigt: bool, s
     height = p[_AMPLITUDE] * _height_ratio(p, ny, nx, voigt) + step[_AMPLITUDE]
     trial[_AMPLITUDE] = height / _height_ratio(trial, ny, nx, voigt)
     trial[_ETA] = min(max(trial[_ETA], 0.0), 1.0)
-    return height > 0
+    return bool(height > 0)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -504,7 +485,9 @@ def _variances(p: Floats) -> tuple[float, float]:
 def _is_peak(p: Floats, size: int) -> bool:
     major, minor = _variances(p)
     low, high = -0.5 - MAX_OUTSIDE, size - 0.5 + MAX_OUTSIDE
-    return low <= p[_Y] <= high and low <= p[_X] <= high and minor >= MIN_SIGMA**2 and major <= size * size
+    if not (low <= p[_Y] <= high and low <= p[_X] <= high):
+        return False
+    return bool(minor >= MIN_SIGMA**2 and major <= size * size)
 
 
 @numba.njit(nogil=True, error_model="numpy")

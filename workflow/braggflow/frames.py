@@ -91,13 +91,12 @@ def open_unfinished(path: Path) -> "zarr.Array[Any]":
 
 def finish(path: Path) -> None:
     """Give the complete store at `wip(path)` its name; an older store of that name is replaced."""
+    old = path.with_name(path.name + ".old")
     if path.exists():
-        old = path.with_name(path.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
-        wip(path).rename(path)
-        shutil.rmtree(old)
-    else:
-        wip(path).rename(path)
+    wip(path).rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_unit(frames: "zarr.Array[Any]") -> int:
@@ -264,41 +263,10 @@ def _correction_image(data: xr.Dataset, name: str, choice: str) -> NDArray[np.fl
     return image.astype(np.float32)
 
 
-def _image(key: str, path: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    image = read_image(path, key=key)
-    if image.shape != shape:
-        raise InputError(f"{key}: {path} has shape {image.shape}, the frames are {shape}")
-    return image
+def _image(key: str, source: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    from braggflow.sources import read_image  # here, because few runs name an image
 
-
-def read_image(path: str | Path, *, key: str = "image") -> NDArray[Any]:
-    """One 2-D image from .npy, .npz (its only array) or any format fabio knows, shape (y, x).
-
-    Raises `InputError` naming `key` and the file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{key}: {path} does not exist")
-    try:
-        if path.suffix in (".npy", ".npz"):
-            loaded = np.load(path, allow_pickle=False)
-            image = loaded if isinstance(loaded, np.ndarray) else _only_array(loaded)
-        else:
-            import fabio
-
-            with fabio.open(str(path)) as file:
-                image = np.asarray(file.data)
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{key}: {path} cannot be read as an image ({error})") from error
-    if image.ndim != 2 or image.dtype.kind not in "biuf":
-        raise InputError(f"{key}: {path} holds {image.dtype} of shape {image.shape}, must be one 2-D numeric image")
-    return image
-
-
-def _only_array(archive: Any) -> NDArray[Any]:
-    if len(archive.files) != 1:
-        raise ValueError(f"holds {len(archive.files)} arrays, must be one")
-    return np.asarray(archive[archive.files[0]])
+    return read_image(key, source, shape)
 
 
 def correct(raw: NDArray[Any], correction: Correction) -> CorrectedFrame:

@@ -54,9 +54,14 @@ def inspect(path: str, inside: str, coords: Mapping[str, str]) -> list[Found]:
 
 def read(path: str, inside: str, lo: int, hi: int) -> NDArray[Any]:
     """Frames lo to hi of a data set; a 2-D one is one frame."""
+    import h5py
+
     with open_file(path) as file:
-        data_set = file[inside]
-        return np.asarray(data_set[np.newaxis] if data_set.ndim == 2 else data_set[lo:hi])
+        access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        # HDF5 looks for external files from the current folder, where a user would not think to be.
+        access.set_efile_prefix(b"${ORIGIN}")
+        data_set = h5py.Dataset(h5py.h5d.open(file.id, inside.encode(), access))
+        return np.asarray(data_set[()][np.newaxis] if data_set.ndim == 2 else data_set[lo:hi])
 
 
 def read_coord(file: Any, path: str, name: str, place: str, n_frames: int) -> tuple[NDArray[Any], dict[str, str]]:
@@ -183,11 +188,12 @@ def _files_behind(data_set: Any, holder: str) -> list[str]:
     files: list[str] = []
     folder = Path(holder).parent
     name = f"source {holder}:{data_set.name}"
+    left = data_set.nbytes
     for external, offset, size in data_set.external or ():
-        file = folder / external
-        needed = data_set.nbytes if len(data_set.external) == 1 else offset + size
-        if not file.is_file() or file.stat().st_size < needed + offset * (len(data_set.external) == 1):
+        file, length = folder / external, min(size, left)
+        if not file.is_file() or file.stat().st_size < offset + length:
             raise InputError(f"{name}: its values lie in {file}, which is missing or too short")
+        left -= length
         files.append(str(file.resolve()))
     for part in data_set.virtual_sources() if data_set.is_virtual else ():
         file = Path(holder) if part.file_name == "." else folder / part.file_name

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +24,9 @@ import zarr
 from numpy.typing import NDArray
 
 from braggflow.config import InputError, digest
-from braggflow.frames import create, finish, wip, write_unit
+from braggflow.frames import create, finish, open_unfinished, wip, write_unit
 from braggflow.hdf5 import open_file, read_coord
-from braggflow.sources import Stack, changed, expand, inspect, read_extra, read_frames, reading, split_name
+from braggflow.sources import Stack, changed, expand, inspect, read_frames, read_image, reading, split_name
 
 #: Files whose headers are read in one task.
 INSPECT_BATCH = 100
@@ -48,7 +49,7 @@ class Unit:
     """First frame in the store."""
     pieces: tuple[tuple[Stack, int, int], ...]
     """(stack, first frame, frame after the last) in order."""
-    store: str
+    out: str
 
     @property
     def frames(self) -> int:
@@ -58,7 +59,7 @@ class Unit:
     @property
     def record(self) -> Path:
         """Exists when the unit is written and checked."""
-        return Path(self.store, "progress", f"{self.number:06d}.npz")
+        return wip(Path(self.out)) / "progress" / f"{self.number:06d}.npz"
 
 
 def ingest(
@@ -95,10 +96,10 @@ def ingest(
         given = {
             name: source for name, source in (("mask", mask), ("dark", dark), ("flat", flat)) if source is not None
         }
-        images = {name: read_extra(f"--{name}", source, shape) for name, source in given.items()}
+        images = {name: read_image(f"--{name}", source, shape) for name, source in given.items()}
         with _disk_errors(out):
             store = _begin(out, stacks, series_coords, images)
-            units = _units(stacks, write_unit(store), str(wip(out)))
+            units = _units(stacks, write_unit(store), str(out))
             _copy(units, run_tasks, progress or (lambda _done, _total: None))
             moved = next((stack.name for stack in stacks if changed(stack)), None)
             if moved is not None:
@@ -188,14 +189,11 @@ def _inspect_all(
     inside_coords = {name: place for name, place in coords.items() if not split_name(place)[1]}
     files = [(path, inside or dataset or "") for path, inside in expand(sources)]
     batches = [(start, files[start : start + INSPECT_BATCH]) for start in range(0, len(files), INSPECT_BATCH)]
-    found = {
-        start: (stacks, refused)
-        for start, stacks, refused in run_tasks(partial(_inspect_batch, coords=inside_coords), batches)
-    }
-    refusals = [message for start, _ in batches for message in found[start][1]]
+    found = sorted(run_tasks(partial(_inspect_batch, coords=inside_coords), batches), key=itemgetter(0))
+    refusals = [message for _, _, refused in found for message in refused]
     if refusals:
         raise InputError("\n  ".join(refusals))
-    stacks = [stack for start, _ in batches for stack in found[start][0]]
+    stacks: list[Stack] = [stack for _, described, _ in found for stack in described]
     names: set[str] = set()
     for stack in stacks:
         if (stack.shape, stack.dtype) != (stacks[0].shape, stacks[0].dtype):
@@ -259,7 +257,7 @@ def _begin(out: Path, stacks: Sequence[Stack], coords: Coords, images: Mapping[s
     )
     plan_file = wip(out) / "progress" / "plan"
     if plan_file.is_file() and plan_file.read_text() == plan:
-        return zarr.open_array(wip(out) / "frames", mode="r+")
+        return open_unfinished(out)
     store = create(
         out,
         n_frames=sum(stack.frames for stack in stacks),
@@ -280,7 +278,7 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     partial_path.replace(path)
 
 
-def _units(stacks: Sequence[Stack], size: int, store: str) -> list[Unit]:
+def _units(stacks: Sequence[Stack], size: int, out: str) -> list[Unit]:
     """The series cut into units of `size` frames; the last may be smaller."""
     units: list[Unit] = []
     pieces: list[tuple[Stack, int, int]] = []
@@ -293,10 +291,10 @@ def _units(stacks: Sequence[Stack], size: int, store: str) -> list[Unit]:
             room -= hi - lo
             lo = hi
             if room == 0:
-                units.append(Unit(len(units), len(units) * size, tuple(pieces), store))
+                units.append(Unit(len(units), len(units) * size, tuple(pieces), out))
                 pieces, room = [], size
     if pieces:
-        units.append(Unit(len(units), len(units) * size, tuple(pieces), store))
+        units.append(Unit(len(units), len(units) * size, tuple(pieces), out))
     return units
 
 
@@ -329,7 +327,7 @@ def copy_unit(unit: Unit) -> tuple[int, list[Failure]]:
         at += hi - lo
     if failures:
         return 0, failures
-    store = zarr.open_array(Path(unit.store, "frames"), mode="r+")
+    store = open_unfinished(Path(unit.out))
     store[unit.start : unit.start + unit.frames] = block
     written = np.ascontiguousarray(store[unit.start : unit.start + unit.frames])
     if not np.array_equal(written.view(np.uint8), block.view(np.uint8)):
@@ -421,7 +419,7 @@ def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.boo
 def _pixel_mask(stacks: Sequence[Stack], shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     """The union of the files' own NeXus pixel_mask, or None where no file has one."""
     places = dict.fromkeys(stack.facts.pixel_mask for stack in stacks if stack.facts.pixel_mask is not None)
-    found = [read_extra("pixel_mask", ":".join(place), shape) != 0 for place in places]
+    found = [read_image("pixel_mask", ":".join(place), shape) != 0 for place in places]
     return np.any(found, axis=0) if found else None
 
 

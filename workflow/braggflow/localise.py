@@ -188,11 +188,12 @@ def _state(path: Path, content: bytes) -> "dict[str, torch.Tensor]":
     import torch
 
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _refuse(path, f"is no PyTorch state dict ({str(error).splitlines()[0]})") from error
+        # Before version 1.6 PyTorch wrote bare pickles; torch's reader of these fails in too many ways to be let in.
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) if content[:2] == b"PK" else None
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise _refuse(path, "cannot be read as a PyTorch state dict") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise _refuse(path, "is no state dict of tensors")
+        raise _refuse(path, "is no PyTorch state dict of tensors")
     return state
 
 
@@ -219,7 +220,7 @@ def _build(path: Path, name: str, state: "Mapping[str, torch.Tensor]") -> "Netwo
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = list(names)
+    listed = sorted(names)
     return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") or "none"
 
 

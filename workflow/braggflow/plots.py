@@ -8,13 +8,14 @@ eyes tell apart.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, FuncNorm
+from matplotlib.colors import Colormap, FuncNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -58,11 +59,12 @@ def intensity_norm(*images: Image) -> FuncNorm:
         values = np.zeros(1)
     level = float(np.median(values))
     width = 3 * 1.4826 * float(np.median(np.abs(values - level)))
-    if width == 0:  # a frame cut off by its detector: the smallest step that it has
+    if width == 0:  # a frame cut off by its detector: its lowest counts, which are peaks, must stand out from white
         above = values[values > level]
-        width = float(above.min()) - level if above.size else 1.0
+        width = (float(above.min()) - level) / 10 if above.size else 1.0
     low = max(float(values.min()), level - width)
-    high = max(float(np.percentile(values, 99.99)), level + 3 * width)
+    foreground = values[values > level + width]
+    high = max(float(np.percentile(foreground, 99.5)) if foreground.size else level, level + 3 * width)
 
     def forward(counts: Any) -> Any:
         return np.arcsinh((counts - level) / width)
@@ -110,16 +112,16 @@ def draw_frame(axes: Axes, image: Image, bin: int, norm: FuncNorm, *, longest: i
 
 def frame_pair(seen: Seen) -> Figure:
     """The raw frame beside what was searched in it: corrected, binned, and 0 below `minval`."""
-    figure = _frame_figure(seen, 0.5, extra=0.7)
+    figure = _frame_figure(seen, 0.37, extra=0.9)
     raw = seen.raw.astype(np.float32)
     # Ignored pixels are drawn in the raw frame, but do not set its scale.
     raw_norm = intensity_norm(np.where(seen.ignored, np.float32(np.nan), raw))
     kept = np.where(seen.searched < seen.minval, np.float32(0), seen.searched)
     left, right = figure.subplots(1, 2)
-    _scale_bar(figure, left, draw_frame(left, raw, 1, raw_norm, longest=450), raw_norm)
+    _scale_bar(figure, left, draw_frame(left, raw, 1, raw_norm, longest=340), raw_norm)
     left.set_title("raw")
     norm = intensity_norm(kept)
-    _scale_bar(figure, right, draw_frame(right, kept, seen.bin, norm, longest=450), norm)
+    _scale_bar(figure, right, draw_frame(right, kept, seen.bin, norm, longest=340), norm)
     right.set_title(f"searched: at least {seen.minval:.4g} counts")
     return figure
 
@@ -154,17 +156,17 @@ def _areas(score: NDArray[Any], low: float, high: float) -> NDArray[np.float64]:
     return np.asarray(30 + 270 * np.clip(np.log(score / low) / np.log(high / low), 0, 1))
 
 
-def located(seen: Seen, table: xr.Dataset, *, zoom: int = 8) -> Figure:
+def located(seen: Seen, table: xr.Dataset, *, zoom: int = 6) -> Figure:
     """A searched frame with its located peaks, coloured by method, and up to six of them enlarged.
 
     `table` holds the frame's peaks. The enlarged ones are spread evenly over the peaks' SNR; they show `zoom` searched
     pixels on each side of the maximum, the maximum (square) and the located position with its standard uncertainty.
     """
-    figure = _frame_figure(seen, 0.55, extra=1.0, least=5.2)
+    figure = _frame_figure(seen, 0.48, extra=1.0, least=6.4)
     left, right = figure.subfigures(1, 2, width_ratios=(0.57, 0.43), squeeze=False).ravel()
     axes = left.subplots()
     norm = intensity_norm(seen.searched)
-    draw_frame(axes, seen.searched, seen.bin, norm, longest=550)
+    draw_frame(axes, seen.searched, seen.bin, norm, longest=500)
     method, flagged = table["method"].values, table["flags"].values != 0
     handles = []
     for value in Method:
@@ -188,7 +190,7 @@ def located(seen: Seen, table: xr.Dataset, *, zoom: int = 8) -> Figure:
             float(peak["x"]), float(peak["y"]), xerr=float(peak["x_std"]), yerr=float(peak["y_std"]), color=colour
         )
         flags = " ".join(str(flag.name) for flag in Flag if int(peak["flags"]) & flag)
-        panel.set_title(f"{letter}: SNR {float(peak['snr']):.3g}" + (f"\n{flags}" if flags else ""), fontsize=9)
+        panel.set_title("\n".join([f"{letter}: SNR {float(peak['snr']):.3g}", *wrap(flags, 24)]), fontsize=9)
         offset: dict[str, Any] = {"xytext": (7, 5), "textcoords": "offset points"}
         axes.annotate(letter, (float(peak["x"]), float(peak["y"])), fontweight="bold", path_effects=_HALO, **offset)
     for panel in panels[len(examples) :]:
@@ -223,7 +225,7 @@ def patch_gallery(examples: Sequence[Example], *, size: int) -> Figure:
     """Patches of `size` searched pixels with maximum, network's and fit's positions; each on its own linear scale."""
     columns = 4
     rows = -(-len(examples) // columns)
-    figure = Figure(figsize=(WIDTH, 3.1 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.45 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for example, axes in zip(examples, panels, strict=False):
         peak = example.peak
@@ -358,7 +360,7 @@ def count_bars(removed: Mapping[str, int], flagged: Mapping[str, int]) -> Figure
     ):
         bars = axes.barh(list(counts), list(counts.values()), color="#9ecae1")
         axes.bar_label(bars, [f"{count:,}" for count in counts.values()], padding=4)
-        axes.invert_yaxis()
+        axes.set_ylim(max(len(removed), len(flagged)) - 0.5, -0.5)
         axes.set_xlim(0, 1.25 * max([1, *counts.values()]))
         axes.set(title=title, xlabel="peaks")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -369,7 +371,7 @@ def count_bars(removed: Mapping[str, int], flagged: Mapping[str, int]) -> Figure
 def _frame_figure(seen: Seen, share: float, *, extra: float, least: float = 3.0) -> Figure:
     """A figure in which a frame takes `share` of the width, with `extra` inches of height for titles."""
     height = share * WIDTH * seen.searched.shape[0] / seen.searched.shape[1] + extra
-    return Figure(figsize=(WIDTH, min(max(height, least), 12.0)), layout="constrained")
+    return Figure(figsize=(WIDTH, min(max(height, least), 10.0)), layout="constrained")
 
 
 def _curve(ylabel: str) -> tuple[Figure, Axes]:
@@ -403,8 +405,10 @@ def _legend_above(axes: Axes, handles: Sequence[Any], title: str | None = None) 
     )
 
 
-def _draw_around(axes: Axes, seen: Seen, peak: xr.Dataset, half: int, *, norm: FuncNorm | None) -> None:
+def _draw_around(axes: Axes, seen: Seen, peak: xr.Dataset, half: int, *, norm: Normalize | None) -> None:
     window, extent = around(seen, peak, half)
+    if norm is None:  # a brighter neighbour does not set the scale
+        norm = Normalize(float(np.nanmin(window)), float(window[half, half]))
     axes.imshow(window, cmap=grey(), norm=norm, extent=extent, origin="upper", interpolation="nearest")
     axes.set(xlim=extent[:2], ylim=extent[2:], autoscale_on=False)
     axes.scatter([int(peak["x_pixel"])], [int(peak["y_pixel"])], s=120, marker="s", facecolors="none", edgecolors=GREEN)
@@ -414,5 +418,5 @@ def _draw_around(axes: Axes, seen: Seen, peak: xr.Dataset, half: int, *, norm: F
 
 
 def _mark(axes: Axes, x: Any, y: Any, marker: str, colour: str) -> None:
-    for width, under in ((4.5, "white"), (2.0, colour)):
+    for width, under in ((3.5, "white"), (1.6, colour)):
         axes.scatter([float(x)], [float(y)], s=130, marker=marker, color=under, linewidths=width)

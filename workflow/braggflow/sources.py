@@ -3,6 +3,8 @@
 Nothing is kept open: `inspect` describes the stacks of a file, `read_frames` reads frames lo to hi of a stack.
 """
 
+import bz2
+import gzip
 import logging
 import re
 import struct
@@ -20,7 +22,6 @@ from numpy.typing import NDArray
 
 from braggflow import hdf5, headers
 from braggflow.config import InputError
-from braggflow.frames import read_image
 from braggflow.headers import Facts
 
 HDF5_SUFFIXES = {"h5", "hdf5", "hdf", "nxs", "nx5", "cxi"}
@@ -46,6 +47,10 @@ READ_ERRORS = (
     zlib.error,
     zipfile.BadZipFile,
 )
+#: More than any CBF header takes.
+_CBF_HEADER_BYTES = 2**20
+#: Enough to see whether padding or another header follows the last frame of an EDF file.
+_EDF_REST_BYTES = 512
 #: fabio and tifffile log these and go on with zeros or fewer frames.
 _DAMAGE = re.compile(
     r"checksum|incomplete|too small|smaller than|truncat|invalid page offset|invalid or corrupted|corrupted IFD", re.I
@@ -241,18 +246,21 @@ def _damage_text(messages: Sequence[str]) -> str:
     return "; ".join(dict.fromkeys(" ".join(message.split()) for message in messages))
 
 
-def read_extra(key: str, source: str | Path, shape: tuple[int, int]) -> NDArray[Any]:
-    """A mask, dark or flat image of shape (y, x) from an image file or `file.h5:/path`; `key` names it in messages."""
+def read_image(key: str, source: str | Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    """One image (a mask, dark or flat) of shape (y, x) from any readable file, or `file.h5:/path`.
+
+    Raises `InputError` naming `key`, the file, what it holds and what is accepted.
+    """
     path, inside = split_name(str(source))
-    if inside:
-        if not path.is_file():
-            raise InputError(f"{key}: {path} does not exist")
+    if not path.is_file():
+        raise InputError(f"{key}: {path} does not exist")
+    try:
         stacks = inspect(str(path), inside)
-        image = read_frames(stacks[0], 0, stacks[0].frames)
-        image = image[0] if len(image) == 1 else image
-    else:
-        with reading(f"{key}: {path}"):
-            image = read_image(path, key=key)
+        if len(stacks) != 1 or stacks[0].frames != 1:
+            raise InputError(f"{source} holds {sum(stack.frames for stack in stacks)} frames, must be one 2-D image")
+        image: NDArray[Any] = read_frames(stacks[0], 0, 1)[0]
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
     if image.shape != shape:
         raise InputError(f"{key}: {source} has shape {image.shape}, the frames are {shape}")
     return image
@@ -357,9 +365,30 @@ def _read_npz(stack: Stack, lo: int, hi: int) -> NDArray[Any]:
 def _open_fabio(path: str, _: str) -> Layout:
     import fabio
 
+    _check_cbf(path)
     with fabio.open(path) as image:
+        if isinstance(image, fabio.edfimage.EdfImage) and _suffix(Path(path)) == Path(path).suffix[1:].lower():
+            _check_edf(path, image._frames[-1])
         shape = image.data.shape
         return (image.nframes, *shape) if image.nframes > 1 else shape, image.data.dtype, "", dict(image.header)
+
+
+def _check_cbf(path: str) -> None:
+    """Refuse a CBF file cut off before its binary data: fabio would look for their start for ever."""
+    if _suffix(Path(path)) == "cbf":
+        opener: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(Path(path).suffix.lower(), open)
+        with opener(path, "rb") as file:
+            if b"\x0c\x1a\x04\xd5" not in file.read(_CBF_HEADER_BYTES):
+                raise ValueError("its header is not followed by binary data")
+
+
+def _check_edf(path: str, last: Any) -> None:
+    """Refuse an EDF file cut off in the header of a frame: fabio would end the series one frame earlier."""
+    if last.start is not None and last.blobsize is not None and last.bfname is None:
+        with Path(path).open("rb") as file:
+            file.seek(last.start + last.blobsize)
+            if file.read(_EDF_REST_BYTES).strip(b"\0\r\n "):
+                raise ValueError("after the last whole frame comes a part of another")
 
 
 def _read_fabio(stack: Stack, lo: int, hi: int) -> NDArray[Any]:

@@ -128,16 +128,18 @@ def code_version() -> dict[str, str]:
 
 def identity(config: RunConfig, frames: Mapping[str, Any], model: Mapping[str, Any] | None) -> dict[str, Any]:
     """What must be equal for parts to belong together: settings, files they name, code, model and frames."""
+    from braggflow.sources import split_name
+
     settings = config.result_settings()
     named = {
-        key: sha256(Path(value).read_bytes()).hexdigest()
-        for key, value in {
+        key: sha256(split_name(value)[0].read_bytes()).hexdigest()
+        for key, value in {  # each an image file, or `file.h5:/path`
             "frames.mask": config.frames.mask,
             "frames.dark": config.frames.dark,
             "frames.flat": config.frames.flat,
             "detect.background": config.detect.background,
         }.items()
-        if value not in (None, "store", "none", "local")
+        if value is not None and value not in ("store", "none", "local")
     }
     return {"settings": settings, "files": named, "code": code_version(), "model": model, "frames": dict(frames)}
 

@@ -281,9 +281,8 @@ def _cramer_rao(
     # Unit diagonal first: the parameters' units differ by orders of magnitude.
     scale = np.sqrt(np.maximum(np.einsum("naa->na", fisher), np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(fisher / scale[:, :, None] / scale[:, None, :])
-    with np.errstate(divide="ignore"):
-        variance = (vectors[:, :2] ** 2 / np.maximum(values, 0)[:, None]).sum(axis=2)
     determined = values[:, :1] > 1e-12 * values[:, -1:]
+    variance = (vectors[:, :2] ** 2 / np.where(determined, values, 1)[:, None]).sum(axis=2)
     return np.where(determined, np.sqrt(variance) / scale[:, :2], np.inf)
 
 

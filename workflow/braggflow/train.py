@@ -35,9 +35,9 @@ class TrainConfig(Section):
 
     network: Literal["braggnn", "compact"] = Field("compact", description="which network")
     size: Literal[9, 11, 13, 15] = Field(11, description="pixels on a side of a patch")
-    steps: int = Field(30_000, ge=1, description="batches seen")
+    steps: int = Field(40_000, ge=1, description="batches seen")
     seconds: float | None = Field(None, gt=0, description="stop after this time instead (the result then varies)")
-    batch: int = Field(512, ge=2, description="patches a step")
+    batch: int = Field(256, ge=2, description="patches a step")
     seed: int = Field(0, ge=0, description="of the first weights and of every simulated patch")
     learning_rate: float = Field(2e-3, gt=0, description="at the end of the warm-up; falls to 0 as a cosine")
     warm_up: int = Field(200, ge=0, description="steps over which the learning rate rises")
@@ -45,8 +45,8 @@ class TrainConfig(Section):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     read_noise: float = Field(5.0, ge=0, description="largest Gaussian noise of the detector, counts")
     noisy_share: float = Field(0.25, ge=0, le=1, description="share of patches with such noise")
-    cut_off_share: float = Field(0.15, ge=0, le=1, description="share with low pixels set to 0, as HEDM detectors do")
-    missing_share: float = Field(0.15, ge=0, le=1, description="share with missing pixels, filled as patches.py does")
+    cut_off_share: float = Field(0.1, ge=0, le=1, description="share with low pixels set to 0, as HEDM detectors do")
+    missing_share: float = Field(0.03, ge=0, le=1, description="share with missing pixels, filled as patches.py does")
     evaluation: int = Field(20_000, ge=100, description="peaks of each class that the card's figures come from")
 
 
@@ -79,22 +79,7 @@ def train(
     torch.set_num_threads(config.threads)
     try:
         seconds, steps, loss = _train(config, out, device, resume, progress)
-        localiser = localise.load(LocaliseConfig(checkpoint=str(out), device=device), config.size)
-        card = {
-            "network": config.network,
-            "size": config.size,
-            "parameters": sum(p.numel() for p in localiser.model.parameters()),
-            "sha256": localiser.sha256,
-            "code_version": braggflow.__version__,
-            "configuration": config.model_dump(mode="json"),
-            "data": data_parameters(),
-            "steps": steps,
-            "patches_seen": steps * config.batch,
-            "loss": loss,
-            "seconds": round(seconds),
-            "hardware": f"{platform.machine()}, {config.threads} CPU thread(s)" if device == "cpu" else "one CUDA GPU",
-            "evaluation": evaluate(localiser, n=config.evaluation),
-        }
+        card = describe(config, out, device=device, seconds=seconds, steps=steps, loss=loss)
     finally:
         torch.set_num_threads(threads)
     _write(out.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
@@ -102,9 +87,34 @@ def train(
     return card
 
 
+def describe(config: TrainConfig, out: Path, *, device: str, seconds: float, steps: int, loss: float) -> dict[str, Any]:
+    """The card of the weights in `out`: how they were made, and how good they are now."""
+    localiser = localise.load(LocaliseConfig(checkpoint=str(out), device=device), config.size)
+    options = ", ".join(f"{name}={value!r}" for name, value in config.model_dump(exclude_defaults=True).items())
+    return {
+        "network": config.network,
+        "size": config.size,
+        "parameters": sum(parameter.numel() for parameter in localiser.model.parameters()),
+        "sha256": localiser.sha256,
+        "made_by": f"braggflow.train.train(TrainConfig({options}), Path({out.name!r}))",
+        "code_version": braggflow.__version__,
+        "configuration": config.model_dump(mode="json"),
+        "data": data_parameters(),
+        "steps": steps,
+        "patches_seen": steps * config.batch,
+        "loss": loss,
+        "seconds": round(seconds),
+        "hardware": f"{platform.machine()}, {config.threads} CPU thread(s)" if device == "cpu" else "one CUDA GPU",
+        "evaluation": evaluate(localiser, n=config.evaluation),
+    }
+
+
 def data_parameters() -> dict[str, Any]:
     """The distribution that training peaks are drawn from, as plain data."""
-    return {"MIXED": synthetic.MIXED._asdict(), "MAX_SIGMA_MAJOR": synthetic.MAX_SIGMA_MAJOR}
+    mixed = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in synthetic.MIXED._asdict().items()
+    }
+    return {"MIXED": mixed, "MAX_SIGMA_MAJOR": synthetic.MAX_SIGMA_MAJOR}
 
 
 def _train(
@@ -122,7 +132,8 @@ def _train(
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["seconds"]
-    start = saved = reported = time.perf_counter() - spent
+    saved = reported = time.perf_counter()
+    start = saved - spent
     losses: list[Tensor] = []
     while (fraction := _fraction(config, step, time.perf_counter() - start)) < 1:
         rate = (
@@ -152,15 +163,7 @@ def _train(
             saved = now
     if losses:
         loss = float(torch.stack(losses).mean())
-    metadata = {
-        "configuration": config.model_dump_json(),
-        "data": json.dumps(data_parameters()),
-        "steps": str(step),
-        "loss": str(loss),
-        "code_version": braggflow.__version__,
-    }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _write(out, safetensors.torch.save(tensors, metadata))
+    save_weights(out, model, config, steps=step, loss=loss)
     return time.perf_counter() - start, step, loss
 
 
@@ -185,16 +188,18 @@ def _fresh(config: TrainConfig) -> Network:
 def loss_of(model: Network, counts: Tensor, profiles: synthetic.Profiles) -> Tensor:
     """The loss on patches (n, s, s) with their true profiles.
 
-    Negative log likelihood of a normal error with the predicted standard error. BraggNN predicts none: the absolute
-    error (squared where below 1), in units of what the photons allow (Thompson, Larson & Webb 2002, Biophys. J. 82,
-    2775, eq. 14) and 0.01 px, lest the brightest peaks rule.
+    Negative log likelihood of a normal error with the predicted standard error, linear beyond 3 of them: a few hopeless
+    patches shall not rule the others. BraggNN predicts none: the absolute error (squared where below 1), in units of
+    what the photons allow (Thompson, Larson & Webb 2002, Biophys. J. 82, 2775, eq. 14) and 0.01 px, lest the brightest
+    peaks rule.
     """
     centre = (counts.shape[-1] - 1) / 2
     truth = torch.from_numpy(np.stack([profiles["y"] - centre, profiles["x"] - centre], 1).astype(np.float32))
     offsets, errors = model.locate(counts)
     difference = offsets - truth.to(counts.device)
     if isinstance(model, Compact):
-        return (0.5 * (difference / errors) ** 2 + errors.log()).mean()
+        scaled = difference / errors
+        return functional.huber_loss(scaled, torch.zeros_like(scaled), delta=3.0) + errors.log().mean()
     variance = profiles["sigma_major"] * profiles["sigma_minor"]
     total = 2 * np.pi * profiles["height"] * variance
     unit = np.sqrt(variance / total + 8 * np.pi * variance**2 * profiles["background"] / total**2 + 0.01**2)
@@ -217,9 +222,9 @@ def batch(config: TrainConfig, step: int) -> tuple[NDArray[np.float32], syntheti
 
 
 def cut_off(counts: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Patches with the pixels below a level, at most 0.4 of each patch's range, set to 0."""
+    """Patches with the pixels below a level, at most 0.3 of each patch's range, set to 0."""
     low, high = counts.min((1, 2), keepdims=True), counts.max((1, 2), keepdims=True)
-    level = low + rng.uniform(0, 0.4, low.shape) * (high - low)
+    level = low + rng.uniform(0, 0.3, low.shape) * (high - low)
     return np.where(counts < level, np.float32(0), counts)
 
 
@@ -233,7 +238,7 @@ def missing_pixels(n: int, size: int, rng: np.random.Generator) -> NDArray[np.bo
     angle = rng.uniform(0, 2 * np.pi, (n, 1, 1))
     angle = np.where(rng.random((n, 1, 1)) < 0.5, np.round(angle / (np.pi / 2)) * (np.pi / 2), angle)
     distance = y * np.sin(angle) + x * np.cos(angle)
-    near = rng.uniform(0.6, half, (n, 1, 1))
+    near = rng.uniform(1.5, half, (n, 1, 1))
     width = np.where(rng.random((n, 1, 1)) < 0.3, rng.integers(1, 4, (n, 1, 1)), np.inf)
     missing = (distance > near) & (distance <= near + width)
     dead = (rng.random((n, 1, 1)) < 0.2) & (rng.random(missing.shape) < 0.02)
@@ -302,6 +307,20 @@ def _figures(
 
 def _rms(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(values**2)))
+
+
+def save_weights(out: Path, model: Network, config: TrainConfig, *, steps: int, loss: float) -> None:
+    """Write a network as safetensors, with what it was trained on in the file's metadata (key braggflow, JSON)."""
+    metadata = {
+        "configuration": config.model_dump(mode="json"),
+        "data": data_parameters(),
+        "steps": steps,
+        "loss": loss,
+        "code_version": braggflow.__version__,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # One key: safetensors writes several in random order, and the same training shall give the same file.
+    _write(out, safetensors.torch.save(tensors, {"braggflow": json.dumps(metadata)}))
 
 
 def _save_state(

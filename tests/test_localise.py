@@ -1,0 +1,269 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import braggflow
+from braggflow import localise, synthetic, train
+from braggflow.config import InputError, LocaliseConfig
+from braggflow.localise import CPU_BATCH, Localiser
+from braggflow.models import BraggNN, Compact, Network
+
+SHIPPED = [(name, size) for name, sizes in localise.shipped().items() for size in sizes]
+#: RMS error over the limit's that shipped weights must not exceed in any class (the cards state the measured figures).
+ACCURACY = {"compact": 1.2, "braggnn": 1.4}
+
+
+@pytest.fixture
+def upstream() -> Path:
+    folder = os.environ.get("BRAGGFLOW_REAL_DATA")
+    if not folder:
+        pytest.skip("BRAGGFLOW_REAL_DATA is not set")
+    return Path(folder) / "braggnn_upstream" / "fc16_8_4_2-sz11.pth"
+
+
+def localiser_of(model: Network) -> Localiser:
+    name = "braggnn" if isinstance(model, BraggNN) else "compact"
+    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return Localiser(name, model.size, "none", "", "cpu", model)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() == b.tobytes()
+
+
+def save(path: Path, model: torch.nn.Module) -> str:
+    safetensors.torch.save_file(model.state_dict(), path)
+    return str(path)
+
+
+def test_upstream_checkpoint_gives_its_published_answer(upstream: Path) -> None:
+    localiser = localise.load(LocaliseConfig(checkpoint=str(upstream)), 11)
+    assert localiser.name == "braggnn"
+    y, x = np.mgrid[:11, :11]
+    patch = np.exp(-0.6 * (x - 6) ** 2 / 2 - 1.5 * (y - 5) ** 2 / 2).astype(np.float32)
+    positions, deviations = localise.locate(localiser, patch[None])
+    assert positions == pytest.approx(np.array([[4.973, 5.980]]), abs=0.002)
+    assert np.isnan(deviations).all()
+
+
+def test_shipped_weights_beat_the_upstream_checkpoint_in_every_class(upstream: Path) -> None:
+    theirs = train.evaluate(localise.load(LocaliseConfig(checkpoint=str(upstream)), 11), n=500)
+    for method in ("braggnn", "compact"):
+        ours = train.evaluate(localise.load(LocaliseConfig(method=method), 11), n=500)
+        for kind, figures in ours.items():
+            assert figures["rms_over_limit"] < 0.5 * theirs[kind]["rms_over_limit"]
+            assert figures["median"] < theirs[kind]["median"]
+
+
+@pytest.fixture(scope="module")
+def invariant_case() -> Callable[[str, int], tuple[Localiser, np.ndarray, np.ndarray, np.ndarray]]:
+    cases = {}
+
+    def case(name: str, size: int) -> tuple[Localiser, np.ndarray, np.ndarray, np.ndarray]:
+        if (name, size) not in cases:
+            torch.manual_seed(size)
+            localiser = localiser_of(BraggNN(size) if name == "braggnn" else Compact(size))
+            counts, _ = synthetic.simulate_patches(2 * CPU_BATCH + 40, rng=np.random.default_rng(size), size=size)
+            cases[name, size] = localiser, counts, *localise.locate(localiser, counts)
+        return cases[name, size]
+
+    return case
+
+
+@given(
+    st.sampled_from(("braggnn", "compact")),
+    st.sampled_from((9, 11, 13, 15)),
+    st.integers(1, 2 * CPU_BATCH + 40),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 2),
+    st.integers(1, 5000),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_peaks_position_is_the_same_bits_in_any_company_order_and_thread_count(
+    invariant_case: Callable[[str, int], tuple[Localiser, np.ndarray, np.ndarray, np.ndarray]],
+    name: str,
+    size: int,
+    n: int,
+    seed: int,
+    threads: int,
+    batch_size: int,
+) -> None:
+    localiser, counts, positions, deviations = invariant_case(name, size)
+    chosen = np.random.default_rng(seed).permutation(len(counts))[:n]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        again = localise.locate(localiser, counts[chosen], batch_size=batch_size)
+    finally:
+        torch.set_num_threads(before)
+    assert same_bits(again[0], positions[chosen])
+    assert same_bits(again[1], deviations[chosen])
+
+
+@pytest.mark.parametrize("model", [BraggNN(9), Compact(9)])
+def test_no_patches_give_no_positions(model: Network) -> None:
+    positions, deviations = localise.locate(localiser_of(model), np.zeros((0, 9, 9), np.float32))
+    assert positions.shape == deviations.shape == (0, 2)
+    assert (positions.dtype, deviations.dtype) == (np.float64, np.float32)
+
+
+def test_constant_patches_give_finite_positions() -> None:
+    positions, deviations = localise.locate(localiser_of(Compact(11)), np.full((3, 11, 11), 5, np.float32))
+    assert np.isfinite(positions).all()
+    assert np.isfinite(deviations).all()
+
+
+def test_patches_of_another_size_are_refused() -> None:
+    with pytest.raises(InputError, match=r"\(2, 9, 9\).*\(n, 11, 11\)"):
+        localise.locate(localiser_of(Compact(11)), np.zeros((2, 9, 9), np.float32))
+
+
+@pytest.mark.parametrize(("name", "size"), SHIPPED)
+def test_shipped_weights_are_as_good_as_stated(name: str, size: int) -> None:
+    localiser = localise.load(LocaliseConfig(method=name, device="cpu"), size)
+    assert (localiser.name, localiser.size) == (name, size)
+    card = json.loads((Path(braggflow.__file__).parent / "weights" / f"{name}_{size}.json").read_text())
+    assert card["sha256"] == localiser.sha256
+    for kind, figures in train.evaluate(localiser, n=1000, seed=7).items():
+        stated = card["evaluation"][kind]
+        assert figures["rms_over_limit"] <= ACCURACY[name]
+        assert figures["rms_over_limit"] == pytest.approx(stated["rms_over_limit"], rel=0.2)
+        assert max(abs(figures["bias_y"]), abs(figures["bias_x"])) < 0.02
+        if name == "compact":
+            assert 0.55 < figures["within_1_std"] < 0.85
+
+
+def test_shipped_weights_are_there_and_small() -> None:
+    assert ("compact", 11) in SHIPPED
+    assert ("braggnn", 11) in SHIPPED
+    folder = Path(braggflow.__file__).parent / "weights"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+
+
+def test_positions_come_as_row_then_column() -> None:
+    profile = np.zeros(1, synthetic.PROFILE_DTYPE)
+    profile["y"], profile["x"] = 5.4, 4.7
+    profile["height"], profile["sigma_major"], profile["sigma_minor"], profile["background"] = 1000, 1.2, 1.2, 5
+    counts = synthetic.expected_patches(profile, 11).astype(np.float32)
+    for method in ("braggnn", "compact"):
+        positions, _ = localise.locate(localise.load(LocaliseConfig(method=method), 11), counts)
+        assert positions[0] == pytest.approx([5.4, 4.7], abs=0.05)
+
+
+def test_auto_is_the_compact_network() -> None:
+    assert localise.load(LocaliseConfig(), 11).name == "compact"
+
+
+def test_identity_agrees_with_load_and_does_not_load_torch(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path / "mine.safetensors", BraggNN(9))
+    for config, size in ((LocaliseConfig(), 11), (LocaliseConfig(checkpoint=checkpoint), 9)):
+        localiser = localise.load(config, size)
+        identity = localise.identity(config, size)
+        assert identity == {"name": localiser.name, "file": localiser.file, "sha256": localiser.sha256}
+    assert identity["sha256"] == hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+    code = (
+        "import sys; from braggflow import localise, config; localise.identity(config.LocaliseConfig(), 11); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(braggflow.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dense", [(16, 8, 4, 2), (64, 32, 16, 8)])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_shapes_in_a_checkpoint_tell_its_layout(tmp_path: Path, dense: tuple[int, ...], suffix: str) -> None:
+    model = BraggNN(13, dense)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(model.state_dict(), path)
+    else:
+        save(path, model)
+    localiser = localise.load(LocaliseConfig(method="braggnn", checkpoint=str(path)), 13)
+    counts = np.random.default_rng(0).uniform(0, 9, (4, 13, 13)).astype(np.float32)
+    expected = localise.locate(localiser_of(model), counts)[0]
+    assert same_bits(localise.locate(localiser, counts)[0], expected)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path(os.environ["BRAGGFLOW_TEST_BOMB"]),)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAGGFLOW_TEST_BOMB", str(tmp_path / "went_off"))
+    checkpoint = tmp_path / "bomb.pth"
+    torch.save(Bomb(), checkpoint)
+    with pytest.raises(InputError, match=r"localise\.checkpoint.*bomb\.pth cannot be read as a PyTorch state dict"):
+        localise.load(LocaliseConfig(checkpoint=str(checkpoint)), 11)
+    assert not (tmp_path / "went_off").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("junk.pth", b"junk", "is no PyTorch state dict"),
+        ("torn.pth", b"PK\x03\x04junk", "cannot be read as a PyTorch state dict"),
+        ("empty.pth", b"", "is no PyTorch state dict"),
+        ("junk.safetensors", b"junk", "is no safetensors file"),
+        ("other.txt", b"", "is of no known kind"),
+        ("absent.pth", None, "cannot be read"),
+    ],
+)
+def test_unreadable_checkpoints_are_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"localise\.checkpoint: .*{name} {message}.*; must be a \.safetensors file"):
+        localise.load(LocaliseConfig(checkpoint=str(path)), 11)
+
+
+def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
+    stranger = save(tmp_path / "stranger.safetensors", torch.nn.Linear(2, 2))
+    with pytest.raises(
+        InputError, match=r"stranger\.safetensors holds no network known here \(tensors: bias, weight\)"
+    ):
+        localise.load(LocaliseConfig(checkpoint=stranger), 11)
+    state = BraggNN(11).state_dict()
+    del state["nlb.out_cnn.bias"]
+    safetensors.torch.save_file(state, tmp_path / "torn.safetensors")
+    with pytest.raises(InputError, match=r"torn\.safetensors does not fit a braggnn network"):
+        localise.load(LocaliseConfig(checkpoint=str(tmp_path / "torn.safetensors")), 11)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(InputError, match=r"list\.pth is no PyTorch state dict of tensors"):
+        localise.load(LocaliseConfig(checkpoint=str(tmp_path / "list.pth")), 11)
+
+
+def test_checkpoints_of_another_size_or_method_are_refused(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path / "c.safetensors", Compact(9))
+    with pytest.raises(InputError, match=r"localise\.checkpoint: .* is for patches of size 9, patches\.size is 11"):
+        localise.load(LocaliseConfig(checkpoint=checkpoint), 11)
+    with pytest.raises(
+        InputError, match=r"holds a compact network, localise\.method is braggnn; must be auto or compact"
+    ):
+        localise.load(LocaliseConfig(method="braggnn", checkpoint=checkpoint), 9)
+
+
+def test_sizes_without_shipped_weights_are_refused_with_those_that_have() -> None:
+    with pytest.raises(
+        InputError, match=r"localise\.checkpoint: null.*no braggnn weights.*size 9 \(shipped: braggnn 11;"
+    ):
+        localise.load(LocaliseConfig(method="braggnn"), 9)
+    with pytest.raises(InputError, match=r"localise\.method: none is no network; accepted: auto, braggnn, compact"):
+        localise.load(LocaliseConfig(method="none"), 11)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    count = torch.cuda.device_count()
+    with pytest.raises(InputError, match=rf"localise\.device: cuda:{count} is not there.*must be auto, cpu"):
+        localise.load(LocaliseConfig(device=f"cuda:{count}"), 11)

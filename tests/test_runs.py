@@ -1,0 +1,408 @@
+"""The whole flow on real local Dask clusters."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import xarray as xr
+from conftest import make_store, spots
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, get_task_stream
+
+import braggflow
+from braggflow import cluster, graph, peaks, runs, store
+from braggflow.config import ComputeConfig, InputError, RunConfig
+from braggflow.store import RunFolder
+
+SETTINGS = {
+    "detect": {"minval": 15, "minscore": 10},
+    "localise": {"method": "compact"},
+    "output": {"report": False},
+    "compute": {"task_seconds": 0.01, "workers": 2, "retries": 0},
+}
+
+
+def settings(**sections):
+    merged = {key: dict(value) for key, value in SETTINGS.items()}
+    for section, keys in sections.items():
+        merged[section] = {**merged.get(section, {}), **keys}
+    return merged
+
+
+@pytest.fixture(scope="module")
+def client():
+    with cluster.local(ComputeConfig(workers=2)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.stack([spots((72, 64), 6, seed=seed) for seed in range(24)])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, images):
+    return make_store(tmp_path_factory.mktemp("data") / "scan.zarr", images, chunk=2)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data, client):
+    out = tmp_path_factory.mktemp("undisturbed")
+    (outcome,) = runs.run(settings(), [data], out=out, client=client)
+    assert outcome.status == "complete"
+    return store.open_peaks(outcome.folder).load()
+
+
+def assert_same_table(a, b):
+    assert a.sizes == b.sizes
+    for name in [*peaks.VARIABLES, "frame", "peak_count", "frame_failed", "time"]:
+        np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=name)
+
+
+def info_of(outcome):
+    return store.read_info(RunFolder(outcome.folder))
+
+
+def test_a_run_leaves_the_table_the_settings_and_what_happened(tmp_path, data, client, undisturbed, images):
+    seen = []
+    (outcome,) = runs.run(settings(output={"report": True}), [data], out=tmp_path, client=client, progress=seen.append)
+    folder = RunFolder(tmp_path / "scan")
+    assert (outcome.status, outcome.frames, outcome.frames_processed) == ("complete", 24, 24)
+    info = store.read_info(folder)
+    assert info["counts"]["peaks"] == outcome.peaks == undisturbed.sizes["peak"] > 60
+    assert set(info["counts"]["removed"]) == {"minscore", "min_snr"}
+    assert sum(info["counts"]["methods"].values()) == outcome.peaks
+    assert set(info["seconds"]["stages"]) == {"read", "correct", "detect", "patches", "localise", "fit"}
+    assert store.read_settings(folder).detect.minval == 15
+    assert folder.report.exists()
+    assert seen[-1].frames_done == seen[-1].frames_total == 24
+    assert_same_table(store.open_peaks(folder.path), undisturbed)
+
+
+def test_peaks_lie_where_the_frames_are_bright(undisturbed, images):
+    strong = undisturbed.isel(peak=undisturbed["snr"].values > 20)
+    values = images[strong["peak_frame"], strong["y_pixel"], strong["x_pixel"]]
+    np.testing.assert_array_equal(values, strong["birth"])
+    interior = strong.isel(peak=(strong["flags"] == 0).values)
+    assert np.median(np.hypot(interior["y_fit"] - interior["y_pixel"], interior["x_fit"] - interior["x_pixel"])) < 0.6
+    assert np.median(interior["disagreement"]) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("chunk", "workers", "sections"),
+    [
+        (1, 1, {}),
+        (5, 2, {"compute": {"task_seconds": 5}}),
+        (24, 1, {"localise": {"batch_size": 7}}),
+        (3, 2, {"localise": {"batch_size": 1000}, "compute": {"task_seconds": 0.002}}),
+    ],
+)
+def test_chunks_workers_and_batches_do_not_change_a_bit(tmp_path, images, undisturbed, chunk, workers, sections):
+    path = make_store(tmp_path / "scan.zarr", images, chunk=chunk)
+    sections = {**sections, "compute": {**sections.get("compute", {}), "workers": workers}}
+    (outcome,) = runs.run(settings(**sections), [path], out=tmp_path / "out")
+    assert_same_table(store.open_peaks(outcome.folder), undisturbed)
+
+
+def test_the_order_of_frames_in_the_store_does_not_change_a_bit(tmp_path, images, client, undisturbed):
+    order = np.random.default_rng(3).permutation(len(images))
+    path = make_store(tmp_path / "scan.zarr", images[order], numbers=order, chunk=4)
+    (outcome,) = runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    assert_same_table(store.open_peaks(outcome.folder), undisturbed)
+
+
+def test_an_array_in_a_notebook_gives_the_same_table(images, undisturbed):
+    array = xr.DataArray(images, dims=("frame", "y", "x"), coords={"time": ("frame", np.arange(24) * 0.5)})
+    sections = {key: SETTINGS[key] for key in ("detect", "localise")}
+    assert_same_table(braggflow.find_peaks(array, **sections), undisturbed)
+    one = braggflow.find_peaks(images[5], **sections)
+    np.testing.assert_array_equal(one["y"], undisturbed.sel(peak_frame=5)["y"])
+
+
+def test_a_notebook_user_is_told_what_is_wrong(images):
+    with pytest.raises(InputError, match=r"find_peaks: detect\.minvall: unknown key"):
+        braggflow.find_peaks(images, detect={"minvall": 3})
+    with pytest.raises(InputError, match=r"frame 0: .*every pixel"):
+        braggflow.find_peaks(np.full((20, 20), np.nan), localise={"method": "none"})
+
+
+def test_a_finished_run_is_not_touched_again(tmp_path, data, client):
+    runs.run(settings(), [data], out=tmp_path, client=client)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "scan").rglob("*") if path.name != ".lock"}
+    (again,) = runs.run(settings(compute={"workers": 1, "task_seconds": 3}), [data], out=tmp_path)
+    assert (again.status, again.frames_processed) == ("complete", 0)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "scan").rglob("*") if path.name != ".lock"}
+
+
+def test_only_missing_parts_are_made_again(tmp_path, data, client, undisturbed):
+    (first,) = runs.run(settings(), [data], out=tmp_path, client=client)
+    parts = sorted(RunFolder(first.folder).parts.iterdir())
+    kept = {path: path.stat().st_mtime_ns for path in parts[1::2]}
+    for path in parts[::2]:
+        path.unlink()
+    (again,) = runs.run(settings(compute={"task_seconds": 9}), [data], out=tmp_path, client=client)
+    assert info_of(again)["parts"] == {"total": len(parts), "done": len(parts), "redone": len(parts[::2])}
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert_same_table(store.open_peaks(again.folder), undisturbed)
+
+
+def test_other_settings_never_mix_with_an_old_run(tmp_path, data, client):
+    (first,) = runs.run(settings(), [data], out=tmp_path, client=client)
+    with pytest.raises(InputError, match=r"detect\.minval: 15\.0 → 30\.0"):
+        runs.run(settings(detect={"minval": 30}), [data], out=tmp_path, client=client)
+    assert info_of(first)["status"] == "complete"
+    (new,) = runs.run(settings(detect={"minval": 30}, output={"overwrite": True}), [data], out=tmp_path, client=client)
+    assert new.frames_processed == 24
+    assert new.peaks < first.peaks
+
+
+def test_frames_of_another_series_never_mix_with_an_old_run(tmp_path, images, data, client):
+    runs.run(settings(), [data], out=tmp_path, client=client)
+    other = make_store(tmp_path / "elsewhere" / "scan.zarr", images[::-1], chunk=2)
+    with pytest.raises(InputError, match=r"frames\.origin"):
+        runs.run(settings(), [other], out=tmp_path, client=client)
+
+
+def test_gpu_workers_get_the_network_and_cpu_workers_the_rest(tmp_path, data, undisturbed):
+    """The layout of a cluster with GPUs, on workers that offer the resource without having one."""
+    spec = {
+        i: {"cls": Nanny, "options": {"nthreads": 1, "host": "127.0.0.1", "resources": resources}}
+        for i, resources in enumerate(({"CPU": 1000}, {"CPU": 1000}, {"GPU": 1}))
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    with SpecCluster(workers=spec, scheduler=scheduler) as mixed, Client(mixed) as client:
+        client.wait_for_workers(3)
+        assert cluster.pools(client, network=True) == graph.Pools(cpu=True, gpu=True)
+        assert cluster.pools(client, network=False) == graph.Pools(cpu=True, gpu=False)
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        gpu = {address for address, worker in workers.items() if "GPU" in worker["resources"]}
+        with get_task_stream(client) as stream:
+            (outcome,) = runs.run(settings(), [data], out=tmp_path, client=client)
+    places = {(task["key"].split("-")[0], task["worker"] in gpu) for task in stream.data}
+    assert places == {("find", False), ("locate", True), ("finish", False), ("conclude", False)}
+    assert_same_table(store.open_peaks(outcome.folder), undisturbed)
+
+
+def test_gpu_workers_alone_are_refused():
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", resources={"GPU": 1}) as local,
+        Client(local) as client,
+        pytest.raises(InputError, match="none offers CPU"),
+    ):
+        cluster.pools(client, network=True)
+
+
+# ---- damaged data ----
+
+
+def test_damaged_and_missing_chunks_are_recorded_and_made_good_later(
+    tmp_path, images, client, undisturbed, monkeypatch
+):
+    monkeypatch.setattr(braggflow.frames, "CHUNK_BYTES", 2 * images[0].nbytes)
+    path = make_store(tmp_path / "scan.zarr", images)
+    chunks = path / "frames" / "c"
+    truncated, missing = chunks / "1" / "0" / "0", chunks / "5" / "0" / "0"
+    whole = {file: file.read_bytes() for file in (truncated, missing)}
+    truncated.write_bytes(whole[truncated][:100])
+    missing.unlink()
+
+    (outcome,) = runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    assert (outcome.status, outcome.frames_failed) == ("partial", 4)
+    info = info_of(outcome)
+    assert sorted(failure["frame"] for failure in info["failures"]) == [2, 3, 10, 11]
+    assert any("frames/c/5/0/0 is missing" in failure["reason"] for failure in info["failures"])
+    table = store.open_peaks(outcome.folder).load()
+    assert table["frame"].values[table["frame_failed"].values == 1].tolist() == [2, 3, 10, 11]
+    others = ~np.isin(undisturbed["peak_frame"], [2, 3, 10, 11])
+    np.testing.assert_array_equal(table["y"], undisturbed["y"][others])
+
+    for file, content in whole.items():
+        file.write_bytes(content)
+    (again,) = runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    assert (again.status, info_of(again)["parts"]["redone"]) == ("complete", 2)
+    assert_same_table(store.open_peaks(again.folder), undisturbed)
+
+
+def test_a_frame_that_cannot_be_processed_does_not_take_its_neighbours_with_it(tmp_path, images, client):
+    bad = images.astype(np.float32)
+    bad[7] = np.nan
+    path = make_store(tmp_path / "scan.zarr", bad, chunk=4)
+    sections = settings(detect={"minval": {"sigma": 6}}, localise={"method": "none"})
+    (outcome,) = runs.run(sections, [path], out=tmp_path / "out", client=client)
+    info = info_of(outcome)
+    assert [failure["frame"] for failure in info["failures"]] == [7]
+    assert "every pixel" in info["failures"][0]["reason"]
+    assert outcome.status == "partial"
+
+
+def test_nan_pixels_are_masked_and_flagged(tmp_path, images, client):
+    bad = images.astype(np.float32)
+    y, x = np.unravel_index(bad[3].argmax(), bad[3].shape)
+    bad[3, y, x] = np.nan
+    path = make_store(tmp_path / "scan.zarr", bad, chunk=4)
+    (outcome,) = runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    assert outcome.status == "complete"
+    frame = store.open_peaks(outcome.folder).sel(peak_frame=3)
+    near = np.hypot(frame["y_pixel"] - y, frame["x_pixel"] - x) < 3
+    assert (frame["flags"].values[near] & peaks.Flag.masked).all()
+    assert np.isfinite(frame["y"]).all()
+
+
+def test_one_refused_data_set_does_not_stop_the_others(tmp_path, data, client):
+    (tmp_path / "empty.zarr").mkdir()
+    outcomes = runs.run(settings(), [data, tmp_path / "empty.zarr"], out=tmp_path / "out", client=client)
+    assert {outcome.name: outcome.status for outcome in outcomes} == {"scan": "complete", "empty": "refused"}
+    assert "not a Zarr store" in outcomes[-1].message
+
+
+@pytest.mark.parametrize(
+    ("sections", "part"),
+    [
+        ({"frames": {"start": 100}}, r"frames\.start: 100 .*none of the 24 frames"),
+        ({"frames": {"mask": "gone.npy"}}, r"frames\.mask: .*gone\.npy does not exist"),
+        ({"detect": {"background": "gone.npy"}}, r"detect\.background: .*gone\.npy does not exist"),
+        ({"localise": {"checkpoint": "gone.safetensors"}}, r"localise\.checkpoint.*gone\.safetensors"),
+        ({"compute": {"memory_limit": "lots"}}, r"compute\.memory_limit: 'lots'"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(tmp_path, data, sections, part):
+    with pytest.raises(InputError, match=part):
+        runs.run(settings(**sections), [data], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_do_and_names_that_collide_are_refused(tmp_path, data):
+    with pytest.raises(InputError, match="no data set is named"):
+        runs.run(settings())
+    with pytest.raises(InputError, match="another data set is named scan"):
+        runs.run(settings(), [data, tmp_path / "scan.zarr"])
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, data):
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty and holds no run"):
+        runs.run(settings(output={"overwrite": True}), [data], out=tmp_path)
+
+
+def test_a_subset_of_frames_keeps_its_numbers(tmp_path, data, client, undisturbed):
+    sections = settings(frames={"start": 3, "stop": 20, "step": 4})
+    (outcome,) = runs.run(sections, [data], out=tmp_path, client=client)
+    table = store.open_peaks(outcome.folder)
+    assert table["frame"].values.tolist() == [3, 7, 11, 15, 19]
+    chosen = np.isin(undisturbed["peak_frame"], table["frame"])
+    np.testing.assert_array_equal(table["y"], undisturbed["y"][chosen])
+
+
+def test_groups_hold_whole_chunks_and_every_frame_once(data):
+    opened = braggflow.open_frames(data)
+    for seconds in (0.001, 0.1, 100):
+        config = RunConfig.model_validate({"compute": {"task_seconds": seconds}})
+        groups = graph.plan(opened, config)
+        assert [group.first for group in groups] == [0, *(group.stop for group in groups[:-1])]
+        assert groups[-1].stop == 24
+        assert all(chunk[0] % 2 == 0 for group in groups for chunk in group.chunks)
+        regrouped = graph.regroup(graph.plan(opened, RunConfig()), [(g.first, g.stop) for g in groups])
+        assert regrouped == groups
+
+
+# ---- killed ----
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory, images, client):
+    """A run that takes some seconds (the reference engine), as a command line, and its undisturbed table."""
+    folder = tmp_path_factory.mktemp("slow")
+    data = make_store(folder / "scan.zarr", images, chunk=1)
+    sections = settings(detect={"engine": "findpeaks"}, localise={"method": "none"})
+    (folder / "run.yaml").write_text(json.dumps(sections))
+    (outcome,) = runs.run(sections, [data], out=folder / "undisturbed", client=client)
+
+    def start(out):
+        command = [sys.executable, "-m", "braggflow", "run", folder / "run.yaml", data, "--out", out]
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    return start, store.open_peaks(outcome.folder).load()
+
+
+def wait_for_parts(out: Path, n: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list((out / "scan" / "parts").glob("part-*.npz"))) < n:
+        assert time.monotonic() < deadline, "the run makes no progress"
+        time.sleep(0.01)
+
+
+def finish(start, out):
+    process = start(out)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
+def test_killed_worker_and_then_killed_client_change_nothing(tmp_path, slow):
+    start, undisturbed = slow
+    process = start(tmp_path)
+    wait_for_parts(tmp_path, 3)
+    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    os.kill(workers[0].pid, signal.SIGKILL)
+    wait_for_parts(tmp_path, 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = len(list((tmp_path / "scan" / "parts").glob("part-*.npz")))
+    info = store.read_info(RunFolder(tmp_path / "scan"))
+    total = len(info["plan"])
+    assert done < total
+    assert info["status"] == "running"
+
+    finish(start, tmp_path)
+    info = store.read_info(RunFolder(tmp_path / "scan"))
+    assert info["parts"] == {"total": total, "done": total, "redone": total - done}
+    assert_same_table(store.open_peaks(tmp_path / "scan"), undisturbed)
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, slow):
+    start, undisturbed = slow
+    process = start(tmp_path)
+    wait_for_parts(tmp_path, 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to workers too
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "the same command goes on from here" in output.decode()
+    assert "Traceback" not in output.decode()
+    info = store.read_info(RunFolder(tmp_path / "scan"))
+    assert info["status"] == "interrupted"
+    assert 1 <= info["parts"]["done"] < info["parts"]["total"]
+    finish(start, tmp_path)
+    assert_same_table(store.open_peaks(tmp_path / "scan"), undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip(f"cannot mount a small file system here: {mount.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(small_disk, data, client, undisturbed):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(2048 * 1024 - 56 * 1024))
+    (outcome,) = runs.run(settings(), [data], out=small_disk / "out", client=client)
+    assert outcome.status == "partial"
+    assert "No space left on device" in outcome.message
+    ballast.unlink()
+    (again,) = runs.run(settings(), [data], out=small_disk / "out", client=client)
+    assert again.status == "complete", again
+    assert_same_table(store.open_peaks(again.folder), undisturbed)
