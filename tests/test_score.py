@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from braggflow import score as scoring
-from braggflow import synthetic
+from braggflow import series
 from braggflow.config import InputError
 from braggflow.peaks import VARIABLES, empty
 
@@ -25,7 +25,7 @@ def truth_of(places: NDArray[np.float64], **values: object) -> xr.Dataset:
     return xr.Dataset(
         {name: ("peak", column) for name, column in columns.items()},
         coords={"frame": np.arange(N_FRAMES)},
-        attrs={"format": synthetic.TRUTH_FORMAT, "format_version": synthetic.TRUTH_VERSION},
+        attrs={"format": series.TRUTH_FORMAT, "format_version": series.TRUTH_VERSION},
     )
 
 
@@ -135,7 +135,7 @@ def test_errors_and_their_stated_uncertainty_are_reported_by_class_and_position(
     n = 4000
     rng = np.random.default_rng(0)
     places = np.stack([np.repeat(np.arange(4.0), n // 4), np.tile(10.0 * np.arange(n // 4), 4), np.full(n, 7.0)], 1)
-    code = rng.integers(0, len(synthetic.TRUTH_CLASSES), n).astype(np.int8)
+    code = rng.integers(0, len(series.TRUTH_CLASSES), n).astype(np.int8)
     spread = np.where(code == 0, 0.1, 0.2)
     noise = rng.normal(0, 1, (n, 2)) * spread[:, None] + np.array([0.05, 0])
     peaks = table_of(

@@ -110,7 +110,7 @@ def simulate(
 ) -> None:
     """Make an operando-like series, with the exact truth beside it (NAME.truth.zarr)."""
     from braggflow import display
-    from braggflow.synthetic import simulate_series
+    from braggflow.series import simulate_series
 
     with display.bar("simulate") as advance:
         truth = simulate_series(

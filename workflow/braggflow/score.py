@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from braggflow.config import InputError
-from braggflow.synthetic import TRUTH_CLASSES, TRUTH_FORMAT, TRUTH_VERSION
+from braggflow.series import TRUTH_CLASSES, TRUTH_FORMAT, TRUTH_VERSION
 
 #: Where a position comes from: y, x, y_std, x_std of the peak table (None: has no uncertainty of its own).
 POSITIONS: dict[str, tuple[str, str, str | None, str | None]] = {
