@@ -57,7 +57,7 @@ def test_binned_results_are_in_pixels_of_the_detector():
         ("auto", Flag.edge, Method.gaussian),
         ("auto", Flag.masked, Method.gaussian),
         ("auto", Flag.saturated, Method.gaussian),
-        ("auto", Flag.overlap, Method.gaussian),
+        ("auto", Flag.overlap, Method.compact),
         ("compact", Flag.edge, Method.compact),
     ],
 )

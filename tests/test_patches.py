@@ -92,12 +92,15 @@ def test_pixels_nearer_to_another_maximum_are_excluded_and_flagged():
     assert kept.usable.all()
 
 
-def test_a_maximum_beyond_the_patch_owns_its_pixels_but_is_no_overlap():
+def test_a_maximum_beyond_the_patch_owns_pixels_of_it_and_is_an_overlap():
     image = gaussian((40, 40), (20, 18, 500), (20, 26, 500))
     cut, table = patches.cut(frame_of(image), table_at((20, 18), (20, 26)), PatchesConfig())
-    assert (table["flags"] == 0).all()
+    assert (table["flags"] == Flag.overlap).all()
     assert not cut.usable[0, :, 10].any()
     assert cut.usable[0, :, 9].all()
+    image = gaussian((40, 40), (20, 12, 500), (20, 23, 500))
+    _, table = patches.cut(frame_of(image), table_at((20, 12), (20, 23)), PatchesConfig())
+    assert (table["flags"] == 0).all()
 
 
 def test_intensity_snr_and_centroid_of_a_lone_peak():

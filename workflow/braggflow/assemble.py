@@ -13,8 +13,9 @@ from braggflow.peaks import Flag, Method
 
 #: A network or fit that places a peak further than this from its maximum (pixels) found something else.
 MAX_OFFSET = 3.0
-#: With `localise.method: auto`, the fit (which leaves unusable pixels out) takes over where one of these is set.
-FIT_INSTEAD = np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.overlap | Flag.out_of_domain)
+#: With `localise.method: auto`, the fit (which leaves unusable pixels out) takes over where one of these is set. Not
+#: for overlap: there the network, which sees the mirrored half of the peak, had two thirds of the fit's error.
+FIT_INSTEAD = np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.out_of_domain)
 
 
 class Located(NamedTuple):

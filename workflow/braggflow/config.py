@@ -98,7 +98,7 @@ class LocaliseConfig(Section):
     method: Literal["auto", "braggnn", "compact", "none"] = Field(
         "auto",
         description="which position to use: braggnn or compact (that network), none (the fit, else the centroid), "
-        "auto (compact; the fit where the patch is at an edge, masked, saturated or overlapped)",
+        "auto (compact; the fit where the patch is at an edge, masked or saturated)",
     )
     checkpoint: str | None = Field(None, description="weights file, .safetensors or .pth (null: the shipped weights)")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from braggflow import peaks
 from braggflow.config import DetectConfig, InputError, Level
 
-#: Pixels sampled for the frame's noise: 1 % precision is reached with 5,000.
-_NOISE_SAMPLE = 65_536
+#: Pixels sampled for the frame's noise, for a precision of about half a per cent.
+_NOISE_SAMPLE = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +148,8 @@ def _cell_medians(counts: Any, mask: Any, cell: int) -> Any:
         for c in range(columns):
             n = 0
             for y in range(r * cell, min((r + 1) * cell, height)):
-                # Every second pixel, in a chequerboard: half the work, the same median.
-                for x in range(c * cell + (y & 1), min((c + 1) * cell, width), 2):
+                # Every fourth pixel, each row one further: a quarter of the work, and the smoothing makes up for it.
+                for x in range(c * cell + (y & 3), min((c + 1) * cell, width), 4):
                     if not mask[y, x]:
                         values[n] = counts[y, x]
                         n += 1

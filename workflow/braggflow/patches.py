@@ -129,12 +129,13 @@ def _mark_neighbours(ys: Any, xs: Any, exclude: bool, state: Any, flags: Any) ->
             if other != i and abs(dx) <= 2 * half:
                 if abs(dy) <= half and abs(dx) <= half:
                     flags[i] |= _OVERLAP
-                if exclude:
+                if exclude:  # a maximum beyond the patch owns pixels of it too
                     for j in range(size):
                         for k in range(size):
                             # Nearer to the other maximum: beyond the perpendicular bisector.
                             if 2 * ((j - half) * dy + (k - half) * dx) > dy * dy + dx * dx:
                                 state[i, j, k] = _MISSING
+                                flags[i] |= _OVERLAP
             other += 1
 
 
