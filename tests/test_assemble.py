@@ -93,6 +93,14 @@ def test_a_failed_fit_leaves_no_numbers_and_the_network_position():
     assert np.isnan([result[name][0] for name in ("y_fit", "amplitude", "fwhm_major", "chi2", "disagreement")]).all()
 
 
+def test_a_fit_that_ran_away_to_something_else_has_failed():
+    table, cut, fits, located = case()
+    fits["y"][1] = 9.5
+    result = assembled(table, cut, fits, located, method="none")
+    assert (result["flags"] & Flag.fit_failed != 0).tolist() == [False, True, False]
+    assert np.isnan(result["y_fit"]).tolist() == [False, True, False]
+
+
 def test_peaks_that_were_not_fitted_are_not_failures():
     table, cut, fits, located = case()
     fitted = np.array([True, False, True])

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +52,11 @@ def test_every_variable_has_units_and_a_long_name():
     for name, variable in peaks.VARIABLES.items():
         assert variable.units, name
         assert variable.long_name, name
+
+
+def test_the_documented_table_is_the_schema():
+    text = (Path(__file__).parent.parent / "docs" / "table.md").read_text()
+    for name, variable in peaks.VARIABLES.items():
+        assert f"| `{name}` | {variable.dtype} | {variable.units} | {variable.long_name} |" in text
+    for flag, meaning in peaks.FLAG_MEANINGS.items():
+        assert f"| `{flag.name}` | {int(flag)} | {meaning} |" in text

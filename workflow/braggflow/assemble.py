@@ -11,7 +11,8 @@ from braggflow.frames import unbinned
 from braggflow.patches import Patches
 from braggflow.peaks import Flag, Method
 
-#: A network or fit that places a peak further than this from its maximum (pixels) found something else.
+#: A network or fit that places a peak further than this from its maximum (pixels) found something else: the fit has
+#: failed, the network was shown what it was not trained on.
 MAX_OFFSET = 3.0
 #: With `localise.method: auto`, the fit (which leaves unusable pixels out) takes over where one of these is set. Not
 #: for overlap: there the network, which sees the mirrored half of the peak, had two thirds of the fit's error.
@@ -71,9 +72,10 @@ def assemble(
     std = np.full(position.shape, np.nan, np.float32)
     chosen = np.where(np.isnan(patches.centroid).any(axis=1), Method.pixel, Method.centroid)
 
+    near = np.hypot(fits["y"] - half, fits["x"] - half) <= MAX_OFFSET
+    good = fits[fits["converged"] & near]
     converged = np.zeros(len(table), bool)
-    converged[fitted] = fits["converged"]
-    good = fits[fits["converged"]]
+    converged[fitted] = fits["converged"] & near
     fit_position = np.full(position.shape, np.nan)
     fit_position[converged] = unbinned(corner[converged] + np.column_stack([good["y"], good["x"]]), bin)
     result["y_fit"], result["x_fit"] = fit_position.T
@@ -90,10 +92,7 @@ def assemble(
     }.items():
         result[name][converged] = good[name.replace("_fit", "")] * factor
     _flag(result, fitted & ~converged, Flag.fit_failed)
-    far = np.zeros(len(table), bool)
-    far[converged] = np.hypot(good["y"] - half, good["x"] - half) > MAX_OFFSET
-    _flag(result, far, Flag.out_of_domain)
-    use_fit = converged & ~far
+    use_fit = converged
 
     if located is not None:
         network = unbinned(corner + located.positions, bin)
@@ -101,7 +100,7 @@ def assemble(
         result["disagreement"] = np.linalg.norm(network - fit_position, axis=1)
         _flag(result, np.linalg.norm(located.positions - half, axis=1) > MAX_OFFSET, Flag.out_of_domain)
         position, std, chosen = network, located.std * scale, np.full(len(table), located.method)
-        use_fit &= ((result["flags"] & FIT_INSTEAD) != 0) & (method == "auto")
+        use_fit = converged & ((result["flags"] & FIT_INSTEAD) != 0) & (method == "auto")
 
     position[use_fit] = fit_position[use_fit]
     std[use_fit] = np.column_stack([result["y_fit_std"], result["x_fit_std"]])[use_fit]

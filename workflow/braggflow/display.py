@@ -1,75 +1,115 @@
 """What the command line shows while it works and when it is done."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 
 from braggflow import frames, store
-from braggflow.runs import Outcome, Progress
+
+if TYPE_CHECKING:  # they load dask and torch
+    from braggflow import train
+    from braggflow.runs import Outcome, Progress
 
 #: Where the output is no terminal (a batch job's log), a plain line this often.
 _LINE_SECONDS = 10.0
+#: Columns of a log, where nobody can widen the window to read what was cut off.
+_LOG_WIDTH = 200
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar, advanced by calling it with (done, total)."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as display:
-        task = display.add_task(title, total=None)
-        yield lambda done, total: display.update(task, completed=done, total=total)
+    """Progress in frames, shown by calling it with (done, total)."""
+    with _line(_console(stderr=True), title) as show:
+        yield lambda done, total: show(title, done / total, f"{done}/{total} frames")
 
 
 @contextmanager
-def live() -> Iterator[Callable[[Progress], None]]:
+def live() -> Iterator[Callable[["Progress"], None]]:
     """A run's progress: frames, rate, peaks, failures, time left, and once the dashboard's address."""
-    console = Console(stderr=True)
-    start, last = time.monotonic(), 0.0
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-    with Bar(*columns, TextColumn("{task.fields[facts]}"), TimeRemainingColumn(), console=console) as display:
-        display.live.auto_refresh = console.is_terminal
-        task = display.add_task("starting workers", total=None, facts="", visible=console.is_terminal)
+    console = _console(stderr=True)
+    start, told = time.monotonic(), False
+    with _line(console, "starting workers") as line:
 
-        def show(state: Progress) -> None:
-            nonlocal last
-            if last == 0.0:
-                console.print(f"dashboard: {state.dashboard}")
-            now = time.monotonic()
-            rate = (state.frames_done - state.frames_before) / max(now - start, 1e-3)
-            facts = f"{rate:.0f} frames/s, {state.peaks} peaks, {state.frames_failed} frames failed"
-            if console.is_terminal:
-                display.update(
-                    task, description=state.dataset, completed=state.frames_done, total=state.frames_total, facts=facts
-                )
-            elif last == 0.0 or now - last > _LINE_SECONDS:
-                console.print(f"{state.dataset}: {state.frames_done}/{state.frames_total} frames, {facts}")
-            last = now if last == 0.0 or now - last > _LINE_SECONDS else last
+        def show(state: "Progress") -> None:
+            nonlocal told
+            if not told:
+                _plain(console, f"dashboard: {state.dashboard}")
+                told = True
+            rate = _rate((state.frames_done - state.frames_before) / max(time.monotonic() - start, 1e-3))
+            done = f"{state.frames_done}/{state.frames_total} frames, {rate} frames/s"
+            line(
+                state.dataset,
+                state.frames_done / state.frames_total,
+                f"{done}, {state.peaks} peaks, {state.frames_failed} frames failed",
+            )
 
         yield show
 
 
-def summary(outcomes: Sequence[Outcome]) -> None:
+@contextmanager
+def training() -> Iterator[Callable[["train.Progress"], None]]:
+    """A training's progress: steps, loss, rate, time left."""
+    with _line(_console(stderr=True), "training") as line:
+        yield lambda state: line(
+            "training",
+            state.fraction,
+            f"step {state.step}, loss {state.loss:.4f}, {state.patches_per_second:.0f} patches/s",
+        )
+
+
+@contextmanager
+def _line(console: Console, title: str) -> Iterator[Callable[[str, float, str], None]]:
+    """One line that moves, shown by calling it with (title, share done, facts); in a log, a line every so often."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), TaskProgressColumn())
+    facts_column = TextColumn("{task.fields[facts]}", markup=False, table_column=Column(overflow="fold"))
+    last = -_LINE_SECONDS
+    with Bar(
+        *columns,
+        TimeRemainingColumn(),
+        TextColumn("left,"),
+        facts_column,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as display:
+        task = display.add_task(title, total=None, facts="")
+
+        def show(title: str, share: float, facts: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            display.update(task, description=title, completed=share, total=1.0, facts=facts)
+            if not console.is_terminal and (share >= 1 or now - last > _LINE_SECONDS):
+                _plain(console, f"{title}: {facts}")
+                last = now
+
+        yield show
+
+
+def summary(outcomes: Sequence["Outcome"]) -> None:
     """The table at the end of a run, and for each data set that is not complete what to do."""
     table = Table("data set", "status", "frames", "failed", "peaks", "frames/s", "seconds", title="braggflow run")
     for outcome in outcomes:
-        rate = f"{outcome.frames_processed / outcome.seconds:.0f}" if outcome.seconds else "done before"
+        if outcome.status == "refused":
+            table.add_row(outcome.name, outcome.status)
+            continue
+        rate = _rate(outcome.frames_processed / outcome.seconds) if outcome.seconds else ""
         table.add_row(
             outcome.name,
             outcome.status,
             str(outcome.frames),
             str(outcome.frames_failed),
             str(outcome.peaks),
-            rate,
+            "done before" if outcome.status == "complete" and not outcome.frames_processed else rate,
             f"{outcome.seconds:.1f}",
         )
-    console = Console()
+    console = _console()
     console.print(table)
     for outcome in outcomes:
         if outcome.message:
@@ -90,8 +130,8 @@ def summary(outcomes: Sequence[Outcome]) -> None:
 
 def status(folders: Sequence[store.RunFolder]) -> None:
     """One row a run, and the first failures of each."""
-    table = Table("data set", "status", "parts", "frames", "failed", "peaks", "written (UTC)")
-    console = Console()
+    table = Table(Column("data set", overflow="fold"), "status", "parts", "frames", "failed", "peaks", "written (UTC)")
+    console = _console()
     for folder in folders:
         info = store.read_info(folder)
         counts = info["counts"]
@@ -104,7 +144,7 @@ def status(folders: Sequence[store.RunFolder]) -> None:
             str(counts["frames"]),
             str(counts["frames_failed"]),
             "" if running else str(counts["peaks"]),
-            info["written"],
+            info["written"].removesuffix("+00:00").replace("T", " "),
         )
         for failure in info["failures"][:10]:
             _plain(console, f"{folder.path.name}: frame {failure['frame']}: {failure['reason']}")
@@ -114,12 +154,30 @@ def status(folders: Sequence[store.RunFolder]) -> None:
 
 
 def frames_store(path: Path) -> None:
-    """One line about a frames store that was made, and what to do next."""
+    """One line about a frames store that was made."""
     data = frames.open_frames(path)
     shape = " × ".join(map(str, data["frames"].shape))
     coords = ", ".join(str(name) for name in data.coords if name != "frame") or "none"
     masked = f"{int((data['mask'] != 0).sum())} pixels masked" if "mask" in data else "no mask"
-    _plain(Console(), f"{path}: {shape} {data['frames'].dtype}, {masked}, coordinates: {coords}")
+    _plain(_console(), f"{path}: {shape} {data['frames'].dtype}, {masked}, coordinates: {coords}")
+
+
+def evaluation(figures: Mapping[str, Mapping[str, float]]) -> None:
+    """What `train.evaluate` found, one row a class; distances in pixels."""
+    names = list(next(iter(figures.values())))
+    table = Table("class", *(Column(name.replace("_", " "), justify="right") for name in names))
+    for kind, values in figures.items():
+        table.add_row(kind, *(f"{values[name]:.4g}" for name in names))
+    _console().print(table)
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_LOG_WIDTH)
 
 
 def _plain(console: Console, text: str) -> None:

@@ -41,7 +41,7 @@ def write_movie(
     """
     folder = store.RunFolder(Path(run))
     out = folder.path / "movie.gif" if out is None else Path(out)
-    _check(out, fps, max_frames)
+    _check(out, fps, frames, max_frames)
     with store.open_peaks(folder.path) as table:
         every = table["frame"].sel(frame=frames)
         step = -(-every.sizes["frame"] // max_frames)
@@ -62,7 +62,7 @@ def write_movie(
     return out
 
 
-def _check(out: Path, fps: int, max_frames: int) -> None:
+def _check(out: Path, fps: int, frames: slice, max_frames: int) -> None:
     if out.suffix not in (".gif", ".mp4"):
         raise InputError(f"movie {out}: must end in .gif or .mp4")
     if out.suffix == ".mp4" and not FFMpegWriter.isAvailable():
@@ -70,8 +70,10 @@ def _check(out: Path, fps: int, max_frames: int) -> None:
         raise InputError(f"movie {out}: .mp4 needs the encoder {encoder}, which is not installed; .gif works without")
     if not out.parent.is_dir():
         raise InputError(f"movie {out}: there is no folder {out.parent}")
-    if not 0 < fps <= 50:
-        raise InputError(f"fps: {fps} is not accepted; must be above 0 and at most 50")
+    if not 1 <= fps <= 60:
+        raise InputError(f"fps: {fps} is not accepted; must be 1 to 60")
+    if frames.step is not None and frames.step < 1:
+        raise InputError(f"frames: a step of {frames.step} is not accepted; must be at least 1")
     if max_frames < 1:
         raise InputError(f"max_frames: {max_frames} is not accepted; must be at least 1")
 
@@ -162,10 +164,11 @@ def _write_gif(path: Path, pictures: Iterator[NDArray[np.uint8]], fps: int) -> N
 
 
 def _palette() -> Image.Image:
-    """64 greys (Pillow tells no more apart), and the other colours of the picture mixed with white."""
-    colours = [np.full(3, grey) for grey in np.linspace(0, 1, 64)]
+    """64 greys, and the other colours of the picture mixed with white."""
+    # Pillow takes the colour nearest to the multiples of 4 below a pixel's: the last grey but one lets white be white.
+    colours = [np.full(3, grey / 255) for grey in (*range(0, 252, 4), 255)]
     for name in {*plots.METHOD_COLOURS.values(), plots.IGNORED} - {plots.BLACK}:
-        colours += [np.array(to_rgb(name)) * (1 - white) + white for white in np.linspace(0, 0.9, 16)]
+        colours += [np.array(to_rgb(name)) * (1 - white) + white for white in np.linspace(0, 0.75, 16)]
     image = Image.new("P", (1, 1))
     image.putpalette((np.array(colours) * 255).round().astype(np.uint8).tobytes())
     return image

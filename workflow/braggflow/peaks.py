@@ -43,7 +43,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.masked: "masked or NaN pixels in the patch",
     Flag.saturated: "saturated pixels in the patch",
     Flag.overlap: "another peak's maximum lies in the patch, or is nearer to some of its pixels",
-    Flag.fit_failed: "the fit did not converge; the fit's variables are NaN",
+    Flag.fit_failed: "the fit did not converge, or found something else; the fit's variables are NaN",
     Flag.out_of_domain: "outside what the localiser was made for",
     Flag.low_snr: "intensity below low_snr times its noise",
 }

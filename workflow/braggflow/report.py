@@ -18,6 +18,8 @@ from braggflow.peaks import FLAG_MEANINGS, Flag
 
 #: Distributions and examples are taken from at most this many peaks, spread evenly over the table.
 SAMPLE_PEAKS = 1_000_000
+#: Dots an inch of the pictures.
+DPI = 100
 #: Failures listed one by one.
 LISTED_FAILURES = 50
 _SAMPLED = ("peak_frame", "disagreement", "fwhm_major", "fwhm_minor", "snr", "flags")
@@ -279,7 +281,7 @@ def _counts(info: dict[str, Any]) -> str:
     ]
     methods = [(name, f"{n:,}", f"{n / max(1, n_peaks):.1%}") for name, n in counts["methods"].items() if n]
     text = ["<h2>What was filtered and flagged</h2>"]
-    if counts["removed"] or any(counts["flags"].values()):
+    if any(counts["removed"].values()) or any(counts["flags"].values()):
         text.append(_figure(plots.count_bars(counts["removed"], counts["flags"]), "The two tables below, drawn."))
     return "".join(
         [
@@ -341,7 +343,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _figure(figure: Figure, caption: str) -> str:
     content = BytesIO()
-    figure.savefig(content, format="png", dpi=100)
+    figure.savefig(content, format="png", dpi=DPI)
     image = base64.b64encode(content.getvalue()).decode()
     text = escape(caption)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{image}"><figcaption>{text}</figcaption></figure>\n'

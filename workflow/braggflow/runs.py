@@ -335,7 +335,8 @@ class _Runner:
         seconds = time.monotonic() - work.started
         processed = sum(group.stop - group.first for group in work.todo)
         if future.status == "finished":
-            info, message = future.result(), ""
+            info = future.result()
+            message = f"no report ({info['report_error']})" if "report_error" in info else ""
         else:
             info = self._info(work, "partial")
             message = f"the parts are done, but the table could not be written: {_reason(future)}"
@@ -435,7 +436,12 @@ def conclude(
     if report:
         from braggflow.report import write_report
 
-        write_report(folder.path)
+        try:
+            write_report(folder.path)
+        except (OSError, ValueError) as error:
+            # The table is whole: a report that cannot be written must not spoil it.
+            info["report_error"] = f"{type(error).__name__}: {error}"
+            store.write_info(folder, info)
     return info
 
 
