@@ -103,10 +103,10 @@ def ingest(
     overwrite: Overwrite = False,
 ) -> None:
     """Convert detector files into a frames store. HDF5/NeXus, TIFF, CBF, EDF, GE, ADSC, ... are read."""
+    coords = dict(_pair(text, "--coord") for text in coord)
     from braggflow import display
     from braggflow.ingest import ingest as convert
 
-    coords = dict(_pair(text, "--coord") for text in coord)
     with display.bar("ingest") as advance:
         path = convert(
             list(sources),
@@ -237,6 +237,8 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train a network on simulated peaks. The same command again resumes an interrupted training."""
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out}: exists; choose another name or add --overwrite")
     from braggflow import display
     from braggflow import train as training
 
@@ -252,8 +254,6 @@ def train(
         "evaluation": evaluation,
     }
     settings = _section(training.TrainConfig, {name: value for name, value in options.items() if value is not None})
-    if out.exists() and not overwrite:
-        raise InputError(f"--out {out}: exists; choose another name or add --overwrite")
     with display.training() as show:
         card = training.train(settings, out, resume=True, progress=show)
     display.evaluation(card["evaluation"])
@@ -265,7 +265,7 @@ def evaluate(
     network: NetworkName = "compact",
     size: PatchSize = 11,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Weights, .safetensors or .pth, instead of the shipped ones.")
+        str | None, typer.Option(help="Weights, .safetensors or .pth (default: those shipped of --network).")
     ] = None,
     peaks: Annotated[int, typer.Option(min=100, help="Simulated peaks of each class.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated peaks.")] = 1,
@@ -273,10 +273,14 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Measure a network on simulated peaks. Prints errors by class, in pixels and over the Cramér-Rao limit."""
+    from braggflow import localise
+
+    if network not in localise.NETWORKS:
+        raise InputError(f"--network {network}: must be {' or '.join(localise.NETWORKS)}")
     settings = _section(
         LocaliseConfig, {"method": "auto" if checkpoint else network, "checkpoint": checkpoint, "device": device}
     )
-    from braggflow import display, localise
+    from braggflow import display
     from braggflow import train as training
 
     figures = training.evaluate(localise.load(settings, size), n=peaks, seed=seed)

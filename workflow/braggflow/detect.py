@@ -12,7 +12,6 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-import scipy.interpolate
 import scipy.ndimage
 import scipy.spatial
 import scipy.stats
@@ -65,7 +64,9 @@ def subtract_background(
     if config.background == "none":
         return counts
     if config.background == "local":
-        background_frame = local_background(counts, mask, cell=config.background_cell)
+        return np.asarray(
+            _above_grid(counts, _background_grid(counts, mask, config.background_cell), config.background_cell)
+        )
     if background_frame is None:
         raise ValueError(f"detect.background: {config.background} was not given to detect()")
     return np.asarray(np.subtract(counts, background_frame, dtype=np.float32))
@@ -112,7 +113,12 @@ def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int
 
     `counts`, `mask` (y, x); returns float32 (y, x). Cells without an unmasked pixel are joined from those around.
     """
-    grid = _cell_medians(counts, mask, cell)
+    zero = np.zeros(counts.shape, np.float32)
+    return -np.asarray(_above_grid(zero, _background_grid(counts, mask, cell), cell))
+
+
+def _background_grid(counts: NDArray[Any], mask: NDArray[np.bool_], cell: int) -> NDArray[np.float32]:
+    grid: NDArray[np.float32] = _cell_medians(counts, mask, cell)
     empty = np.isnan(grid)
     if empty.all():
         raise InputError("every pixel of the frame is masked or NaN")
@@ -122,20 +128,20 @@ def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int
     for axis in (0, 1):
         pad = [(1, 1) if a == axis else (0, 0) for a in (0, 1)]
         grid = np.pad(grid, pad, "reflect", reflect_type="odd") if grid.shape[axis] > 1 else np.pad(grid, pad, "edge")
-    grid = scipy.ndimage.median_filter(grid, size=3)[1:-1, 1:-1]
-    result: NDArray[np.float32] = _interpolate(grid, counts.shape[0], counts.shape[1], cell)
-    return result
+    return np.asarray(scipy.ndimage.median_filter(grid, size=3)[1:-1, 1:-1])
 
 
 def _fill(grid: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Levels of cells without a pixel: joined linearly across a gap; the nearest cell's beyond the outermost ones."""
-    known = np.argwhere(~empty)
-    filled = grid.copy()
-    filled[empty] = scipy.interpolate.NearestNDInterpolator(known, grid[~empty])(np.argwhere(empty))
-    if min(np.ptp(known, axis=0)) > 0:
-        linear = scipy.interpolate.griddata(known, grid[~empty], np.argwhere(empty), method="linear")
-        filled[empty] = np.where(np.isnan(linear), filled[empty], linear)
-    return filled
+    """Levels of cells without a pixel: joined linearly across the gap, along rows and columns (their mean)."""
+    total, n = np.zeros(grid.shape), np.zeros(grid.shape)
+    for lines, unknown, sums, counts in ((grid, empty, total, n), (grid.T, empty.T, total.T, n.T)):
+        for line in np.flatnonzero(unknown.any(axis=1) & ~unknown.all(axis=1)):
+            known, missing = np.flatnonzero(~unknown[line]), np.flatnonzero(unknown[line])
+            sums[line, missing] += np.interp(missing, known, lines[line, known])
+            counts[line, missing] += 1
+    filled = np.where(empty, total / np.maximum(n, 1), grid).astype(np.float32)
+    left = empty & (n == 0)  # neither its row nor its column has a level
+    return _fill(np.where(left, np.float32(np.nan), filled), left) if left.any() else filled
 
 
 @nb.njit(cache=True, nogil=True)
@@ -147,9 +153,9 @@ def _cell_medians(counts: Any, mask: Any, cell: int) -> Any:
     for r in range(rows):
         for c in range(columns):
             n = 0
-            for y in range(r * cell, min((r + 1) * cell, height)):
-                # Every fourth pixel, each row one further: a quarter of the work, and the smoothing makes up for it.
-                for x in range(c * cell + (y & 3), min((c + 1) * cell, width), 4):
+            # About 128 pixels a cell are enough: the smoothing over cells makes up for it.
+            for y in range(r * cell, min((r + 1) * cell, height), max(1, cell // 16)):
+                for x in range(c * cell, min((c + 1) * cell, width), max(1, cell // 8)):
                     if not mask[y, x]:
                         values[n] = counts[y, x]
                         n += 1
@@ -158,21 +164,26 @@ def _cell_medians(counts: Any, mask: Any, cell: int) -> Any:
 
 
 @nb.njit(cache=True, nogil=True)
-def _interpolate(grid: Any, height: int, width: int, cell: int) -> Any:
+def _above_grid(counts: Any, grid: Any, cell: int) -> Any:
+    """`counts` less the bilinear interpolation of `grid`, whose values stand at the cells' centres."""
+    height, width = counts.shape
     rows, columns = grid.shape
-    image = np.empty((height, width), np.float32)
-    row = np.empty(columns, np.float32)
+    above = np.empty((height, width), np.float32)
+    level = np.empty(columns, np.float32)
     for y in range(height):
         v = (y - (cell - 1) / 2) / cell
         r = max(0, min(int(v), rows - 2))
-        low, high = grid[r], grid[min(r + 1, rows - 1)]
         for c in range(columns):
-            row[c] = low[c] + np.float32(v - r) * (high[c] - low[c])
-        for x in range(width):
-            u = (x - (cell - 1) / 2) / cell
-            c = max(0, min(int(u), columns - 2))
-            image[y, x] = row[c] + np.float32(u - c) * (row[min(c + 1, columns - 1)] - row[c])
-    return image
+            level[c] = grid[r, c] + np.float32(v - r) * (grid[min(r + 1, rows - 1), c] - grid[r, c])
+        # From centre to centre the level is a straight line; the first and last line go on to the frame's edge.
+        for c in range(max(1, columns - 1)):
+            first = 0 if c == 0 else c * cell + cell // 2
+            stop = width if c >= columns - 2 else (c + 1) * cell + cell // 2
+            slope = (level[min(c + 1, columns - 1)] - level[c]) / np.float32(cell)
+            start = level[c] - slope * np.float32(c * cell + (cell - 1) / 2)
+            for x in range(first, min(stop, width)):
+                above[y, x] = np.float32(counts[y, x]) - (start + slope * np.float32(x))
+    return above
 
 
 def persistence(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> peaks.Table:

@@ -73,7 +73,6 @@ def _line(console: Console, title: str) -> Iterator[Callable[[str, float, str], 
     with Bar(
         *columns,
         TimeRemainingColumn(),
-        TextColumn("left,"),
         facts_column,
         console=console,
         disable=not console.is_terminal,
@@ -84,7 +83,7 @@ def _line(console: Console, title: str) -> Iterator[Callable[[str, float, str], 
         def show(title: str, share: float, facts: str) -> None:
             nonlocal last
             now = time.monotonic()
-            display.update(task, description=title, completed=share, total=1.0, facts=facts)
+            display.update(task, description=title, completed=share, total=1.0, facts=f"left, {facts}")
             if not console.is_terminal and (share >= 1 or now - last > _LINE_SECONDS):
                 _plain(console, f"{title}: {facts}")
                 last = now
@@ -150,6 +149,8 @@ def status(folders: Sequence[store.RunFolder]) -> None:
             _plain(console, f"{folder.path.name}: frame {failure['frame']}: {failure['reason']}")
         if len(info["failures"]) > 10:
             _plain(console, f"{folder.path.name}: and {len(info['failures']) - 10} more, see {folder.info}")
+        if info["failures"] and not running:
+            _plain(console, f"{folder.path.name}: the same braggflow run tries them again.")
     console.print(table)
 
 
@@ -167,7 +168,7 @@ def evaluation(figures: Mapping[str, Mapping[str, float]]) -> None:
     names = list(next(iter(figures.values())))
     table = Table("class", *(Column(name.replace("_", " "), justify="right") for name in names))
     for kind, values in figures.items():
-        table.add_row(kind, *(f"{values[name]:.4g}" for name in names))
+        table.add_row(kind, *(f"{values[name]:.4f}" for name in names))
     _console().print(table)
 
 

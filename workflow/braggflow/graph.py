@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -130,7 +131,8 @@ def submit(
     client: Client, series: Series, group: Group, pools: Pools, *, retries: int, priority: int
 ) -> "Future[store.PartSummary]":
     """Submit one group; the future's result is the `PartSummary` of the part that it wrote."""
-    name = f"{Path(series.folder).name}-{group.first}-{series.run[:8]}"
+    # The last part makes it new: a key that the cluster still knows would give the old result.
+    name = f"{Path(series.folder).name}-{group.first}-{uuid4().hex[:8]}"
     options: dict[str, Any] = {"priority": priority, "retries": retries, "pure": False}
     on_cpu = {**options, "resources": {"CPU": 1}} if pools.cpu else options
     if not pools.gpu:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -323,7 +324,7 @@ class _Runner:
             work.coords,
             info,
             report=self.config.output.report,
-            key=f"conclude-{work.name}-{work.series.run[:8]}",
+            key=f"conclude-{work.name}-{uuid4().hex[:8]}",
             pure=False,
             priority=1,
             **({"resources": {"CPU": 1}} if self.pools.cpu else {}),

@@ -1,0 +1,38 @@
+"""Detection of one frame: the native engine against findpeaks, in one run, with the same peaks checked."""
+
+import statistics
+import time
+
+import numpy as np
+from data import frames_store
+
+from braggflow import detect, frames
+
+SIZE, PEAKS, MINVAL = 512, 14, 25.0
+
+
+def median_seconds(function, repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    image = frames.open_frames(frames_store(size=SIZE, peaks=PEAKS, n_frames=1))["frames"].values[0]
+    mask = np.zeros(image.shape, bool)
+    native, reference = (find(image, mask, MINVAL) for find in (detect.persistence, detect.persistence_findpeaks))
+    for table in (native, reference):
+        table.sort(order=["y_pixel", "x_pixel"])
+    assert (native[["y_pixel", "x_pixel", "score"]] == reference[["y_pixel", "x_pixel", "score"]]).all()
+    slow = median_seconds(lambda: detect.persistence_findpeaks(image, mask, MINVAL), 3)
+    fast = median_seconds(lambda: detect.persistence(image, mask, MINVAL), 200)
+    print(f"one frame of {SIZE}², {len(native)} maxima, one core (medians)")
+    print(f"  findpeaks topology   {slow * 1e3:10.2f} ms")
+    print(f"  native               {fast * 1e3:10.3f} ms   {slow / fast:10.0f} × findpeaks")
+
+
+if __name__ == "__main__":
+    main()

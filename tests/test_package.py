@@ -1,0 +1,97 @@
+"""What users install: the wheel, outside the checkout."""
+
+import email
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import braggflow
+
+ROOT = Path(__file__).parents[1]
+
+#: Run by a Python that starts isolated (-I): neither the folder it is in nor PYTHONPATH is searched. The wheel's folder
+#: is put before everything else, also before the checkout that an editable installation points to.
+USE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import braggflow
+y, x = np.mgrid[:48, :48]
+frame = np.random.default_rng(0).poisson(5 + 500 * np.exp(-((y - 20.3) ** 2 + (x - 30.6) ** 2) / 4.5)).astype("uint16")
+table = braggflow.find_peaks(frame, detect={"minval": 50, "minscore": 50})
+print(braggflow.__file__, braggflow.__version__, *table["y"].values, *table["x"].values, *table["y_network"].values)
+print(*(module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "braggflow"))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def names(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_a_wheel_holds_the_package_its_weights_and_its_types_and_nothing_else(names):
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"braggflow", f"braggflow-{braggflow.__version__}.dist-info"}
+    package = ROOT / "workflow" / "braggflow"
+    files = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {name for name in names if name.startswith("braggflow/")} == {
+        path.relative_to(package.parent).as_posix() for path in files
+    }
+    assert {"braggflow/py.typed", "braggflow/weights/compact_11.safetensors", "braggflow/weights/compact_11.json"} <= {
+        *names
+    }
+
+
+def test_a_wheel_holds_its_version_licence_and_command(wheel, names):
+    info = f"braggflow-{braggflow.__version__}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        assert archive.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+        assert b"braggflow = braggflow.cli:main" in archive.read(f"{info}/entry_points.txt")
+    assert metadata["Version"] == braggflow.__version__
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+
+
+def test_an_installed_wheel_works_outside_the_checkout(wheel, tmp_path):
+    target = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target, wheel],
+        check=True,
+        capture_output=True,
+    )
+    used = subprocess.run(
+        [sys.executable, "-I", "-c", USE, target], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    first, second = used.stdout.splitlines()
+    file, version, y, x, y_network = first.split()
+    assert Path(file) == target / "braggflow" / "__init__.py"
+    assert version == braggflow.__version__
+    assert (float(y), float(x), float(y_network)) == (
+        pytest.approx(20.3, abs=0.1),
+        pytest.approx(30.6, abs=0.1),
+        pytest.approx(20.3, abs=0.1),
+    )
+    assert {Path(module).parent for module in second.split()} == {target / "braggflow"}
+
+
+def test_the_files_that_the_documents_name_are_there():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for name in re.findall(r"\b(?:configs|cluster|docs|benchmarks)/[\w./-]*\w", document.read_text()):
+            assert (ROOT / name).exists(), f"{document.name} names {name}"
