@@ -22,7 +22,7 @@ def spots(shape: tuple[int, int], n: int, *, seed: int, background: float = 4.0)
     """A noisy frame (y, x) with n round spots, some of them cut by its edges."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: shape[0], : shape[1]]
-    image = np.full(shape, background)
+    image = np.full(shape, float(background))
     for _ in range(n):
         cy, cx = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
         image += rng.uniform(100, 900) * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * rng.uniform(0.8, 1.8) ** 2))

@@ -261,6 +261,14 @@ def test_one_refused_data_set_does_not_stop_the_others(tmp_path, data, client):
     assert "not a Zarr store" in outcomes[-1].message
 
 
+def test_noise_multiples_on_a_series_thresholded_at_source_are_refused_at_once(tmp_path):
+    images = np.stack([spots((40, 40), 3, seed=seed, background=0) for seed in range(3)])
+    path = make_store(tmp_path / "scan.zarr", np.where(images < 50, 0, images), chunk=1)
+    with pytest.raises(InputError, match=r"detect\.minval.*no noise.*in counts"):
+        runs.run(settings(detect={"minval": {"sigma": 6}}, localise={"method": "none"}), [path], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("sections", "part"),
     [

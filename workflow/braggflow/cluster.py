@@ -1,5 +1,6 @@
 """A Dask cluster to run on: a local one, or the client of one that is there already."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ def local(config: ComputeConfig) -> Iterator[Client]:
             dashboard_address="127.0.0.1:0",
             memory_limit=config.memory_limit,
             preload=[_IGNORE_CTRL_C],
+            silence_logs=logging.ERROR,  # that a worker took long to end is no news for a user
         )
     except ValueError as error:
         raise InputError(f"compute.memory_limit: {config.memory_limit!r} is not accepted ({error})") from error

@@ -33,7 +33,7 @@ SECONDS_PER_PIXEL, SECONDS_PER_FRAME = 6e-9, 2e-3
 MIN_GROUPS = 16
 _RETRY_PAUSE_SECONDS = 0.2
 #: What reading a damaged chunk raises: file system errors, and the codecs' own.
-_UNREADABLE = (OSError, ValueError, RuntimeError)
+UNREADABLE = (OSError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def search(opened: Opened, first: int, stop: int) -> Found:
     try:
         with _timed(seconds, "read"):
             raw = _read(opened, first, stop)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return Found(
             peaks.empty(), patches.empty(config.patches), {}, [_failure(number, error) for number in numbers], seconds
         )

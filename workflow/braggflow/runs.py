@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client, Future, as_completed
 
-from braggflow import cluster, config, frames, graph, peaks, store
+from braggflow import cluster, config, detect, frames, graph, peaks, store
 from braggflow.config import InputError, RunConfig
 
 #: Groups in flight per worker thread: one running, one waiting behind it, and some slack for those that end together.
@@ -160,6 +160,7 @@ def _prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any
             f"frames.start: {resolved.frames.start} (stop: {resolved.frames.stop}, step: {resolved.frames.step}) "
             f"selects none of the {data.sizes['frame']} frames of {path}"
         )
+    _check_levels(opened)
     identity = store.identity(resolved, store.frames_identity(path, data), model)
     folder = store.RunFolder(Path(resolved.output.folder).resolve() / name)
     _check_folder(folder, identity, overwrite=resolved.output.overwrite)
@@ -178,6 +179,26 @@ def _prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any
         coords=data[["frame"]].isel(frame=opened.positions).load(),
         groups=graph.plan(data, resolved),
     )
+
+
+def _check_levels(opened: graph.Opened) -> None:
+    """Refuse levels in noise multiples where neither the first nor the middle nor the last frame gives them."""
+    settings, n = opened.config.detect, len(opened.numbers)
+    reason = ""
+    for at in (0, n // 2, n - 1):
+        try:
+            frame = frames.correct(frames.read(opened.data, opened.positions[at : at + 1])[0], opened.correction)
+            image = detect.subtract_background(
+                frame.counts, frame.mask, settings, background_frame=opened.background_frame
+            )
+            detect.levels(image, frame.mask, settings)
+        except InputError as error:
+            reason = str(error)
+        except graph.UNREADABLE:
+            return  # the run records it
+        else:
+            return
+    raise InputError(f"detect.minval, detect.minscore: {reason}")
 
 
 def _check_folder(folder: store.RunFolder, identity: Mapping[str, Any], *, overwrite: bool) -> None:
