@@ -66,7 +66,7 @@ def compare(client: Client, path: Path, n_frames: int) -> None:
 def submit(client: Client, path: Path, config: RunConfig, out: Path) -> list:
     (out / "parts").mkdir(exist_ok=True)
     series = graph.Series(str(path), str(out), config.model_dump_json(), "bench")
-    pools = graph.Pools(cpu=False, gpu=False)
+    pools = cluster.Pools(cpu=False, gpu=False)
     return [
         graph.submit(client, series, group, pools, retries=0, priority=0)
         for group in graph.plan(frames.open_frames(path), config)

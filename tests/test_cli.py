@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def on_a_terminal(folder, *words):
 
 
 class Beamtime(NamedTuple):
-    """A folder in which a series was simulated, run on a terminal with one file truncated, and run again with it whole."""
+    """A folder in which a series was simulated, run on a terminal with a file truncated, and again with it whole."""
 
     folder: Path
     simulated: subprocess.CompletedProcess[str]
@@ -286,6 +287,16 @@ def test_figures_that_cannot_be_written_are_refused(beamtime):
         REFUSED,
         "braggflow: nowhere/score.json: No such file or directory\n",
     )
+
+
+def test_ctrl_c_ends_with_a_line_and_status_3(tmp_path):
+    words = command("simulate", "long.zarr", "--frames", 5000)
+    with subprocess.Popen(words, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline().startswith("simulate: ")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "braggflow: stopped; run the same command again to go on\n"
+    assert process.returncode == PARTIAL
+    assert not (tmp_path / "long.zarr").exists()
 
 
 # Networks.

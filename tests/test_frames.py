@@ -45,9 +45,10 @@ def test_many_small_chunks_are_sharded(tmp_path, monkeypatch):
 
 
 def test_chunks_are_whole_frames_of_the_stated_size():
-    assert frames.chunk_frames(480, (512, 512), np.dtype("u2")) == 32
+    assert frames.chunk_frames(14_400, (512, 512), np.dtype("u2")) == 32
     assert frames.chunk_frames(100, (4096, 4096), np.dtype("u4")) == 1
-    assert frames.chunk_frames(3, (512, 512), np.dtype("u2")) == 3
+    assert frames.chunk_frames(240, (96, 96), np.dtype("u2")) == 8
+    assert frames.chunk_frames(3, (512, 512), np.dtype("u2")) == 1
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_newer_format_is_refused(tmp_path, images):
 
 
 def test_missing_chunk_of_our_store_is_an_error_and_not_zeros(tmp_path, images, monkeypatch):
-    monkeypatch.setattr(frames, "CHUNK_BYTES", 2 * 24 * 30 * 2)
+    monkeypatch.setattr(frames, "MIN_CHUNKS", 4)
     images[2:4] = 0  # all zero: written all the same
     path = make_store(tmp_path / "a.zarr", images)
     data = frames.open_frames(path)

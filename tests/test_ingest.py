@@ -429,6 +429,7 @@ def test_marks_of_a_series_do_not_depend_on_how_it_is_cut(seed: int, kind: str, 
 
 
 def test_mask_joins_detector_marks_user_file_and_pixel_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_module, "MIN_CHUNKS", 1)
     monkeypatch.setattr(frames_module, "CHUNK_BYTES", 2 * SHAPE[0] * SHAPE[1] * 4)
     data = series(5, "u4")
     data[:, 4] = 2**32 - 1
@@ -618,6 +619,7 @@ def damaged_chunks(path: Path, chunks: list[int]) -> None:
 
 
 def small_units(monkeypatch: pytest.MonkeyPatch, n_frames: int = 2) -> None:
+    monkeypatch.setattr(frames_module, "MIN_CHUNKS", 1)
     monkeypatch.setattr(frames_module, "CHUNK_BYTES", n_frames * SHAPE[0] * SHAPE[1] * 2)
 
 
@@ -697,7 +699,7 @@ KILLED = """
 import os, signal, sys
 from braggflow import frames
 from braggflow.ingest import ingest
-frames.CHUNK_BYTES = 2 * 20 * 30 * 2
+frames.CHUNK_BYTES, frames.MIN_CHUNKS = 2 * 20 * 30 * 2, 1
 def stop(done, total):
     if done >= 20:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -178,8 +178,8 @@ def test_gpu_workers_get_the_network_and_cpu_workers_the_rest(tmp_path, data, un
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with SpecCluster(workers=spec, scheduler=scheduler) as mixed, Client(mixed) as client:
         client.wait_for_workers(3)
-        assert cluster.pools(client, network=True) == graph.Pools(cpu=True, gpu=True)
-        assert cluster.pools(client, network=False) == graph.Pools(cpu=True, gpu=False)
+        assert cluster.pools(client, network=True) == cluster.Pools(cpu=True, gpu=True)
+        assert cluster.pools(client, network=False) == cluster.Pools(cpu=True, gpu=False)
         workers = client.scheduler_info(n_workers=-1)["workers"]
         gpu = {address for address, worker in workers.items() if "GPU" in worker["resources"]}
         with get_task_stream(client) as stream:
@@ -204,7 +204,7 @@ def test_gpu_workers_alone_are_refused():
 def test_damaged_and_missing_chunks_are_recorded_and_made_good_later(
     tmp_path, images, client, undisturbed, monkeypatch
 ):
-    monkeypatch.setattr(braggflow.frames, "CHUNK_BYTES", 2 * images[0].nbytes)
+    monkeypatch.setattr(braggflow.frames, "MIN_CHUNKS", 12)
     path = make_store(tmp_path / "scan.zarr", images)
     chunks = path / "frames" / "c"
     truncated, missing = chunks / "1" / "0" / "0", chunks / "5" / "0" / "0"

@@ -1,26 +1,33 @@
 """A Dask cluster to run on: a local one, or the client of one that is there already."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 
 from braggflow.config import ComputeConfig, InputError
-from braggflow.graph import Pools
 
 #: A terminal sends Ctrl-C to workers too; whether they stop is for the client to decide.
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Which resources the workers offer, and so where tasks must be sent."""
+
+    cpu: bool
+    gpu: bool
+
+
 @contextmanager
 def local(config: ComputeConfig) -> Iterator[Client]:
     """A cluster of single-threaded worker processes on this machine, reachable from this machine only."""
-    workers = config.workers or len(os.sched_getaffinity(0))
     try:
         cluster = LocalCluster(
-            n_workers=workers,
+            n_workers=config.workers or CPU_COUNT,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",

@@ -111,7 +111,7 @@ class FitConfig(Section):
     model: Literal["gaussian", "pseudo_voigt"] = Field("gaussian", description="elliptical, rotated, on a background")
     fraction: float = Field(1.0, ge=0, le=1, description="share of the peaks that is fitted (0: none)")
     seed: int = Field(0, ge=0, description="chooses the sample when 0 < fraction < 1")
-    max_iterations: int = Field(30, ge=1, le=1000, description="per peak, then fit_failed")
+    max_iterations: int = Field(50, ge=1, le=1000, description="per peak, then fit_failed")
 
 
 class OutputConfig(Section):

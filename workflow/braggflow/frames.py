@@ -22,13 +22,15 @@ FORMAT = "braggflow-frames"
 FORMAT_VERSION = 1
 #: Aimed-at size of one chunk before compression: long enough to amortise a read, short enough to hold a few.
 CHUNK_BYTES = 16 * 2**20
+#: A short series of small frames is cut finer, so that several workers share it and damage to a file costs little.
+MIN_CHUNKS = 32
 #: Above this many chunks, they are packed into shards so that file systems need not hold a file for each.
 MAX_CHUNK_FILES = 10_000
 
 
 def chunk_frames(n_frames: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> int:
-    """Whole frames per chunk, for about `CHUNK_BYTES` a chunk."""
-    return max(1, min(n_frames, CHUNK_BYTES // (shape[0] * shape[1] * dtype.itemsize)))
+    """Whole frames per chunk, for about `CHUNK_BYTES` a chunk and at least `MIN_CHUNKS` chunks."""
+    return max(1, min(-(-n_frames // MIN_CHUNKS), CHUNK_BYTES // (shape[0] * shape[1] * dtype.itemsize)))
 
 
 def wip(path: Path) -> Path:
@@ -166,7 +168,7 @@ def read(data: xr.Dataset, positions: NDArray[np.int64]) -> NDArray[Any]:
     """The raw frames at ascending `positions` (n,) of an open store, shape (n, y, x).
 
     Raises `FileNotFoundError` where a chunk of a store of ours is missing (Zarr itself would read it as zeros), and
-    what Zarr's codecs raise where one is damaged.
+    `ValueError` or `OSError` where one is damaged or cannot be read.
     """
     if data.attrs.get("format") == FORMAT:
         folder, unit = Path(data.encoding["source"]) / "frames" / "c", _file_frames(data)
@@ -174,7 +176,11 @@ def read(data: xr.Dataset, positions: NDArray[np.int64]) -> NDArray[Any]:
             if not (folder / str(index) / "0" / "0").exists():
                 raise FileNotFoundError(f"chunk frames/c/{index}/0/0 is missing")
     consecutive = positions[-1] - positions[0] == len(positions) - 1
-    return data["frames"][slice(positions[0], positions[-1] + 1) if consecutive else positions].values
+    try:
+        return data["frames"][slice(positions[0], positions[-1] + 1) if consecutive else positions].values
+    except RuntimeError as error:  # a codec's, which does not say where
+        chunks = np.unique(positions // int(data["frames"].encoding["chunks"][0]))
+        raise ValueError(f"chunk {', '.join(map(str, chunks))} of frames is damaged ({error})") from error
 
 
 def _file_frames(data: xr.Dataset) -> int:

@@ -24,6 +24,7 @@ from distributed import Client, Future
 from numpy.typing import NDArray
 
 from braggflow import assemble, detect, fit, frames, patches, peaks, store
+from braggflow.cluster import Pools
 from braggflow.config import RunConfig
 from braggflow.peaks import Method
 
@@ -46,14 +47,6 @@ class Series:
     """The configuration as JSON: a key for the workers' caches."""
     run: str
     """Digest of the run's identity."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pools:
-    """Which resources the workers offer, and so where tasks must be sent."""
-
-    cpu: bool
-    gpu: bool
 
 
 @dataclass(frozen=True, slots=True)

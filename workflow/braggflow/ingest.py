@@ -6,7 +6,6 @@ finished unit (the frames of one file of the store) a record with what `_finish`
 
 import errno
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from braggflow.config import InputError, digest
+from braggflow.config import ComputeConfig, InputError, digest
 from braggflow.frames import create, finish, open_unfinished, wip, write_unit
 from braggflow.hdf5 import open_file, read_coord
 from braggflow.sources import Stack, changed, expand, inspect, read_frames, read_image, reading, split_name
@@ -136,29 +135,13 @@ def _pool(workers: int | None) -> Iterator[Callable[..., Iterator[Any]]]:
                 yield from map(function, items)
                 return
             if client is None:
-                client = stack.enter_context(_local_client(wanted))
+                from braggflow import cluster
+
+                client = stack.enter_context(cluster.local(ComputeConfig(workers=wanted)))
             client.cluster.scale(wanted)
             yield from _in_window(client, function, items, TASKS_PER_WORKER * wanted)
 
         yield run_tasks
-
-
-@contextmanager
-def _local_client(workers: int) -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 def _in_window(client: Any, function: Callable[[Item], Result], items: Sequence[Item], window: int) -> Iterator[Result]:

@@ -28,7 +28,7 @@ WINDOW_PER_THREAD = 3
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is; given to the `progress` callback after each finished group."""
+    """How far a run is; given to the `progress` callback when workers are up and after each finished group."""
 
     dataset: str
     frames_done: int
@@ -203,6 +203,9 @@ def _check_levels(opened: graph.Opened) -> None:
 
 def _check_folder(folder: store.RunFolder, identity: Mapping[str, Any], *, overwrite: bool) -> None:
     if not folder.path.exists():
+        above = next(path for path in folder.path.parents if path.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise InputError(f"output.folder: {above} is not a folder that can be written in; choose another --out")
         return
     if not folder.path.is_dir():
         raise InputError(f"{folder.path}: is a file; choose another --out")
@@ -259,6 +262,8 @@ class _Runner:
         threads = sum(self.client.nthreads().values())
         queue = self._queue()
         finished = as_completed(loop=self.client.loop)
+        if self.progress is not None:
+            self.progress(self._state(self.works[0]))
         try:
             self._feed(queue, finished, WINDOW_PER_THREAD * threads)
             for future in finished:

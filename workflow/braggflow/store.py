@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 from zipfile import BadZipFile
 
 import numpy as np
@@ -106,15 +106,15 @@ class RunFolder:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file under a temporary name of its own, then rename it into place: readers see all of it or nothing."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
