@@ -35,7 +35,7 @@ def live() -> Iterator[Callable[["Progress"], None]]:
     """A run's progress: frames, rate, peaks, failures, time left, and once the dashboard's address."""
     console = _console(stderr=True)
     start, told = time.monotonic(), False
-    with _line(console, "starting workers") as line:
+    with _line(console, "starting (a first run compiles its kernels)") as line:
 
         def show(state: "Progress") -> None:
             nonlocal told

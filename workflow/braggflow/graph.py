@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -241,6 +241,12 @@ def open_series(data: xr.Dataset, config: RunConfig) -> Opened:
         positions,
         data["frame"].values[positions].tolist(),
     )
+
+
+def compile_kernels(opened: Opened) -> None:
+    """Process one frame in this process, so that workers find all kernels compiled in numba's cache on disk."""
+    native = opened.config.model_copy(update={"detect": opened.config.detect.model_copy(update={"engine": "native"})})
+    complete(native, [search(replace(opened, config=native), 0, 1)], Answer(None, 0.0))
 
 
 @lru_cache(maxsize=4)

@@ -101,6 +101,9 @@ def run(
     open_works = [work for work in works if outcomes[work.name] is None]
     if open_works:
         with ExitStack() as stack:
+            if client is None:
+                first = open_works[0].series.path
+                graph.compile_kernels(graph.open_series(frames.open_frames(first), resolved))
             used = client or stack.enter_context(cluster.local(resolved.compute))
             outcomes |= {outcome.name: outcome for outcome in _Runner(used, resolved, open_works, progress).run()}
     return [*(outcome for outcome in outcomes.values() if outcome is not None), *refused]
