@@ -223,15 +223,21 @@ def _foreground(image: Any, mask: Any, threshold: Any) -> Any:
     for y in range(height):
         for x in range(width):
             n += image[y, x] >= threshold  # branch-free, so that compilers make vector instructions of it
-    pixels = np.empty(n, np.int32)
+    pixels = np.empty(n, np.int64)
     values = np.empty(n, image.dtype)
+    above = np.zeros((width + 7) // 8 * 8, np.bool_)
+    eights = above.view(np.uint64)
     n = 0
     for y in range(height):
         for x in range(width):
-            if image[y, x] >= threshold and not mask[y, x]:
-                pixels[n] = y * width + x
-                values[n] = image[y, x]
-                n += 1
+            above[x] = image[y, x] >= threshold
+        for e in range(len(eights)):
+            if eights[e] != 0:  # nearly all pixels are below: look at eight at a time
+                for x in range(8 * e, 8 * e + 8):
+                    if above[x] and not mask[y, x]:
+                        pixels[n] = y * width + x
+                        values[n] = image[y, x]
+                        n += 1
     return pixels[:n], values[:n]
 
 

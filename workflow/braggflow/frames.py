@@ -214,7 +214,9 @@ class CorrectedFrame:
     mask: NDArray[np.bool_]
     """(y, x), True = ignore: the series' mask, and this frame's NaN or marked pixels."""
     saturated: NDArray[np.bool_] | None
-    """(y, x), or None where no pixel is."""
+    """(y, x), or None where no pixel is, or where `saturation` says it."""
+    saturation: float = np.inf
+    """Counts at and above which a pixel is saturated: for frames that were passed through as they are."""
 
 
 def prepare(data: xr.Dataset, config: FramesConfig) -> Correction:
@@ -286,6 +288,8 @@ def correct(raw: NDArray[Any], correction: Correction) -> CorrectedFrame:
         mask = _join(mask, ~np.isfinite(raw))
     if correction.masked_below > -np.inf:
         mask = _join(mask, raw < correction.masked_below)
+    if correction.dark is None and correction.flat is None and correction.bin == 1:
+        return CorrectedFrame(raw, mask, None, correction.saturation)
     saturated = None
     if correction.saturation < np.inf:
         at_limit = raw >= correction.saturation

@@ -75,7 +75,14 @@ def cut(frame: CorrectedFrame, table: peaks.Table, config: PatchesConfig) -> tup
     ys, xs = np.ascontiguousarray(table["y_pixel"]), np.ascontiguousarray(table["x_pixel"])
     saturated = np.zeros((1, 1), bool) if frame.saturated is None else frame.saturated
     counts, state, flags = _gather(
-        frame.counts, frame.mask, saturated, frame.saturated is not None, ys, xs, config.size
+        frame.counts,
+        frame.mask,
+        saturated,
+        frame.saturated is not None,
+        frame.saturation,
+        ys,
+        xs,
+        config.size,
     )
     _mark_neighbours(ys, xs, config.neighbours == "exclude", state, flags)
     intensity, noise, centroid = _measure(counts, state)
@@ -89,7 +96,7 @@ def cut(frame: CorrectedFrame, table: peaks.Table, config: PatchesConfig) -> tup
 
 @nb.njit(cache=True, nogil=True)
 def _gather(
-    image: Any, mask: Any, saturated: Any, any_saturated: bool, ys: Any, xs: Any, size: int
+    image: Any, mask: Any, saturated: Any, any_saturated: bool, saturation: float, ys: Any, xs: Any, size: int
 ) -> tuple[Any, Any, Any]:
     n, half = len(ys), size // 2
     height, width = image.shape
@@ -108,7 +115,7 @@ def _gather(
                     state[i, j, k] = _MISSING
                 else:
                     counts[i, j, k] = image[y, x]
-                    if any_saturated and saturated[y, x]:
+                    if image[y, x] >= saturation or (any_saturated and saturated[y, x]):
                         flags[i] |= _SATURATED
                         state[i, j, k] = _FULL
     return counts, state, flags
