@@ -17,7 +17,7 @@ from braggflow import cluster, frames, graph
 from braggflow.config import ComputeConfig, RunConfig, resolve
 
 WORKERS, REPEATS = 2, 5
-BASE = {"detect": {"minval": 30, "minscore": 15}, "localise": {"method": "none"}, "fit": {"fraction": 0}}
+BASE = {"detect": {"minval": 30, "minscore": 15, "min_area": 3}, "localise": {"method": "none"}, "fit": {"fraction": 0}}
 CASES = {
     "detection": {},
     "detection, local background, levels in sigma": {
@@ -31,7 +31,7 @@ CASES = {
 
 
 def read_group(path: str, settings: str, chunks: tuple[tuple[int, int], ...]) -> int:
-    opened = graph._open(path, settings)
+    opened = graph._open(path, settings, "bench")
     return sum(int(frames.read(opened.data, opened.positions[first:stop])[0, 0, 0]) for first, stop in chunks)
 
 

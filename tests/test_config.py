@@ -63,6 +63,7 @@ def test_overrides_stand_above_the_file(tmp_path):
         ({"frames": {"start": 5, "stop": 2}}, ["frames.stop", "2", "above start: 5"]),
         ({"frames": {"bin": 0}}, ["frames.bin", "0"]),
         ({"compute": {"workers": 0}}, ["compute.workers", "0"]),
+        ({"detect": {"engine": "findpeaks", "min_area": 2}}, ["detect.engine", "findpeaks", "min_area", "native"]),
         ({"detect": 3}, ["detect", "3"]),
         ([1, 2], ["list", "mapping of sections"]),
     ],

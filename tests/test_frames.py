@@ -141,6 +141,19 @@ def test_dead_pixels_of_the_flat_are_masked(images):
     assert np.isfinite(frames.correct(images[0], correction).counts).all()
 
 
+def test_pixels_that_are_not_finite_in_dark_or_flat_are_masked(images):
+    dark, flat = np.zeros(images.shape[1:], np.float32), np.ones(images.shape[1:], np.float32)
+    dark[1, 2], flat[3, 4], flat[5, 6] = np.nan, np.inf, np.nan
+    correction = frames.prepare(dataset(images, dark=dark, flat=flat), FramesConfig())
+    corrected = frames.correct(images[0], correction)
+    assert set(map(tuple, np.argwhere(corrected.mask))) == {(1, 2), (3, 4), (5, 6)}
+    np.testing.assert_allclose(corrected.counts[~corrected.mask], images[0][~corrected.mask])
+
+
+def test_big_endian_frames_are_read_as_native(images):
+    assert frames.read(frames.from_array(images.astype(">u2")), np.arange(2)).dtype.isnative
+
+
 def test_masks_of_store_configuration_and_frame_are_joined(tmp_path, images):
     own = np.zeros(images.shape[1:], bool)
     own[0, 0] = True
@@ -160,6 +173,8 @@ def test_saturation_is_judged_on_raw_counts(images):
     data.attrs["saturation"] = int(images[0].max())
     corrected = frames.correct(images[0], frames.prepare(data, FramesConfig()))
     np.testing.assert_array_equal(corrected.saturated, images[0] == images[0].max())
+    untouched = frames.correct(images[0], frames.prepare(dataset(images), FramesConfig(saturation=99)))
+    assert (untouched.saturated, untouched.saturation) == (None, 99)
     stricter = frames.prepare(data, FramesConfig(saturation=1e6))
     assert frames.correct(images[0], stricter).saturated is None
 

@@ -523,10 +523,10 @@ def test_pilatus_header_gives_geometry_saturation_angle_and_time(tmp_path: Path)
     assert geometry["pixel_size_um"] == pytest.approx([100, 172])
     assert geometry["beam_centre_px"] == [7.25, 12.5]
     assert (result.attrs["saturation"], result.attrs["saturation_source"]) == (1000, "Count_cutoff")
-    np.testing.assert_allclose(result["angle"], [10, 10.1, 10.2])
+    np.testing.assert_allclose(result["rotation_angle"], [10, 10.1, 10.2])
     np.testing.assert_allclose(result["time"], [0, 2, 4])
     np.testing.assert_allclose(result["exposure"], 0.5)
-    assert result["angle"].attrs["units"] == "degree"
+    assert result["rotation_angle"].attrs["units"] == "degree"
 
 
 def test_geometry_on_which_files_disagree_is_left_out(tmp_path: Path) -> None:

@@ -80,6 +80,10 @@ def test_saturated_pixels_keep_their_counts_but_are_not_usable():
     cut, table = patches.cut(frame_of(image, saturated=image >= 300), table_at((20, 20)), PatchesConfig())
     assert table["flags"][0] == Flag.saturated
     np.testing.assert_array_equal(cut.usable[0], cut.counts[0] < 300)
+    by_level = CorrectedFrame(image, np.zeros(image.shape, bool), None, saturation=300)
+    again, table = patches.cut(by_level, table_at((20, 20)), PatchesConfig())
+    np.testing.assert_array_equal(again.usable, cut.usable)
+    assert table["flags"][0] == Flag.saturated
 
 
 def test_pixels_nearer_to_another_maximum_are_excluded_and_flagged():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,9 @@ def test_an_array_in_a_notebook_gives_the_same_table(images, undisturbed):
     array = xr.DataArray(images, dims=("frame", "y", "x"), coords={"time": ("frame", np.arange(24) * 0.5)})
     sections = {key: SETTINGS[key] for key in ("detect", "localise")}
     assert_same_table(braggflow.find_peaks(array, **sections), undisturbed)
+    assert_same_table(braggflow.find_peaks(array.astype(">u2"), **sections), undisturbed)
+    masked = array.to_dataset(name="frames").assign(mask=(("y", "x"), np.arange(72)[:, None] < 30 + np.zeros(64)))
+    assert braggflow.find_peaks(masked, **sections)["y_pixel"].min() >= 30
     one = braggflow.find_peaks(images[5], **sections)
     np.testing.assert_array_equal(one["y"], undisturbed.sel(peak_frame=5)["y"])
 
@@ -128,6 +132,8 @@ def test_an_array_in_a_notebook_gives_the_same_table(images, undisturbed):
 def test_a_notebook_user_is_told_what_is_wrong(images):
     with pytest.raises(InputError, match=r"find_peaks: detect\.minvall: unknown key"):
         braggflow.find_peaks(images, detect={"minvall": 3})
+    with pytest.raises(InputError, match="minval"):
+        braggflow.find_peaks(images, minval=20)
     with pytest.raises(InputError, match=r"frame 0: .*every pixel"):
         braggflow.find_peaks(np.full((20, 20), np.nan), localise={"method": "none"})
 
@@ -267,6 +273,78 @@ def test_noise_multiples_on_a_series_thresholded_at_source_are_refused_at_once(t
     with pytest.raises(InputError, match=r"detect\.minval.*no noise.*in counts"):
         runs.run(settings(detect={"minval": {"sigma": 6}}, localise={"method": "none"}), [path], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_frames_that_changed_at_their_place_never_mix_with_an_old_run(tmp_path, images, client):
+    path = make_store(tmp_path / "scan.zarr", images, chunk=2)
+    runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    shutil.rmtree(path)
+    mask = np.zeros(images.shape[1:], bool)
+    mask[:30] = True
+    make_store(path, images, chunk=3, mask=mask)
+    with pytest.raises(InputError, match=r"frames\.chunk: 2 → 3"):
+        runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    # Workers that have seen the old store must not use what they remember of it.
+    (new,) = runs.run(settings(output={"overwrite": True}), [path], out=tmp_path / "out", client=client)
+    assert store.open_peaks(new.folder)["y_pixel"].min() >= 30
+
+
+def test_a_run_that_another_finished_meanwhile_is_not_thrown_away(tmp_path, data, client, monkeypatch):
+    prepared = runs._prepare_all
+
+    def slowly(resolved):
+        result = prepared(resolved)
+        monkeypatch.undo()
+        runs.run(settings(detect={"minval": 40}), [data], out=tmp_path, client=client)
+        return result
+
+    monkeypatch.setattr(runs, "_prepare_all", slowly)
+    with pytest.raises(InputError, match=r"detect\.minval: 40\.0 → 15\.0"):
+        runs.run(settings(), [data], out=tmp_path, client=client)
+    assert store.read_settings(RunFolder(tmp_path / "scan")).detect.minval == 40
+
+
+def test_a_folder_in_use_is_refused(tmp_path, data, client):
+    (tmp_path / "scan").mkdir()
+    with store.lock(RunFolder(tmp_path / "scan")), pytest.raises(InputError, match="another run writes here"):
+        runs.run(settings(), [data], out=tmp_path, client=client)
+
+
+def test_a_cluster_without_workers_is_refused(tmp_path, data):
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as local,
+        Client(local) as idle,
+        pytest.raises(InputError, match="has no workers"),
+    ):
+        runs.run(settings(), [data], out=tmp_path, client=idle)
+
+
+def test_workers_that_cannot_start_are_said_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(cluster, "NO_WORKERS_SECONDS", 3)
+    monkeypatch.setattr(cluster, "_IGNORE_CTRL_C", "raise SystemExit('broken on purpose')\n")
+    with pytest.raises((InputError, RuntimeError)), cluster.local(ComputeConfig(workers=1)):
+        pass
+
+
+def test_a_coordinate_that_the_table_has_already_is_refused(tmp_path, images):
+    path = make_store(tmp_path / "scan.zarr", images[:4], chunk=1)
+    xr.Dataset({"angle": ("frame", np.arange(4.0))}).to_zarr(path, mode="a", consolidated=False)
+    with pytest.raises(InputError, match="'angle' is a name of the peak table"):
+        runs.run(settings(), [path], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_that_fails_does_not_spoil_the_table(tmp_path, data, monkeypatch):
+    folder = RunFolder(tmp_path / "scan")
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as local, Client(local) as client:
+
+        def broken(_):
+            raise RuntimeError("no fonts")
+
+        monkeypatch.setattr("braggflow.report.write_report", broken)
+        (outcome,) = runs.run(settings(output={"report": True}), [data], out=tmp_path, client=client)
+    assert (outcome.status, outcome.message) == ("complete", "no report (RuntimeError: no fonts)")
+    assert store.open_peaks(folder.path).sizes["peak"] == outcome.peaks
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 import json
 import multiprocessing
+from uuid import uuid4
 
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import make_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braggflow import peaks, store
+from braggflow import frames, peaks, store
 from braggflow.config import InputError, RunConfig
 from braggflow.peaks import Flag
 from braggflow.store import Part, RunFolder
@@ -106,7 +108,52 @@ def test_parts_of_another_run_and_broken_files_are_not_finished(folder):
     whole = folder.part(0, 4).read_bytes()
     folder.part(8, 12).write_bytes(whole[: len(whole) // 2])
     folder.part(12, 16).write_bytes(b"")
+    flipped = bytearray(whole)
+    flipped[-len(whole) // 3] ^= 1  # in the table, not in what sums it up
+    folder.part(16, 20).write_bytes(flipped)
     assert set(store.read_parts(folder, "id")) == {(0, 4)}
+
+
+def test_a_part_that_another_run_wrote_over_ours_is_not_joined(folder):
+    summary = store.write_part(folder, Part(0, 4, table_of([0, 1])), "id")
+    store.write_part(folder, Part(0, 4, table_of([0])), "other")
+    with pytest.raises(ValueError, match="another run"):
+        store.consolidate(folder, [summary], coords([0, 1]), [], {})
+
+
+def test_a_folder_is_a_run_from_its_first_file_on_and_leftovers_go(folder):
+    for path in (folder.parts / ".part-1.npz.ab", folder.path / "peaks.wip.ab.rows", folder.path / ".run.json.ab"):
+        path.write_text("half")
+    (folder.path / "peaks.wip.cd.zarr").mkdir()
+    folder.settings.unlink()
+    store.resume(folder, RunConfig(), {"identity": {}})
+    assert {path.name for path in folder.path.iterdir()} == {"parts", "run.json", "run.yaml"}
+    assert not list(folder.parts.iterdir())
+
+
+def test_frames_identity_follows_origin_chunks_images_and_levels(tmp_path):
+    def identity(name="a", *, chunk=2, mask=None, **attributes):
+        images = np.ones((4, 6, 6), np.uint16)
+        path = make_store(
+            tmp_path / f"{uuid4().hex}" / f"{name}.zarr", images, chunk=chunk, mask=mask, attributes=attributes
+        )
+        return store.frames_identity(path, frames.open_frames(path))
+
+    known = {"simulation": {"seed": 1}}
+    first = identity(**known)
+    assert first == identity(**known)
+    mask = np.zeros((6, 6), bool)
+    others = [
+        identity(simulation={"seed": 2}),
+        identity(**known, chunk=3),
+        identity(**known, mask=mask),
+        identity(**known, mask=~mask),
+        identity(**known, saturation=9),
+        identity(**known, masked_below=0),
+        identity(),
+        identity(),  # another place
+    ]
+    assert len({json.dumps(other, sort_keys=True) for other in [first, *others]}) == 9
 
 
 def test_a_failing_write_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch):

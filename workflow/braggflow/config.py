@@ -76,9 +76,11 @@ class DetectConfig(Section):
     min_snr: float = Field(0, ge=0, description="drop peaks whose intensity is below this many times its noise")
 
     @model_validator(mode="after")
-    def _minval_positive(self) -> Self:
+    def _consistent(self) -> Self:
         if self.minval == 0:
             raise ValueError("minval: 0 is not accepted; must be above 0 (a pixel at 0 belongs to no peak)")
+        if self.engine == "findpeaks" and (self.min_area > 1 or self.max_area is not None):
+            raise ValueError("engine: findpeaks does not know areas; min_area and max_area need engine: native")
         return self
 
 
@@ -133,8 +135,8 @@ class ComputeConfig(Section):
 
 #: Sections that decide the result; the others only decide how it is computed.
 RESULT_SECTIONS = ("frames", "detect", "patches", "localise", "fit")
-#: Keys of those sections that do not change a number (bit for bit on the CPU).
-_NEUTRAL_KEYS = {("localise", "batch_size")}
+#: Keys of those sections that only say where and how much at a time.
+_NEUTRAL_KEYS = {("localise", "batch_size"), ("localise", "device")}
 
 
 class RunConfig(Section):

@@ -125,8 +125,12 @@ def open_frames(path: str | Path) -> xr.Dataset:
     return data
 
 
-def from_array(images: xr.DataArray | NDArray[Any]) -> xr.Dataset:
+def from_array(images: xr.Dataset | xr.DataArray | NDArray[Any]) -> xr.Dataset:
     """An array (frame, y, x), or one frame (y, x), as the Dataset that `open_frames` returns, with the same checks."""
+    if isinstance(images, xr.Dataset):
+        _check("dataset", images)
+        # It may be a part of a store, whose files say nothing of it.
+        return images.drop_attrs(deep=False).assign_attrs({k: v for k, v in images.attrs.items() if k != "format"})
     array = images if isinstance(images, xr.DataArray) else xr.DataArray(images)
     if array.ndim not in (2, 3):
         raise InputError(f"frames: array has shape {array.shape}, must be (frame, y, x) or (y, x)")
@@ -177,10 +181,12 @@ def read(data: xr.Dataset, positions: NDArray[np.int64]) -> NDArray[Any]:
                 raise FileNotFoundError(f"chunk frames/c/{index}/0/0 is missing")
     consecutive = positions[-1] - positions[0] == len(positions) - 1
     try:
-        return data["frames"][slice(positions[0], positions[-1] + 1) if consecutive else positions].values
+        values = data["frames"][slice(positions[0], positions[-1] + 1) if consecutive else positions].values
     except RuntimeError as error:  # a codec's, which does not say where
         chunks = np.unique(positions // int(data["frames"].encoding["chunks"][0]))
         raise ValueError(f"chunk {', '.join(map(str, chunks))} of frames is damaged ({error})") from error
+    native: NDArray[Any] = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return native
 
 
 def _file_frames(data: xr.Dataset) -> int:
@@ -228,16 +234,18 @@ def prepare(data: xr.Dataset, config: FramesConfig) -> Correction:
     mask = np.zeros(shape, bool) if "mask" not in data else data["mask"].values != 0
     if config.mask is not None:
         mask = mask | (_image("frames.mask", config.mask, shape) != 0)
-    if mask.all():
-        raise InputError(f"frames.mask: {config.mask or 'the mask in the store'} leaves no pixel to search")
     dark = _correction_image(data, "dark", config.dark)
     flat = _correction_image(data, "flat", config.flat)
+    if dark is not None:
+        mask = mask | ~np.isfinite(dark)
     if flat is not None:
-        useless = ~(flat > 0)
+        useless = ~(np.isfinite(flat) & (flat > 0))
         if useless[~mask].all():
             raise InputError("frames.flat: has no positive pixel outside the mask")
         mask = mask | useless
         flat = np.where(mask, np.float32(1), flat / flat[~mask].mean(dtype=np.float64)).astype(np.float32)
+    if mask.all():
+        raise InputError(f"frames.mask: {config.mask or 'the mask in the store'} leaves no pixel to search")
     if config.bin > min(shape):
         raise InputError(f"frames.bin: {config.bin} is larger than the frames, {shape}")
     saturation = config.saturation if config.saturation is not None else data.attrs.get("saturation")
@@ -260,6 +268,8 @@ def background_frame(data: xr.Dataset, config: RunConfig) -> NDArray[np.float32]
     if config.detect.background in ("none", "local"):
         return None
     image = _image("detect.background", config.detect.background, data["frames"].shape[1:]).astype(np.float32)
+    if not np.isfinite(image).all():
+        raise InputError(f"detect.background: {config.detect.background} has pixels that are NaN or infinite")
     return np.asarray(_blocks(image, config.frames.bin).sum(axis=(1, 3)))
 
 

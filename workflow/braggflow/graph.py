@@ -143,15 +143,15 @@ def _process(series: Series, group: Group) -> store.PartSummary:
 
 
 def _find(series: Series, first: int, stop: int) -> Found:
-    return search(_open(series.path, series.settings), first, stop)
+    return search(_opened(series), first, stop)
 
 
 def _locate(series: Series, found: Sequence[Found]) -> Answer:
-    return locate(_open(series.path, series.settings).config, found)
+    return locate(_opened(series).config, found)
 
 
 def _finish(series: Series, group: Group, found: Sequence[Found], answer: Answer) -> store.PartSummary:
-    table, seconds = complete(_open(series.path, series.settings).config, found, answer)
+    table, seconds = complete(_opened(series).config, found, answer)
     part = store.Part(
         group.first,
         group.stop,
@@ -249,8 +249,12 @@ def compile_kernels(opened: Opened) -> None:
     complete(native, [search(replace(opened, config=native), 0, 1)], Answer(None, 0.0))
 
 
+def _opened(series: Series) -> Opened:
+    return _open(series.path, series.settings, series.run)
+
+
 @lru_cache(maxsize=4)
-def _open(path: str, settings: str) -> Opened:
+def _open(path: str, settings: str, run: str) -> Opened:  # noqa: ARG001 - images at the same path may have changed
     return open_series(frames.open_frames(path), RunConfig.model_validate_json(settings))
 
 

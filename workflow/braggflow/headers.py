@@ -87,7 +87,7 @@ def _pilatus(text: str, n_frames: int) -> Facts:
         saturation_source="Count_cutoff" if cutoff else "",
         coords=_coords(
             n_frames,
-            angle=start and (start[0], increment[0] if increment else None, "degree", "Start_angle"),
+            rotation_angle=start and (start[0], increment[0] if increment else None, "degree", "Start_angle"),
             time=when and (when, period[0] if period else None, "s", "start of exposure"),
             exposure=exposure and (exposure[0], 0.0, "s", "Exposure_time"),
         ),

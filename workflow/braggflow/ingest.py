@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from braggflow.config import ComputeConfig, InputError, digest
 from braggflow.frames import create, finish, open_unfinished, wip, write_unit
 from braggflow.hdf5 import open_file, read_coord
+from braggflow.peaks import RESERVED
 from braggflow.sources import Stack, changed, expand, inspect, read_frames, read_image, reading, split_name
 
 #: Files whose headers are read in one task.
@@ -209,9 +210,9 @@ def _inspect_batch(
 
 def _series_coords(stacks: Sequence[Stack], asked: Mapping[str, str]) -> Coords:
     """Coordinates of the whole series: those asked for, and those that the headers of all files state."""
-    reserved = sorted({"frame", "y", "x", "frames", "mask", "dark", "flat"} & set(asked))
+    reserved = sorted((RESERVED | {"frame", "frames", "mask", "dark", "flat"}) & set(asked))
     if reserved:
-        raise InputError(f"--coord {reserved[0]}: the name is taken by the frames store; choose another")
+        raise InputError(f"--coord {reserved[0]}: the name is taken; choose another, e.g. {reserved[0]}_of_frame")
     n_frames = sum(stack.frames for stack in stacks)
     coords: Coords = {}
     for name in stacks[0].facts.coords:
@@ -219,8 +220,10 @@ def _series_coords(stacks: Sequence[Stack], asked: Mapping[str, str]) -> Coords:
             parts = [stack.facts.coords[name] for stack in stacks]
             coords[name] = (np.concatenate([values for values, _ in parts]), parts[0][1])
     if "time" in coords and "time" not in asked:
-        times, attrs = coords["time"]
-        coords["time"] = (times - times[0], {**attrs, "long_name": f"{attrs['long_name']}, since the first frame's"})
+        times, attrs = coords.pop("time")
+        if n_frames == 1 or np.ptp(times) > 0:  # some headers carry one date for all frames
+            attrs = {**attrs, "long_name": f"{attrs['long_name']}, since the first frame's"}
+            coords["time"] = (times - times[0], attrs)
     for name, place in asked.items():
         path, inside = split_name(place)
         if inside:

@@ -91,6 +91,9 @@ VARIABLES: dict[str, Variable] = {
     "track": Variable("i4", "1", "track id (-1: none)", -1),
 }
 
+#: Names that a per-frame coordinate cannot have: the table has them already.
+RESERVED = frozenset({*VARIABLES, "peak", "peak_count", "frame_failed"})
+
 PEAK_DTYPE = np.dtype([(name, variable.dtype) for name, variable in VARIABLES.items()])
 
 Table = NDArray[np.void]

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,6 +77,8 @@ class _Work:
     failures: list[dict[str, Any]] = field(default_factory=list)
     """Of groups that left no part."""
     finished: int = 0
+    processed: int = 0
+    """Frames, in this run."""
     started: float = 0.0
     resources: ExitStack = field(default_factory=ExitStack)
 
@@ -106,7 +108,11 @@ def run(
                 graph.compile_kernels(graph.open_series(frames.open_frames(first), resolved))
             used = client or stack.enter_context(cluster.local(resolved.compute))
             outcomes |= {outcome.name: outcome for outcome in _Runner(used, resolved, open_works, progress).run()}
-    return [*(outcome for outcome in outcomes.values() if outcome is not None), *refused]
+    outcomes |= {outcome.name: outcome for outcome in refused}
+    done = [outcome for name in map(_name, resolved.data) if (outcome := outcomes[name]) is not None]
+    if all(outcome.status == "refused" for outcome in done):
+        raise InputError("\n".join(outcome.message for outcome in done))
+    return done
 
 
 def _resolve(
@@ -145,8 +151,6 @@ def _prepare_all(resolved: RunConfig) -> tuple[list[_Work], list[Outcome]]:
             if len(resolved.data) == 1:
                 raise
             refused.append(Outcome(name, Path(resolved.output.folder) / name, "refused", message=str(error)))
-    if not works:
-        raise InputError("\n".join(outcome.message for outcome in refused))
     return works, refused
 
 
@@ -163,11 +167,14 @@ def _prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any
             f"frames.start: {resolved.frames.start} (stop: {resolved.frames.stop}, step: {resolved.frames.step}) "
             f"selects none of the {data.sizes['frame']} frames of {path}"
         )
+    taken = sorted(map(str, peaks.RESERVED & set(data.variables)))
+    if taken:
+        raise InputError(f"frames store {path}: its coordinate {taken[0]!r} is a name of the peak table; rename it")
     _check_levels(opened)
     identity = store.identity(resolved, store.frames_identity(path, data), model)
     folder = store.RunFolder(Path(resolved.output.folder).resolve() / name)
     _check_folder(folder, identity, overwrite=resolved.output.overwrite)
-    settings = resolved.model_copy(update={"data": (str(path),)})
+    settings = resolved.model_copy(update={"data": (str(path.resolve()),)})
     shape, dtype = list(data["frames"].shape), str(data["frames"].dtype)
     return _Work(
         name=name,
@@ -177,7 +184,7 @@ def _prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any
             str(path.resolve()), str(folder.path), settings.model_dump_json(), store.run_digest(identity)
         ),
         identity=identity,
-        dataset={"name": name, "path": str(path), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
+        dataset={"name": name, "path": str(path.resolve()), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
         numbers=opened.numbers,
         coords=data[["frame"]].isel(frame=opened.positions).load(),
         groups=graph.plan(data, resolved),
@@ -257,18 +264,19 @@ class _Runner:
         self.pools = cluster.pools(client, network=resolved.localise.method != "none")
         self.in_flight: dict[Any, tuple[_Work, graph.Group | None]] = {}
         self.outcomes: list[Outcome] = []
+        self.frames_total = sum(len(work.numbers) for work in works)
         self.frames_before = sum(_frames(work.done.values()) for work in works)
-        self.frames_processed = 0
+        self.peaks = sum(part.peaks for work in works for part in work.done.values())
+        self.frames_processed = self.frames_failed = 0
 
     def run(self) -> list[Outcome]:
         """Feed the window until every data set is concluded; Ctrl-C leaves a resumable state."""
-        threads = sum(self.client.nthreads().values())
         queue = self._queue()
         finished = as_completed(loop=self.client.loop)
         if self.progress is not None:
             self.progress(self._state(self.works[0]))
         try:
-            self._feed(queue, finished, WINDOW_PER_THREAD * threads)
+            self._feed(queue, finished)
             for future in finished:
                 work, group = self.in_flight.pop(future.key)
                 if group is None:
@@ -277,7 +285,7 @@ class _Runner:
                     self._take(work, group, future)
                     if work.finished == len(work.todo):
                         finished.add(self._conclude(work))
-                self._feed(queue, finished, WINDOW_PER_THREAD * threads)
+                self._feed(queue, finished)
         except KeyboardInterrupt:
             self._interrupt()
         return self.outcomes
@@ -286,7 +294,8 @@ class _Runner:
         for work in self.works:
             try:
                 self._begin(work)
-            except InputError as error:
+            except (InputError, OSError) as error:
+                work.resources.close()
                 self.outcomes.append(Outcome(work.name, work.folder.path, "refused", message=str(error)))
                 continue
             if not work.todo:
@@ -298,12 +307,14 @@ class _Runner:
         work.started = time.monotonic()
         work.folder.path.mkdir(parents=True, exist_ok=True)
         work.resources.enter_context(store.lock(work.folder))
-        if not work.done:
-            store.begin(work.folder, work.config, self._info(work, "running"))
-        else:
-            store.write_info(work.folder, self._info(work, "running"))
+        # Another run may have been here since this one was prepared.
+        _check_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
+        _finished_before(work)
+        start = store.resume if work.done else store.begin
+        start(work.folder, work.config, self._info(work, "running"))
 
-    def _feed(self, queue: Iterator[tuple[_Work, graph.Group | None]], finished: Any, window: int) -> None:
+    def _feed(self, queue: Iterator[tuple[_Work, graph.Group | None]], finished: Any) -> None:
+        window = WINDOW_PER_THREAD * sum(self.client.nthreads().values())
         while len(self.in_flight) < window and (item := next(queue, None)) is not None:
             work, group = item
             if group is None:
@@ -323,10 +334,14 @@ class _Runner:
     def _take(self, work: _Work, group: graph.Group, future: "Future[store.PartSummary]") -> None:
         work.finished += 1
         work.redone += 1
+        work.processed += group.stop - group.first
         if future.status == "finished":
-            work.done[group.first, group.stop] = future.result()
+            part = work.done[group.first, group.stop] = future.result()
+            self.peaks += part.peaks
+            self.frames_failed += len(part.failures)
         else:
             reason = _reason(future)
+            self.frames_failed += group.stop - group.first
             work.failures += [{"frame": number, "reason": reason} for number in work.numbers[group.first : group.stop]]
         self.frames_processed += group.stop - group.first
         if self.progress is not None:
@@ -336,10 +351,10 @@ class _Runner:
         return Progress(
             dataset=work.name,
             frames_done=self.frames_before + self.frames_processed,
-            frames_total=sum(len(work.numbers) for work in self.works),
+            frames_total=self.frames_total,
             frames_before=self.frames_before,
-            frames_failed=sum(len(_failures(work)) for work in self.works),
-            peaks=sum(part.peaks for work in self.works for part in work.done.values()),
+            frames_failed=self.frames_failed,
+            peaks=self.peaks,
             dashboard=self.client.dashboard_link,
         )
 
@@ -363,13 +378,14 @@ class _Runner:
 
     def _outcome(self, work: _Work, future: "Future[dict[str, Any]]") -> Outcome:
         seconds = time.monotonic() - work.started
-        processed = sum(group.stop - group.first for group in work.todo)
         if future.status == "finished":
             info = future.result()
             message = f"no report ({info['report_error']})" if "report_error" in info else ""
         else:
             info = self._info(work, "partial")
             message = f"the parts are done, but the table could not be written: {_reason(future)}"
+            with suppress(OSError):  # a full disk may be the reason
+                store.write_info(work.folder, info | {"error": message})
         counts = info["counts"]
         work.resources.close()
         return Outcome(
@@ -378,7 +394,7 @@ class _Runner:
             info["status"],
             frames=counts["frames"],
             frames_failed=counts["frames_failed"],
-            frames_processed=processed,
+            frames_processed=work.processed,
             peaks=counts["peaks"],
             seconds=seconds,
             message=message,
@@ -401,7 +417,7 @@ class _Runner:
                     "interrupted",
                     frames=len(work.numbers),
                     frames_failed=len(_failures(work)),
-                    frames_processed=_frames(work.done.values()),
+                    frames_processed=work.processed,
                     peaks=sum(part.peaks for part in work.done.values()),
                     seconds=time.monotonic() - work.started if work.started else 0.0,
                 )
@@ -468,21 +484,21 @@ def conclude(
 
         try:
             write_report(folder.path)
-        except (OSError, ValueError) as error:
-            # The table is whole: a report that cannot be written must not spoil it.
+        except Exception as error:  # noqa: BLE001 - the table is whole: whatever ails the pictures must not spoil it
             info["report_error"] = f"{type(error).__name__}: {error}"
             store.write_info(folder, info)
     return info
 
 
-def find_peaks(images: "xr.DataArray | np.ndarray[Any, Any]", **sections: Mapping[str, Any]) -> xr.Dataset:
+def find_peaks(images: "xr.Dataset | xr.DataArray | np.ndarray[Any, Any]", **sections: Mapping[str, Any]) -> xr.Dataset:
     """Peaks of one array, in this process: for a notebook.
 
     `images` is (frame, y, x) or one frame (y, x); a DataArray's `frame` coordinate and per-frame coordinates are kept.
+    A Dataset, as `open_frames` returns, brings its mask, dark, flat and saturation too; an array alone has none.
     Sections are those of the configuration: `find_peaks(images, detect={"minval": 20, "minscore": 10})`. Returns the
     peak table as `open_peaks` does; raises `InputError` for bad settings or where a frame cannot be processed.
     """
-    settings = config.resolve({key: dict(value) for key, value in sections.items()}, source="find_peaks")
+    settings = config.resolve(sections, source="find_peaks")
     data = frames.from_array(images)
     opened = graph.open_series(data, settings)
     found = [graph.search(opened, position, position + 1) for position in range(len(opened.numbers))]

@@ -241,8 +241,7 @@ def _at_hot_pixels(peaks: xr.Dataset, truth: xr.Dataset, false: NDArray[np.bool_
         return 0
     hot = np.stack([truth["hot_y"].values, truth["hot_x"].values], axis=1)
     position = np.stack([peaks["y"].values[false], peaks["x"].values[false]], axis=1)
-    distance = np.linalg.norm(position[:, None] - hot[None], axis=2)
-    return int((distance <= _HOT_RADIUS).any(axis=1).sum())
+    return int(np.count_nonzero(cKDTree(hot).query(position)[0] <= _HOT_RADIUS))
 
 
 def _position_error(

@@ -17,14 +17,13 @@ from importlib import metadata
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import xarray as xr
 import zarr
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 import braggflow
@@ -35,7 +34,10 @@ FORMAT = "braggflow-peaks"
 #: Peaks per chunk of the table: a few MB a variable.
 TABLE_CHUNK = 262_144
 #: Modules whose source decides the numbers; a change in one is another code version.
-_RESULT_MODULES = ("assemble", "detect", "fit", "frames", "localise", "models", "patches", "peaks")
+_RESULT_MODULES = (
+    *("assemble", "detect", "fit", "frames", "graph", "hdf5"),
+    *("localise", "models", "patches", "peaks", "sources"),
+)
 
 
 _Number = TypeVar("_Number", int, float)
@@ -145,10 +147,27 @@ def identity(config: RunConfig, frames: Mapping[str, Any], model: Mapping[str, A
 
 
 def frames_identity(path: Path, data: xr.Dataset) -> dict[str, Any]:
-    """What tells one series from another: its recorded sources, or else where it lies; and its schema."""
-    origin = data.attrs.get("sources") or str(path.resolve())
-    schema = {"shape": list(data["frames"].shape), "dtype": str(data["frames"].dtype)}
-    return {"origin": origin, **schema, "numbers": sha256(data["frame"].values.tobytes()).hexdigest()[:16]}
+    """What tells one series from another: its recorded origin, its schema, and the images that correct it.
+
+    A store that records no origin (one written by a user's own script) is known by its place and the time it was made.
+    """
+    origin = data.attrs.get("sources") or data.attrs.get("simulation")
+    if origin is None:
+        made = (path / "frames" / "zarr.json").stat() if (path / "frames" / "zarr.json").exists() else path.stat()
+        origin = {"path": str(path.resolve()), "made": made.st_mtime_ns}
+    correcting = {
+        name: sha256(np.ascontiguousarray(data[name].values).tobytes()).hexdigest()[:16]
+        for name in ("frame", "mask", "dark", "flat")
+        if name in data.variables
+    }
+    return {
+        "origin": origin,
+        "shape": list(data["frames"].shape),
+        "dtype": str(data["frames"].dtype),
+        "chunk": int(data["frames"].encoding["chunks"][0]),
+        **{key: data.attrs.get(key) for key in ("saturation", "masked_below")},
+        **correcting,
+    }
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -200,11 +219,22 @@ def read_settings(folder: RunFolder) -> RunConfig:
 
 
 def begin(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:
-    """Start a run in an empty or emptied folder."""
+    """Start a run in an empty or emptied folder.
+
+    `run.json` comes first: a folder that holds it is a run, whatever a crash kept from being made after it.
+    """
+    write_info(folder, info)
     for old in (folder.parts, folder.peaks):
         shutil.rmtree(old, ignore_errors=True)
     folder.report.unlink(missing_ok=True)
-    folder.parts.mkdir(parents=True)
+    resume(folder, config, info)
+
+
+def resume(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:
+    """Go on with a run of the same identity; what killed processes left half-written is removed."""
+    folder.parts.mkdir(exist_ok=True)
+    for left in (*folder.path.glob(".run.*"), *folder.path.glob("peaks.wip.*"), *folder.parts.glob(".part-*")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     write_atomic(folder.settings, config.to_yaml().encode())
     write_info(folder, info)
 
@@ -224,8 +254,10 @@ def read_parts(folder: RunFolder, run: str) -> dict[tuple[int, int], PartSummary
     found = {}
     for path in sorted(folder.parts.glob("part-*.npz")):
         try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                meta = json.loads(file["meta"].tobytes())
+            with path.open("rb") as raw, ZipFile(raw) as archive:
+                if archive.testzip() is not None:
+                    continue  # damaged on disk
+                meta = _part_meta(archive)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             continue  # a broken file is an unfinished part: it is made again
         if meta.pop("run") == run:
@@ -242,10 +274,18 @@ def total(counts: Iterable[Mapping[str, _Number]]) -> dict[str, _Number]:
     return result
 
 
-def read_table(folder: RunFolder, first: int, stop: int) -> peaks.Table:
-    """The peaks of one part."""
-    with np.load(folder.part(first, stop), allow_pickle=False) as file:
+def _part_meta(archive: ZipFile) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads(np.load(BytesIO(archive.read("meta.npy")), allow_pickle=False).tobytes())
+    return meta
+
+
+def read_table(folder: RunFolder, part: PartSummary) -> peaks.Table:
+    """The peaks of one part; raises `ValueError` where the file is not the part that was summed up."""
+    path = folder.part(part.first, part.stop)
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         table: peaks.Table = file["peaks"]
+    if len(table) != part.peaks:
+        raise ValueError(f"{path}: holds {len(table)} peaks, {part.peaks} were written; another run is writing here")
     return table
 
 
@@ -266,27 +306,28 @@ def consolidate(
     counts = np.zeros(len(numbers), np.int64)
     flags, methods = Counter[str](), Counter[str]()
     for part in parts:
-        table = read_table(folder, part.first, part.stop)
+        table = read_table(folder, part)
         counts += np.bincount(np.searchsorted(numbers, table["peak_frame"]), minlength=len(numbers))
         flags.update({str(flag.name): int(np.count_nonzero(table["flags"] & flag)) for flag in peaks.Flag})
         methods.update({method.name: int(np.count_nonzero(table["method"] == method)) for method in peaks.Method})
     starts = np.concatenate([[0], np.cumsum(counts)])
 
-    target, scratch = folder.path / "peaks.wip.zarr", folder.path / "peaks.wip.npy"
+    name = f"peaks.wip.{uuid4().hex}"
+    target, scratch = folder.path / f"{name}.zarr", folder.path / f"{name}.rows"
     # Frames may be stored in any order: each part goes to its place in a file on disk, which is then read in order.
-    joined = open_memmap(scratch, mode="w+", dtype=peaks.PEAK_DTYPE, shape=(max(1, int(starts[-1])),))
-    for part in parts:
-        table = read_table(folder, part.first, part.stop)
-        changes = np.flatnonzero(np.diff(table["peak_frame"])) + 1
-        for begin, end in pairwise([0, *changes.tolist(), len(table)]):
-            if begin < end:
-                start = starts[np.searchsorted(numbers, table["peak_frame"][begin])]
-                joined[start : start + end - begin] = table[begin:end]
-    shutil.rmtree(target, ignore_errors=True)
-    per_frame = _per_frame(frame_coords, counts, np.isin(numbers, list(failed)), attributes)
-    per_frame.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
-    _write_table(target, joined[: starts[-1]])
-    del joined
+    with scratch.open("w+b") as joined:
+        for part in parts:
+            table = read_table(folder, part)
+            changes = np.flatnonzero(np.diff(table["peak_frame"])) + 1
+            for begin, end in pairwise([0, *changes.tolist(), len(table)]):
+                if begin < end:
+                    start = starts[np.searchsorted(numbers, table["peak_frame"][begin])]
+                    joined.seek(int(start) * peaks.PEAK_DTYPE.itemsize)
+                    joined.write(table[begin:end].tobytes())
+        per_frame = _per_frame(frame_coords, counts, np.isin(numbers, list(failed)), attributes)
+        per_frame.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
+        joined.seek(0)
+        _write_table(target, joined, int(starts[-1]))
     scratch.unlink()
     shutil.rmtree(folder.peaks, ignore_errors=True)
     target.rename(folder.peaks)
@@ -309,19 +350,24 @@ def _per_frame(
     return per_frame
 
 
-def _write_table(target: Path, table: peaks.Table) -> None:
+def _write_table(target: Path, rows: BinaryIO, n: int) -> None:
+    """Write `n` peaks, read from a file of records, as one array a variable."""
     group = zarr.open_group(target, mode="r+")
-    for name, variable in peaks.VARIABLES.items():
-        array = group.create_array(
+    arrays = {
+        name: group.create_array(
             name,
-            shape=table.shape,
+            shape=(n,),
             dtype=variable.dtype,
-            chunks=(min(TABLE_CHUNK, max(1, len(table))),),
+            chunks=(min(TABLE_CHUNK, max(1, n)),),
             dimension_names=("peak",),
             attributes=peaks.cf_attributes(name),  # type: ignore[arg-type]  # plain JSON values
         )
-        for start in range(0, len(table), TABLE_CHUNK):
-            array[start : start + TABLE_CHUNK] = table[name][start : start + TABLE_CHUNK]
+        for name, variable in peaks.VARIABLES.items()
+    }
+    for start in range(0, n, TABLE_CHUNK):
+        block = np.frombuffer(rows.read(TABLE_CHUNK * peaks.PEAK_DTYPE.itemsize), peaks.PEAK_DTYPE)
+        for name, array in arrays.items():
+            array[start : start + len(block)] = block[name]
 
 
 def to_dataset(
