@@ -35,32 +35,33 @@ def read_group(path: str, settings: str, chunks: tuple[tuple[int, int], ...]) ->
     return sum(int(frames.read(opened.data, opened.positions[first:stop])[0, 0, 0]) for first, stop in chunks)
 
 
-def frame_rate(n_frames: int, submit: Callable[[], list]) -> float:
-    times = []
-    for repeat in range(REPEATS + 1):
-        start = time.perf_counter()
-        futures = submit()
-        wait(futures)
-        assert all(future.status == "finished" for future in futures)
-        if repeat:  # the first one warms up
-            times.append(time.perf_counter() - start)
-    return n_frames / statistics.median(times)
+def seconds(submit: Callable[[], list]) -> float:
+    start = time.perf_counter()
+    futures = submit()
+    wait(futures)
+    assert all(future.status == "finished" for future in futures)
+    return time.perf_counter() - start
 
 
-def compare(client: Client, path: Path, n_frames: int) -> None:
-    def groups(config: RunConfig) -> tuple[list[graph.Group], str]:
-        return graph.plan(frames.open_frames(path), config), config.model_dump_json()
+def compare(client: Client, path: Path, n_frames: int, out: Path) -> None:
+    base = resolve(BASE)
+    settings = base.model_dump_json()
+    groups = graph.plan(frames.open_frames(path), base)
 
-    spans, settings = groups(resolve(BASE))
-    reading = frame_rate(
-        n_frames, lambda: [client.submit(read_group, str(path), settings, g.chunks, pure=False) for g in spans]
-    )
-    print(f"  {'only reading':45s} {reading:8.1f} frames/s")
+    def read() -> list:
+        return [client.submit(read_group, str(path), settings, group.chunks, pure=False) for group in groups]
+
+    seconds(read)  # fill the file cache
     for name, changes in CASES.items():
         config = resolve({key: {**BASE.get(key, {}), **changes.get(key, {})} for key in {*BASE, *changes}})
-        with tempfile.TemporaryDirectory() as out:
-            rate = frame_rate(n_frames, lambda config=config, out=out: submit(client, path, config, Path(out)))
-        print(f"  {name:45s} {rate:8.1f} frames/s   {rate / reading:5.2f} of reading")
+        seconds(lambda config=config: submit(client, path, config, out))  # compile, load the network
+        # In turns, so that what else the machine does falls on both.
+        pairs = [
+            (seconds(read), seconds(lambda config=config: submit(client, path, config, out))) for _ in range(REPEATS)
+        ]
+        reading, whole = (n_frames / statistics.median(times) for times in zip(*pairs, strict=True))
+        ratio = statistics.median(first / second for first, second in pairs)
+        print(f"  {name:45s} {whole:7.1f} frames/s, only reading {reading:7.1f}: {ratio:5.2f}", flush=True)
 
 
 def submit(client: Client, path: Path, config: RunConfig, out: Path) -> list:
@@ -78,7 +79,8 @@ def main() -> None:
         for size, peaks, n_frames in ((2048, 500, 48), (512, 14, 480)):
             path = frames_store(size=size, peaks=peaks, n_frames=n_frames)
             print(f"{n_frames} frames of {size}², about {peaks} peaks each, {WORKERS} workers (medians of {REPEATS})")
-            compare(client, path, n_frames)
+            with tempfile.TemporaryDirectory() as out:
+                compare(client, path, n_frames, Path(out))
 
 
 if __name__ == "__main__":

@@ -133,6 +133,7 @@ def test_cycle_coordinates_come_with_the_frames(series: tuple[xr.Dataset, xr.Dat
 def test_chunk_size_changes_neither_frames_nor_truth(
     series: tuple[xr.Dataset, xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(frames, "MIN_CHUNKS", 1)
     monkeypatch.setattr(frames, "CHUNK_BYTES", 5 * 128 * 160 * 2)
     done: list[tuple[int, int]] = []
     path = series_module.simulate_series(tmp_path / "b.zarr", **SERIES, progress=lambda *state: done.append(state))

@@ -50,7 +50,7 @@ def open_series(folder: store.RunFolder) -> Series:
     data = frames.open_frames(path)
     now, then = store.frames_identity(Path(path), data), info["identity"]["frames"]
     # Where a store lies may change; what it holds may not.
-    changed = [key for key in ("shape", "dtype", "numbers") if now[key] != then[key]]
+    changed = [key for key in ("shape", "dtype", "frame") if now[key] != then[key]]
     if changed:
         raise InputError(f"frames store {path}: is not the one that the run saw ({', '.join(changed)} changed)")
     return Series(
