@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 import xarray as xr
 from distributed import Client, Future, as_completed
 
-from braggflow import cluster, config, detect, frames, graph, peaks, store
+from braggflow import cluster, config, frames, graph, peaks, prepare, store
 from braggflow.config import InputError, RunConfig
+from braggflow.prepare import Work
 
 #: Groups in flight per worker thread: one running, one waiting behind it, and some slack for those that end together.
 WINDOW_PER_THREAD = 3
@@ -58,31 +59,6 @@ class Outcome:
     message: str = ""
 
 
-@dataclass(slots=True)
-class _Work:
-    """One data set on its way."""
-
-    name: str
-    folder: store.RunFolder
-    config: RunConfig
-    series: graph.Series
-    identity: dict[str, Any]
-    dataset: dict[str, Any]
-    numbers: list[int]
-    coords: xr.Dataset
-    groups: list[graph.Group]
-    done: dict[tuple[int, int], store.PartSummary] = field(default_factory=dict)
-    todo: list[graph.Group] = field(default_factory=list)
-    redone: int = 0
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    """Of groups that left no part."""
-    finished: int = 0
-    processed: int = 0
-    """Frames, in this run."""
-    started: float = 0.0
-    resources: ExitStack = field(default_factory=ExitStack)
-
-
 def run(
     settings: RunConfig | Mapping[str, Any] | str | Path,
     data: Sequence[str | Path] = (),
@@ -99,8 +75,8 @@ def run(
     """
     resolved = _resolve(settings, data, out)
     works, refused = _prepare_all(resolved)
-    outcomes = {work.name: _finished_before(work) for work in works}
-    open_works = [work for work in works if outcomes[work.name] is None]
+    open_works = [work for work in works if not prepare.take_up(work)]
+    outcomes = {work.name: _finished_before(work) for work in works if work not in open_works}
     if open_works:
         with ExitStack() as stack:
             if client is None:
@@ -109,7 +85,7 @@ def run(
             used = client or stack.enter_context(cluster.local(resolved.compute))
             outcomes |= {outcome.name: outcome for outcome in _Runner(used, resolved, open_works, progress).run()}
     outcomes |= {outcome.name: outcome for outcome in refused}
-    done = [outcome for name in map(_name, resolved.data) if (outcome := outcomes[name]) is not None]
+    done = [outcomes[name] for name in map(_name, resolved.data)]
     if all(outcome.status == "refused" for outcome in done):
         raise InputError("\n".join(outcome.message for outcome in done))
     return done
@@ -133,7 +109,7 @@ def _resolve(
     return resolved
 
 
-def _prepare_all(resolved: RunConfig) -> tuple[list[_Work], list[Outcome]]:
+def _prepare_all(resolved: RunConfig) -> tuple[list[Work], list[Outcome]]:
     model = None
     if resolved.localise.method != "none":
         from braggflow import localise
@@ -143,10 +119,10 @@ def _prepare_all(resolved: RunConfig) -> tuple[list[_Work], list[Outcome]]:
     for name, path in zip(names, resolved.data, strict=True):
         if names.count(name) > 1:
             raise InputError(f"data: {path}: another data set is named {name} too; their results would be mixed")
-    works, refused = list[_Work](), list[Outcome]()
+    works, refused = list[Work](), list[Outcome]()
     for name, path in zip(names, resolved.data, strict=True):
         try:
-            works.append(_prepare(name, Path(path), resolved, model))
+            works.append(prepare.prepare(name, Path(path), resolved, model))
         except InputError as error:
             if len(resolved.data) == 1:
                 raise
@@ -158,96 +134,8 @@ def _name(path: str) -> str:
     return Path(path.rstrip("/")).name.removesuffix(".zarr")
 
 
-def _prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any] | None) -> _Work:
-    """Check one data set against the configuration and an earlier run; nothing is written."""
-    data = frames.open_frames(path)
-    opened = graph.open_series(data, resolved)
-    if not opened.numbers:
-        raise InputError(
-            f"frames.start: {resolved.frames.start} (stop: {resolved.frames.stop}, step: {resolved.frames.step}) "
-            f"selects none of the {data.sizes['frame']} frames of {path}"
-        )
-    taken = sorted(map(str, peaks.RESERVED & set(data.variables)))
-    if taken:
-        raise InputError(f"frames store {path}: its coordinate {taken[0]!r} is a name of the peak table; rename it")
-    _check_levels(opened)
-    identity = store.identity(resolved, store.frames_identity(path, data), model)
-    folder = store.RunFolder(Path(resolved.output.folder).resolve() / name)
-    _check_folder(folder, identity, overwrite=resolved.output.overwrite)
-    settings = resolved.model_copy(update={"data": (str(path.resolve()),)})
-    shape, dtype = list(data["frames"].shape), str(data["frames"].dtype)
-    return _Work(
-        name=name,
-        folder=folder,
-        config=settings,
-        series=graph.Series(
-            str(path.resolve()), str(folder.path), settings.model_dump_json(), store.run_digest(identity)
-        ),
-        identity=identity,
-        dataset={"name": name, "path": str(path.resolve()), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
-        numbers=opened.numbers,
-        coords=data[["frame"]].isel(frame=opened.positions).load(),
-        groups=graph.plan(data, resolved),
-    )
-
-
-def _check_levels(opened: graph.Opened) -> None:
-    """Refuse levels in noise multiples where neither the first nor the middle nor the last frame gives them."""
-    settings, n = opened.config.detect, len(opened.numbers)
-    reason = ""
-    for at in (0, n // 2, n - 1):
-        try:
-            frame = frames.correct(frames.read(opened.data, opened.positions[at : at + 1])[0], opened.correction)
-            image = detect.subtract_background(
-                frame.counts, frame.mask, settings, background_frame=opened.background_frame
-            )
-            detect.levels(image, frame.mask, settings)
-        except InputError as error:
-            reason = str(error)
-        except graph.UNREADABLE:
-            return  # the run records it
-        else:
-            return
-    raise InputError(f"detect.minval, detect.minscore: {reason}")
-
-
-def _check_folder(folder: store.RunFolder, identity: Mapping[str, Any], *, overwrite: bool) -> None:
-    if not folder.path.exists():
-        above = next(path for path in folder.path.parents if path.exists())
-        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
-            raise InputError(f"output.folder: {above} is not a folder that can be written in; choose another --out")
-        return
-    if not folder.path.is_dir():
-        raise InputError(f"{folder.path}: is a file; choose another --out")
-    if not folder.info.exists():
-        if any(path.name != ".lock" for path in folder.path.iterdir()):
-            raise InputError(f"{folder.path}: is not empty and holds no run; choose another --out")
-        return
-    changes = store.difference(store.read_info(folder)["identity"], identity)
-    if changes and not overwrite:
-        raise InputError(
-            f"{folder.path}: holds a run made with other settings, and results are never mixed:\n  "
-            + "\n  ".join(changes)
-            + "\nChoose another --out, or throw the old run away with --set output.overwrite=true"
-        )
-
-
-def _finished_before(work: _Work) -> Outcome | None:
-    """The outcome of a data set that needs nothing; else its parts that are done and its groups that are not."""
-    same = work.folder.info.exists() and store.read_info(work.folder)["run"] == work.series.run
-    if same:
-        info = store.read_info(work.folder)
-        # The groups of the first run hold, whatever task length is asked for now.
-        planned = {tuple(span) for span in info["plan"]}
-        if planned != {(group.first, group.stop) for group in work.groups}:
-            work.groups = graph.regroup(work.groups, sorted(planned))
-        work.done = {
-            key: part for key, part in store.read_parts(work.folder, work.series.run).items() if not part.failures
-        }
-    work.todo = [group for group in work.groups if (group.first, group.stop) not in work.done]
-    if not same or work.todo or info["status"] != "complete" or not work.folder.peaks.exists():
-        return None
-    counts = info["counts"]
+def _finished_before(work: Work) -> Outcome:
+    counts = store.read_info(work.folder)["counts"]
     return Outcome(work.name, work.folder.path, "complete", frames=counts["frames"], peaks=counts["peaks"])
 
 
@@ -255,14 +143,14 @@ class _Runner:
     """One run over all unfinished data sets on one cluster."""
 
     def __init__(
-        self, client: Client, resolved: RunConfig, works: list[_Work], progress: Callable[[Progress], None] | None
+        self, client: Client, resolved: RunConfig, works: list[Work], progress: Callable[[Progress], None] | None
     ) -> None:
         self.client = client
         self.config = resolved
         self.works = works
         self.progress = progress
         self.pools = cluster.pools(client, network=resolved.localise.method != "none")
-        self.in_flight: dict[Any, tuple[_Work, graph.Group | None]] = {}
+        self.in_flight: dict[Any, tuple[Work, graph.Group | None]] = {}
         self.outcomes: list[Outcome] = []
         self.frames_total = sum(len(work.numbers) for work in works)
         self.frames_before = sum(_frames(work.done.values()) for work in works)
@@ -290,7 +178,7 @@ class _Runner:
             self._interrupt()
         return self.outcomes
 
-    def _queue(self) -> Iterator[tuple[_Work, graph.Group | None]]:
+    def _queue(self) -> Iterator[tuple[Work, graph.Group | None]]:
         for work in self.works:
             try:
                 self._begin(work)
@@ -303,17 +191,17 @@ class _Runner:
             for group in work.todo:
                 yield work, group
 
-    def _begin(self, work: _Work) -> None:
+    def _begin(self, work: Work) -> None:
         work.started = time.monotonic()
         work.folder.path.mkdir(parents=True, exist_ok=True)
         work.resources.enter_context(store.lock(work.folder))
         # Another run may have been here since this one was prepared.
-        _check_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
-        _finished_before(work)
+        prepare.check_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
+        prepare.take_up(work)
         start = store.resume if work.done else store.begin
         start(work.folder, work.config, self._info(work, "running"))
 
-    def _feed(self, queue: Iterator[tuple[_Work, graph.Group | None]], finished: Any) -> None:
+    def _feed(self, queue: Iterator[tuple[Work, graph.Group | None]], finished: Any) -> None:
         window = WINDOW_PER_THREAD * sum(self.client.nthreads().values())
         while len(self.in_flight) < window and (item := next(queue, None)) is not None:
             work, group = item
@@ -331,7 +219,7 @@ class _Runner:
             self.in_flight[future.key] = work, group
             finished.add(future)
 
-    def _take(self, work: _Work, group: graph.Group, future: "Future[store.PartSummary]") -> None:
+    def _take(self, work: Work, group: graph.Group, future: "Future[store.PartSummary]") -> None:
         work.finished += 1
         work.redone += 1
         work.processed += group.stop - group.first
@@ -347,7 +235,7 @@ class _Runner:
         if self.progress is not None:
             self.progress(self._state(work))
 
-    def _state(self, work: _Work) -> Progress:
+    def _state(self, work: Work) -> Progress:
         return Progress(
             dataset=work.name,
             frames_done=self.frames_before + self.frames_processed,
@@ -358,7 +246,7 @@ class _Runner:
             dashboard=self.client.dashboard_link,
         )
 
-    def _conclude(self, work: _Work) -> "Future[dict[str, Any]]":
+    def _conclude(self, work: Work) -> "Future[dict[str, Any]]":
         """Join the parts and write the report, on a worker, so that the window goes on being fed."""
         info = self._info(work, "partial" if _failures(work) else "complete")
         future = self.client.submit(
@@ -376,7 +264,7 @@ class _Runner:
         self.in_flight[future.key] = work, None
         return future
 
-    def _outcome(self, work: _Work, future: "Future[dict[str, Any]]") -> Outcome:
+    def _outcome(self, work: Work, future: "Future[dict[str, Any]]") -> Outcome:
         seconds = time.monotonic() - work.started
         if future.status == "finished":
             info = future.result()
@@ -423,7 +311,7 @@ class _Runner:
                 )
             )
 
-    def _info(self, work: _Work, status: str) -> dict[str, Any]:
+    def _info(self, work: Work, status: str) -> dict[str, Any]:
         parts = list(work.done.values())
         failures = _failures(work)
         return {
@@ -454,7 +342,7 @@ def _frames(parts: Any) -> int:
     return sum(part.stop - part.first for part in parts)
 
 
-def _failures(work: _Work) -> list[dict[str, Any]]:
+def _failures(work: Work) -> list[dict[str, Any]]:
     return [*(failure for part in work.done.values() for failure in part.failures), *work.failures]
 
 
