@@ -22,6 +22,8 @@ from braggflow.config import DetectConfig, InputError, Level
 
 #: Pixels sampled for the frame's noise, for a precision of about half a per cent.
 _NOISE_SAMPLE = 16_384
+#: Foreground pixels that are made room for at first; a frame that has more takes more.
+_FOREGROUND = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,18 +221,17 @@ def _threshold(dtype: np.dtype[Any], minval: float) -> Any:
 def _foreground(image: Any, mask: Any, threshold: Any) -> Any:
     """Flat indices (ascending) and values of unmasked pixels at or above the threshold."""
     height, width = image.shape
-    n = 0
-    for y in range(height):
-        for x in range(width):
-            n += image[y, x] >= threshold  # branch-free, so that compilers make vector instructions of it
-    pixels = np.empty(n, np.int64)
-    values = np.empty(n, image.dtype)
+    pixels = np.empty(_FOREGROUND + width, np.int64)
+    values = np.empty(_FOREGROUND + width, image.dtype)
     above = np.zeros((width + 7) // 8 * 8, np.bool_)
     eights = above.view(np.uint64)
     n = 0
     for y in range(height):
+        if n + width > len(pixels):
+            pixels = np.concatenate((pixels, np.empty_like(pixels)))
+            values = np.concatenate((values, np.empty_like(values)))
         for x in range(width):
-            above[x] = image[y, x] >= threshold
+            above[x] = image[y, x] >= threshold  # branch-free, so that compilers make vector instructions of it
         for e in range(len(eights)):
             if eights[e] != 0:  # nearly all pixels are below: look at eight at a time
                 for x in range(8 * e, 8 * e + 8):
