@@ -290,14 +290,12 @@ class _Runner:
 
     def _interrupt(self) -> None:
         """Cancel what runs; parts that are written stay, and the same command goes on from there."""
-        self.client.cancel([Future(key, self.client) for key in self.in_flight])
         concluded = {outcome.name for outcome in self.outcomes}
         for work in self.works:
             if work.name in concluded:
                 continue
             if work.started:
                 store.write_info(work.folder, self._info(work, "interrupted"))
-                work.resources.close()
             self.outcomes.append(
                 Outcome(
                     work.name,
@@ -310,6 +308,10 @@ class _Runner:
                     seconds=time.monotonic() - work.started if work.started else 0.0,
                 )
             )
+        # Last, because it takes the longest: who presses Ctrl-C again has lost nothing.
+        self.client.cancel([Future(key, self.client) for key in self.in_flight])
+        for work in self.works:
+            work.resources.close()
 
     def _info(self, work: Work, status: str) -> dict[str, Any]:
         parts = list(work.done.values())
