@@ -10,6 +10,7 @@ import xarray as xr
 
 from braggflow import assemble, detect, fit, frames, patches, peaks, store
 from braggflow.config import RunConfig
+from braggflow.localise import Located
 from braggflow.peaks import Method
 
 
@@ -66,19 +67,11 @@ def write_run(path: Path, source: Path, config: RunConfig, *, network: bool = Tr
         located = None
         if network:
             answer = np.where(np.isnan(cut.centroid), config.patches.size // 2, cut.centroid)
-            located = assemble.Located(Method.compact, answer, np.full(answer.shape, 0.02, np.float32))
-        tables.append(
-            assemble.assemble(
-                table,
-                cut,
-                located=located,
-                fitted=chosen,
-                fits=fit.fit_patches(cut.counts[chosen], cut.usable[chosen], config.fit),
-                fit_method=Method[config.fit.model],
-                method="auto" if network else "none",
-                bin=config.frames.bin,
-            )
-        )
+            std, domain = np.full(answer.shape, 0.02, np.float32), np.full(len(answer), 0.9, np.float32)
+            located = Located(Method.compact, answer, std, domain)
+        shown = patches.select(cut, chosen)
+        fits = fit.fit_patches(shown.counts, shown.state, shown.neighbours, config.fit)
+        tables.append(assemble.assemble(table, cut, config, located=located, fitted=chosen, fits=fits))
     table = peaks.concatenate(tables)
     failures = [{"frame": int(number), "reason": "FileNotFoundError: chunk <1> is missing"} for number in failed]
     identity = store.identity(config, store.frames_identity(source, data), None)

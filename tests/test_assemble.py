@@ -3,29 +3,41 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braggflow import assemble, fit, patches, peaks
+from braggflow import assemble, config, fit, patches, peaks
 from braggflow.config import FitConfig
+from braggflow.localise import Located
 from braggflow.peaks import Flag, Method
 
 
-def case(n=3, size=11):
+def case(n=3, size=11, network=Method.compact):
+    """n peaks in a column, all with the same answers: network 5.5, 5.0 ± 0.05; fit 5.25, 4.5 ± 0.01, 0.02."""
     table = peaks.empty(n)
     table["peak_frame"] = np.arange(n)
     table["y_pixel"], table["x_pixel"] = 20 + np.arange(n), 30
-    cut = patches.Patches(np.zeros((n, size, size), np.float32), np.ones((n, size, size), bool), np.full((n, 2), 5.1))
+    cut = patches.Patches(
+        np.zeros((n, size, size), np.float32),
+        np.zeros((n, size, size), np.uint8),
+        np.full((n, patches.MAX_NEIGHBOURS, 2), np.nan, np.float32),
+        np.full((n, 2), 5.1),
+    )
     fits = np.zeros(n, fit.FIT_DTYPE)
     fits["converged"] = True
     fits["y"], fits["x"], fits["y_std"], fits["x_std"] = 5.25, 4.5, 0.01, 0.02
     fits["amplitude"], fits["fwhm_major"], fits["angle"] = 400, 3, 30
-    located = assemble.Located(Method.compact, np.full((n, 2), [5.5, 5.0]), np.full((n, 2), 0.05, np.float32))
+    domain = np.full(n, np.nan if network == Method.braggnn else 0.9, np.float32)
+    std = np.full((n, 2), np.nan if network == Method.braggnn else 0.05, np.float32)
+    located = Located(network, np.full((n, 2), [5.5, 5.0]), std, domain)
     return table, cut, fits, located
 
 
-def assembled(table, cut, fits, located, *, method="auto", factor=1, fitted=None):
+def assembled(table, cut, fits, located, *, factor=1, fitted=None, **localise):
     fitted = np.ones(len(table), bool) if fitted is None else fitted
-    return assemble.assemble(
-        table, cut, located=located, fitted=fitted, fits=fits, fit_method=Method.gaussian, method=method, bin=factor
-    )
+    settings = config.resolve({"frames": {"bin": factor}, "localise": localise})
+    return assemble.assemble(table, cut, settings, located=located, fitted=fitted, fits=fits)
+
+
+def has(result, flag):
+    return (result["flags"] & flag != 0).tolist()
 
 
 def test_patch_coordinates_become_detector_coordinates():
@@ -49,26 +61,120 @@ def test_binned_results_are_in_pixels_of_the_detector():
     assert result["disagreement"][0] == pytest.approx(4 * np.hypot(0.25, 0.5))
 
 
+EDGE, MASKED, SATURATED, OVERLAP = Flag.edge, Flag.masked, Flag.saturated, Flag.overlap
+
+
 @pytest.mark.parametrize(
-    ("method", "flags", "expected"),
+    ("method", "network", "flags", "answers", "expected"),
     [
-        ("auto", 0, Method.compact),
-        ("auto", Flag.low_snr, Method.compact),
-        ("auto", Flag.edge, Method.gaussian),
-        ("auto", Flag.masked, Method.gaussian),
-        ("auto", Flag.saturated, Method.gaussian),
-        ("auto", Flag.overlap, Method.compact),
-        ("compact", Flag.edge, Method.compact),
+        ("auto", Method.compact, 0, {}, Method.compact),
+        ("auto", Method.compact, Flag.low_snr, {}, Method.compact),
+        # It sees what is missing, saturated or a neighbour's.
+        ("auto", Method.compact, EDGE | MASKED | SATURATED | OVERLAP, {}, Method.compact),
+        # Out of its domain: the fit, then the centroid, then the pixel.
+        ("auto", Method.compact, 0, {"domain": 0.49}, Method.gaussian),
+        ("auto", Method.compact, 0, {"domain": 0.5}, Method.compact),
+        ("auto", Method.compact, 0, {"domain": 0.1, "converged": False}, Method.centroid),
+        ("auto", Method.compact, 0, {"domain": 0.1, "converged": False, "centroid": np.nan}, Method.pixel),
+        ("auto", Method.compact, 0, {"at": 8.1}, Method.gaussian),
+        ("auto", Method.compact, 0, {"at": 8.1, "converged": False}, Method.centroid),
+        ("auto", Method.compact, 0, {"at": np.nan}, Method.gaussian),
+        # Unsure, and the fit is surer.
+        ("auto", Method.compact, 0, {"std": 0.26}, Method.gaussian),
+        ("auto", Method.compact, 0, {"std": 0.24, "fit_std": 0.1}, Method.compact),
+        ("auto", Method.compact, 0, {"std": 0.26, "fit_std": 0.27}, Method.compact),
+        ("auto", Method.compact, 0, {"std": 0.26, "converged": False}, Method.compact),
+        ("auto", Method.compact, 0, {"std": 0.26, "fit_std": np.nan}, Method.compact),
+        # A network that is shown mirror images instead.
+        ("auto", Method.braggnn, 0, {}, Method.braggnn),
+        ("auto", Method.braggnn, Flag.low_snr, {}, Method.braggnn),
+        *(("auto", Method.braggnn, flag, {}, Method.gaussian) for flag in (EDGE, MASKED, SATURATED, OVERLAP)),
+        ("auto", Method.braggnn, EDGE, {"converged": False}, Method.braggnn),
+        ("auto", Method.braggnn, 0, {"at": 8.1}, Method.gaussian),
+        # A network that was asked for by name is used whatever it says.
+        ("compact", Method.compact, EDGE, {"domain": 0.1, "std": 0.9, "at": 8.1}, Method.compact),
+        ("braggnn", Method.braggnn, OVERLAP, {"at": 8.1}, Method.braggnn),
     ],
 )
-def test_which_position_is_used(method, flags, expected):
-    table, cut, fits, located = case(1)
+def test_which_position_is_used(method, network, flags, answers, expected):
+    table, cut, fits, located = case(1, network=network)
     table["flags"] = flags
-    result = assembled(table, cut, fits, located, method=method)
-    assert result["method"][0] == expected
-    source = "network" if expected == Method.compact else "fit"
-    assert (result["y"][0], result["x"][0]) == (result[f"y_{source}"][0], result[f"x_{source}"][0])
-    assert result["y_std"][0] == pytest.approx(0.05 if source == "network" else 0.01)
+    located.positions[:, 0] = answers.get("at", 5.5)
+    located.std[:, 1] = answers.get("std", located.std[0, 1])
+    located.domain[:] = answers.get("domain", located.domain[0])
+    fits["converged"] = answers.get("converged", True)
+    fits["y_std"] = answers.get("fit_std", 0.01)
+    cut.centroid[:] = answers.get("centroid", 5.1)
+    result = assembled(table, cut, fits, located, method=method)[0]
+    assert Method(result["method"]) == expected
+    std = result["y_std"], result["x_std"]
+    if expected == network:
+        assert (result["y"], result["x"]) == (result["y_network"], result["x_network"])
+        np.testing.assert_array_equal(std, located.std[0])
+    elif expected == Method.gaussian:
+        assert (result["y"], result["x"]) == (result["y_fit"], result["x_fit"])
+        assert std == (result["y_fit_std"], result["x_fit_std"])
+    else:
+        assert (result["y"], result["x"]) == ((20.1, 30.1) if expected == Method.centroid else (20, 30))
+        assert np.isnan(std).all()
+    outside = answers.get("domain", 1) < 0.5 or not answers.get("at", 5.5) <= 8
+    assert bool(result["flags"] & Flag.out_of_domain) == outside
+    assert result["flags"] & flags == flags
+
+
+def test_max_std_is_in_pixels_of_the_detector():
+    table, cut, fits, located = case(1)
+    located.std[:] = 0.1
+    assert assembled(table, cut, fits, located, factor=2)["method"][0] == Method.compact
+    assert assembled(table, cut, fits, located, factor=3)["method"][0] == Method.gaussian
+    assert assembled(table, cut, fits, located, factor=3, max_std=0.31)["method"][0] == Method.compact
+
+
+@pytest.mark.parametrize(
+    ("difference", "std", "fit_std", "expected"),
+    [
+        ((0.03, 0.04), (0.0, 0.0), (0.0, 0.0), 0.05 / 0.02),  # the floor alone
+        ((0.3, 0.0), (0.3, 9.0), (0.4, 9.0), 0.3 / np.sqrt(0.25 + 4e-4)),
+        ((0.3, 0.4), (0.1, 0.2), (0.0, 0.0), np.hypot(0.3 / np.hypot(0.1, 0.02), 0.4 / np.hypot(0.2, 0.02))),
+        ((0.3, 0.0), (np.nan, np.nan), (0.1, 0.1), 0.3 / np.sqrt(0.02 + 4e-4)),  # states none: as sure as the fit
+        ((np.nan, np.nan), (0.1, 0.1), (np.nan, np.nan), np.nan),
+    ],
+)
+def test_distance_of_network_and_fit_in_joint_deviations(difference, std, fit_std, expected):
+    found = assemble.joint_deviations(np.array([difference]), np.array([std]), np.array([fit_std]), floor=0.02)
+    np.testing.assert_allclose(found, [expected])
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+@pytest.mark.parametrize("method", ["auto", "compact"])
+def test_network_and_fit_far_apart_are_flagged(factor, method):
+    table, cut, fits, located = case(4)
+    fits["x"] = located.positions[:, 1]
+    located.std[:], fits["y_std"] = 0.03, 0.04  # with the floor of 0.02: 0.0539
+    fits["y"] = located.positions[:, 0] + np.array([0.26, 0.28, -0.28, 0])
+    fits["converged"][2] = False
+    assert has(assembled(table, cut, fits, located, factor=factor, method=method), Flag.disagree) == [0, 1, 0, 0]
+    wider = assembled(table, cut, fits, located, factor=factor, method=method, max_disagreement=5.3)
+    assert not any(has(wider, Flag.disagree))
+
+
+def test_what_the_network_thinks_of_its_domain_is_kept():
+    table, cut, fits, located = case()
+    located.domain[:] = [0.2, 0.7, np.nan]
+    result = assembled(table, cut, fits, located)
+    np.testing.assert_array_equal(result["domain_probability"], located.domain)
+    assert has(result, Flag.out_of_domain) == [True, False, False]
+    assert np.isnan(assembled(table, cut, fits, None, method="none")["domain_probability"]).all()
+
+
+def test_a_fit_that_failed_at_a_bound_is_flagged_and_one_with_eta_at_its_end_is_used():
+    table, cut, fits, _ = case(4)
+    fits["at_bound"] = [True, True, False, True]
+    fits["converged"][1] = False
+    result = assembled(table, cut, fits[:3], None, method="none", fitted=np.arange(4) < 3)
+    assert has(result, Flag.at_bound) == [False, True, False, False]
+    assert has(result, Flag.fit_failed) == [False, True, False, False]
+    assert result["method"].tolist() == [Method.gaussian, Method.centroid, Method.gaussian, Method.centroid]
 
 
 def test_without_a_network_the_fit_and_then_the_centroid_and_then_the_pixel_are_used():
@@ -80,16 +186,15 @@ def test_without_a_network_the_fit_and_then_the_centroid_and_then_the_pixel_are_
     np.testing.assert_allclose(result["y"], [20.25, 21.1, 22])
     assert np.isnan(result["y_std"][1:]).all()
     assert np.isnan(result["y_network"]).all()
-    assert (result["flags"] & Flag.fit_failed != 0).tolist() == [False, True, True]
+    assert has(result, Flag.fit_failed) == [False, True, True]
 
 
-def test_a_failed_fit_leaves_no_numbers_and_the_network_position():
+def test_a_failed_fit_leaves_no_numbers():
     table, cut, fits, located = case(1)
     fits["converged"] = False
-    table["flags"] = Flag.edge
     result = assembled(table, cut, fits, located)
     assert result["method"][0] == Method.compact
-    assert result["flags"][0] == Flag.edge | Flag.fit_failed
+    assert result["flags"][0] == Flag.fit_failed
     assert np.isnan([result[name][0] for name in ("y_fit", "amplitude", "fwhm_major", "chi2", "disagreement")]).all()
 
 
@@ -97,7 +202,7 @@ def test_a_fit_that_ran_away_to_something_else_has_failed():
     table, cut, fits, located = case()
     fits["y"][1] = 9.5
     result = assembled(table, cut, fits, located, method="none")
-    assert (result["flags"] & Flag.fit_failed != 0).tolist() == [False, True, False]
+    assert has(result, Flag.fit_failed) == [False, True, False]
     assert np.isnan(result["y_fit"]).tolist() == [False, True, False]
 
 
@@ -105,16 +210,13 @@ def test_peaks_that_were_not_fitted_are_not_failures():
     table, cut, fits, located = case()
     fitted = np.array([True, False, True])
     result = assembled(table, cut, fits[:2], located, fitted=fitted)
-    assert (result["flags"] == 0).all()
+    assert not any(has(result, Flag.fit_failed))
+    assert has(result, Flag.disagree) == [True, False, True]
     assert np.isnan(result["y_fit"]).tolist() == [False, True, False]
 
 
-def test_a_network_position_far_from_the_maximum_is_flagged_and_not_used():
-    table, cut, fits, located = case(1)
-    located.positions[0] = [9.0, 5.0]
-    result = assembled(table, cut, fits, located)
-    assert result["flags"][0] & Flag.out_of_domain
-    assert result["method"][0] == Method.gaussian
+def test_no_peaks_are_assembled_to_no_peaks():
+    assert len(assembled(*case(0))) == 0
 
 
 @settings(max_examples=30, deadline=None)

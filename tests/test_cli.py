@@ -37,8 +37,13 @@ HELP = {
     "report": [],
     "movie": ["--out", "--fps", "--start", "--stop", "--step", "--max-frames"],
     "score": ["--radius", "--json"],
-    "train": ["--out", "--network", "--size", "--steps", "--seconds", "--batch", "--seed", "--device", "--overwrite"],
-    "evaluate": ["--network", "--size", "--checkpoint", "--peaks", "--seed", "--device", "--json"],
+    "train": [
+        *("--out", "--network", "--size", "--steps", "--seconds", "--batch", "--seed", "--device", "--overwrite"),
+        *("--card", "--like", "--labels", "--labels-hdf5", "--gain", "--from", "--evaluation"),
+    ],
+    "evaluate": [
+        *("--method", "--checkpoint", "--size", "--peaks", "--seed", "--frames", "--device", "--json", "--plot"),
+    ],
 }
 #: One group of tasks for each file of frames, so that one file's damage is not all of the run's.
 SETTINGS = ["detect.minval=20", "localise.method=none", "output.report=false", "compute.task_seconds=0.01"]
@@ -234,7 +239,8 @@ BAD = {
         ["ingest", "a.npy", "--out", "b.zarr", "--coord", "omega=/x", "--workers", 1],
         r"--coord omega: .*a\.npy has no data sets; write --coord NAME=FILE\.h5:/PATH",
     ),
-    "network": (["evaluate", "--network", "resnet"], r"--network resnet: must be braggnn or compact"),
+    "method": (["evaluate", "--method", "resnet"], r"--method resnet: must be braggnn, compact, fit"),
+    "card": (["train", "--card", "c.yaml", "--out", "w.safetensors"], r"--card c\.yaml: is no card of a network"),
 }
 MISUSE = {
     "workers": (["run", "c.yaml", "--workers", 0], r"Invalid value for '--workers'.*greater than or equal to 1"),
@@ -302,23 +308,26 @@ def test_ctrl_c_ends_with_a_line_and_status_3(tmp_path):
 # Networks.
 
 
-def test_a_network_is_trained_and_evaluated(tmp_path):
+def test_a_network_is_trained_evaluated_and_trained_again_from_its_card(tmp_path):
     words = ["train", "--out", "w.safetensors", "--size", 9, "--steps", 100, "--batch", 8, "--evaluation", 100]
     trained = succeed(tmp_path, *words)
-    assert re.fullmatch(r"training: step 100, loss -?[\d.]+, \d+ patches/s\n", trained.stderr)
+    assert re.search(r"training: step 100, loss -?[\d.]+.*\d+ patches/s\n", trained.stderr)
     assert "weights: w.safetensors\ncard: w.json\n" in trained.stdout
     refused = call(tmp_path, *words)
     assert (refused.returncode, refused.stderr) == (
         REFUSED,
         "braggflow: --out w.safetensors: exists; choose another name or add --overwrite\n",
     )
-    measured = succeed(
-        tmp_path, "evaluate", "--checkpoint", "w.safetensors", "--size", 9, "--peaks", 100, "--json", "figures.json"
-    )
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures == json.loads((tmp_path / "w.json").read_text())["evaluation"]
-    for kind, values in figures.items():
-        assert re.search(rf"{kind} .*{values['rms_over_limit']:.4f} .*{values['median']:.4f} ", measured.stdout)
+    stated = json.loads((tmp_path / "w.json").read_text())["evaluation"]
+    for kind, values in stated["classes"].items():
+        assert re.search(rf"{kind} .*{values['rms_over_limit']:.4f} ", trained.stdout)
+    words = ["evaluate", "--method", "fit", "--checkpoint", "w.safetensors", "--size", 9, "--peaks", 100]
+    succeed(tmp_path, *words, "--json", "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    for kind, values in stated["classes"].items():
+        assert figures[kind]["w"]["rms_over_limit"] == pytest.approx(values["rms_over_limit"])
+    succeed(tmp_path, "train", "--card", "w.json", "--out", "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "w.safetensors").read_bytes()
 
 
 # Help.
@@ -331,9 +340,9 @@ def test_help_lists_every_option_with_a_text():
         for option in options:
             assert re.search(rf"^  {option}( <[\w \[\]]+>)?\s+\S+", pages[name], re.MULTILINE), (name, option)
     defaults = TrainConfig()
-    assert f"(default: {defaults.steps})" in pages["train"]
-    assert f"(default: {defaults.batch})" in pages["train"]
-    assert f"default:\n                      {defaults.evaluation})" in pages["train"]
+    training = " ".join(pages["train"].split())
+    for name in ("steps", "batch", "evaluation"):
+        assert f"(default: {getattr(defaults, name)}" in training
     overview = succeed(".", "--help").stdout
     for name in HELP:
         assert re.search(rf"^  {name} +[A-Z].*\.$", overview, re.MULTILINE), name

@@ -62,6 +62,12 @@ def test_overrides_stand_above_the_file(tmp_path):
         ({"localise": {"device": "gpu"}}, ["localise.device", "gpu", "cuda"]),
         ({"frames": {"start": 5, "stop": 2}}, ["frames.stop", "2", "above start: 5"]),
         ({"frames": {"bin": 0}}, ["frames.bin", "0"]),
+        ({"frames": {"gain": 0}}, ["frames.gain", "0", "greater than 0"]),
+        ({"frames": {"read_noise": -1}}, ["frames.read_noise", "-1", "greater than or equal to 0"]),
+        ({"patches": {"neighbours": "drop"}}, ["patches.neighbours", "drop", "joint", "exclude", "keep"]),
+        ({"fit": {"likelihood": "normal"}}, ["fit.likelihood", "normal", "poisson", "least_squares"]),
+        ({"localise": {"max_std": 0}}, ["localise.max_std", "0", "greater than 0"]),
+        ({"localise": {"max_disagreement": float("inf")}}, ["localise.max_disagreement", "inf", "finite"]),
         ({"compute": {"workers": 0}}, ["compute.workers", "0"]),
         ({"detect": {"engine": "findpeaks", "min_area": 2}}, ["detect.engine", "findpeaks", "min_area", "native"]),
         ({"detect": 3}, ["detect", "3"]),
@@ -99,8 +105,9 @@ def test_unreadable_file_is_one_message(tmp_path, content, part):
 def test_compute_and_output_do_not_change_the_result_settings():
     plain, other = RunConfig(), config.resolve({"compute": {"workers": 7}, "output": {"folder": "x"}})
     assert config.digest(plain.result_settings()) == config.digest(other.result_settings())
-    changed = config.resolve({"detect": {"minscore": 9}})
-    assert config.digest(plain.result_settings()) != config.digest(changed.result_settings())
+    for section, change in (("detect", {"minscore": 9}), ("frames", {"gain": 2}), ("localise", {"max_std": 1})):
+        changed = config.resolve({section: change})
+        assert config.digest(plain.result_settings()) != config.digest(changed.result_settings())
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers(), max_size=4))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -14,15 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import braggflow
-from braggflow import localise, synthetic, train
+from braggflow import evaluate, localise, scenes, synthetic
 from braggflow.config import InputError, LocaliseConfig
-from braggflow.localise import CPU_BATCH, Localiser
+from braggflow.localise import CPU_BATCH, Localiser, Located
 from braggflow.models import BraggNN, Compact, Network
+from braggflow.patches import State
 
 SHIPPED = [(name, size) for name, sizes in localise.shipped().items() for size in sizes]
 #: RMS error over the limit's that shipped weights must not exceed in any class (the cards state the measured figures).
-ACCURACY = {("compact", 11): 1.2, ("braggnn", 11): 2.1}
-ACCURACY_OTHERS = 1.5
+ACCURACY = {("compact", 11): 1.2, ("braggnn", 11): 1.6}
+ACCURACY_OTHERS = 1.4
+ISOLATED = ("sharp", "sampled", "broad", "elongated", "pseudo_voigt", "faint")
+#: States of whole patches.
+OWN = np.full((10, 11, 11), State.OWN, np.uint8)
+Case: TypeAlias = tuple[Localiser, scenes.Scenes, Located]
 
 
 @pytest.fixture
@@ -53,30 +59,36 @@ def test_upstream_checkpoint_gives_its_published_answer(upstream: Path) -> None:
     assert localiser.name == "braggnn"
     y, x = np.mgrid[:11, :11]
     patch = np.exp(-0.6 * (x - 6) ** 2 / 2 - 1.5 * (y - 5) ** 2 / 2).astype(np.float32)
-    positions, deviations = localise.locate(localiser, patch[None])
-    assert positions == pytest.approx(np.array([[4.973, 5.980]]), abs=0.002)
-    assert np.isnan(deviations).all()
+    located = localise.locate(localiser, patch[None], OWN[:1])
+    assert located.positions == pytest.approx(np.array([[4.973, 5.980]]), abs=0.002)
+    assert np.isnan(located.std).all()
+    assert np.isnan(located.domain).all()
 
 
 def test_shipped_weights_beat_the_upstream_checkpoint_in_every_class(upstream: Path) -> None:
-    theirs = train.evaluate(localise.load(LocaliseConfig(checkpoint=str(upstream)), 11), n=500)
-    for method in ("braggnn", "compact"):
-        ours = train.evaluate(localise.load(LocaliseConfig(method=method), 11), n=500)
-        for kind, figures in ours.items():
-            assert figures["rms_over_limit"] < 0.5 * theirs[kind]["rms_over_limit"]
-            assert figures["median"] < theirs[kind]["median"]
+    checkpoints = {"upstream": str(upstream), "braggnn": None, "compact": None}
+    for kind, config in scenes.CLASSES.items():
+        drawn = scenes.simulate(1000, rng=np.random.default_rng(3), config=config)
+        rms = {}
+        for name, checkpoint in checkpoints.items():
+            method = "auto" if checkpoint else name
+            localiser = localise.load(LocaliseConfig(method=method, checkpoint=checkpoint, device="cpu"), 11)
+            error = localise.locate(localiser, drawn.counts, drawn.state).positions - drawn.position
+            rms[name] = np.sqrt(np.mean(np.minimum(np.hypot(*error.T), 2) ** 2))
+        assert rms["braggnn"] < 0.6 * rms["upstream"], kind
+        assert rms["compact"] < 0.5 * rms["upstream"], kind
 
 
 @pytest.fixture(scope="module")
-def invariant_case() -> Callable[[str, int], tuple[Localiser, np.ndarray, np.ndarray, np.ndarray]]:
-    cases = {}
+def invariant_case() -> Callable[[str, int], Case]:
+    cases: dict[tuple[str, int], Case] = {}
 
-    def case(name: str, size: int) -> tuple[Localiser, np.ndarray, np.ndarray, np.ndarray]:
+    def case(name: str, size: int) -> Case:
         if (name, size) not in cases:
             torch.manual_seed(size)
             localiser = localiser_of(BraggNN(size) if name == "braggnn" else Compact(size))
-            counts, _ = synthetic.simulate_patches(2 * CPU_BATCH + 40, rng=np.random.default_rng(size), size=size)
-            cases[name, size] = localiser, counts, *localise.locate(localiser, counts)
+            drawn = scenes.simulate(2 * CPU_BATCH + 40, rng=np.random.default_rng(size), size=size)
+            cases[name, size] = localiser, drawn, localise.locate(localiser, drawn.counts, drawn.state)
         return cases[name, size]
 
     return case
@@ -92,7 +104,7 @@ def invariant_case() -> Callable[[str, int], tuple[Localiser, np.ndarray, np.nda
 )
 @settings(max_examples=60, deadline=None)
 def test_a_peaks_position_is_the_same_bits_in_any_company_order_and_thread_count(
-    invariant_case: Callable[[str, int], tuple[Localiser, np.ndarray, np.ndarray, np.ndarray]],
+    invariant_case: Callable[[str, int], Case],
     name: str,
     size: int,
     n: int,
@@ -100,34 +112,57 @@ def test_a_peaks_position_is_the_same_bits_in_any_company_order_and_thread_count
     threads: int,
     batch_size: int,
 ) -> None:
-    localiser, counts, positions, deviations = invariant_case(name, size)
-    chosen = np.random.default_rng(seed).permutation(len(counts))[:n]
+    localiser, drawn, located = invariant_case(name, size)
+    chosen = np.random.default_rng(seed).permutation(len(drawn))[:n]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        again = localise.locate(localiser, counts[chosen], batch_size=batch_size)
+        again = localise.locate(localiser, drawn.counts[chosen], drawn.state[chosen], batch_size=batch_size)
     finally:
         torch.set_num_threads(before)
-    assert same_bits(again[0], positions[chosen])
-    assert same_bits(again[1], deviations[chosen])
+    for part, whole in zip(again[1:], located[1:], strict=True):
+        assert same_bits(part, whole[chosen])
 
 
 @pytest.mark.parametrize("model", [BraggNN(9), Compact(9)])
 def test_no_patches_give_no_positions(model: Network) -> None:
-    positions, deviations = localise.locate(localiser_of(model), np.zeros((0, 9, 9), np.float32))
-    assert positions.shape == deviations.shape == (0, 2)
-    assert (positions.dtype, deviations.dtype) == (np.float64, np.float32)
+    located = localise.locate(localiser_of(model), np.zeros((0, 9, 9), np.float32), np.zeros((0, 9, 9), np.uint8))
+    assert located.positions.shape == located.std.shape == (0, 2)
+    assert located.domain.shape == (0,)
+    assert [part.dtype for part in located[1:]] == [np.float64, np.float32, np.float32]
 
 
 def test_constant_patches_give_finite_positions() -> None:
-    positions, deviations = localise.locate(localiser_of(Compact(11)), np.full((3, 11, 11), 5, np.float32))
-    assert np.isfinite(positions).all()
-    assert np.isfinite(deviations).all()
+    for part in localise.locate(localiser_of(Compact(11)), np.full((3, 11, 11), 5, np.float32), OWN[:3])[1:]:
+        assert np.isfinite(part).all()
+
+
+def test_counts_of_a_gain_are_located_as_their_photons() -> None:
+    localiser = localise.load(LocaliseConfig(device="cpu"), 11)
+    drawn = scenes.simulate(50, rng=np.random.default_rng(2), config=scenes.CLASSES["sampled"])
+    photons = localise.locate(localiser, drawn.counts, drawn.state)
+    counts = localise.locate(localiser, 4 * drawn.counts, drawn.state, gain=4)
+    for one, other in zip(photons, counts, strict=True):
+        np.testing.assert_array_equal(one, other)
+    unaware = localise.locate(localiser, 4 * drawn.counts, drawn.state)
+    assert (unaware.std < 0.8 * photons.std).all()  # why the gain must be known
+
+
+def test_missing_pixels_may_hold_anything() -> None:
+    rng = np.random.default_rng(4)
+    drawn = scenes.simulate(50, rng=rng, config=scenes.CLASSES["edge"])
+    other = np.where(drawn.state == State.MISSING, rng.uniform(0, 1e4, drawn.counts.shape), drawn.counts)
+    for model in (BraggNN(11), Compact(11)):
+        one = localise.locate(localiser_of(model), drawn.counts, drawn.state)
+        same = localise.locate(localiser_of(model), other.astype(np.float32), drawn.state)
+        np.testing.assert_array_equal(one.positions, same.positions)
 
 
 def test_patches_of_another_size_are_refused() -> None:
     with pytest.raises(InputError, match=r"\(2, 9, 9\).*\(n, 11, 11\)"):
-        localise.locate(localiser_of(Compact(11)), np.zeros((2, 9, 9), np.float32))
+        localise.locate(localiser_of(Compact(11)), np.zeros((2, 9, 9), np.float32), np.zeros((2, 9, 9), np.uint8))
+    with pytest.raises(InputError, match=r"\(1, 11, 11\).*\(2, 11, 11\)"):
+        localise.locate(localiser_of(Compact(11)), np.zeros((2, 11, 11), np.float32), OWN[:1])
 
 
 @pytest.mark.parametrize(("name", "size"), SHIPPED)
@@ -136,13 +171,15 @@ def test_shipped_weights_are_as_good_as_stated(name: str, size: int) -> None:
     assert (localiser.name, localiser.size) == (name, size)
     card = json.loads((Path(braggflow.__file__).parent / "weights" / f"{name}_{size}.json").read_text())
     assert card["sha256"] == localiser.sha256
-    for kind, figures in train.evaluate(localiser, n=1000, seed=7).items():
-        stated = card["evaluation"][kind]
-        assert figures["rms_over_limit"] <= ACCURACY.get((name, size), ACCURACY_OTHERS)
-        assert figures["rms_over_limit"] == pytest.approx(stated["rms_over_limit"], rel=0.2)
-        assert max(abs(figures["bias_y"]), abs(figures["bias_x"])) < 0.02
-        if name == "compact":
-            assert 0.6 < figures["within_1_std"] < 0.85
+    figures = evaluate.card_figures(localiser, n=1000, seed=7)["classes"]
+    for kind in scenes.CLASSES:
+        stated = card["evaluation"]["classes"][kind]
+        assert figures[kind]["rms_over_limit"] == pytest.approx(stated["rms_over_limit"], rel=0.2)
+        if kind in ISOLATED:
+            assert figures[kind]["rms_over_limit"] <= ACCURACY.get((name, size), ACCURACY_OTHERS)
+            assert max(abs(figures[kind]["bias_y"]), abs(figures[kind]["bias_x"])) < 0.02
+            if name == "compact":
+                assert 0.6 < figures[kind]["within_1_std"] < 0.8
 
 
 def test_shipped_weights_are_there_and_small() -> None:
@@ -158,8 +195,8 @@ def test_positions_come_as_row_then_column() -> None:
     profile["height"], profile["sigma_major"], profile["sigma_minor"], profile["background"] = 1000, 1.2, 1.2, 5
     counts = synthetic.expected_patches(profile, 11).astype(np.float32)
     for method in ("braggnn", "compact"):
-        positions, _ = localise.locate(localise.load(LocaliseConfig(method=method), 11), counts)
-        assert positions[0] == pytest.approx([5.4, 4.7], abs=0.05)
+        located = localise.locate(localise.load(LocaliseConfig(method=method), 11), counts, OWN[:1])
+        assert located.positions[0] == pytest.approx([5.4, 4.7], abs=0.05)
 
 
 def test_auto_is_the_compact_network() -> None:
@@ -192,8 +229,9 @@ def test_the_shapes_in_a_checkpoint_tell_its_layout(tmp_path: Path, dense: tuple
         save(path, model)
     localiser = localise.load(LocaliseConfig(method="braggnn", checkpoint=str(path)), 13)
     counts = np.random.default_rng(0).uniform(0, 9, (4, 13, 13)).astype(np.float32)
-    expected = localise.locate(localiser_of(model), counts)[0]
-    assert same_bits(localise.locate(localiser, counts)[0], expected)
+    state = np.zeros(counts.shape, np.uint8)
+    expected = localise.locate(localiser_of(model), counts, state).positions
+    assert same_bits(localise.locate(localiser, counts, state).positions, expected)
 
 
 class Bomb:

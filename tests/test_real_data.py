@@ -18,9 +18,10 @@ from braggflow.peaks import Flag, Table
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def found(data: xr.Dataset, name: str, *overrides: str, fit: bool = False) -> Table:
-    """The peaks of a frames store, in this process, by a configuration of the project; without a network."""
-    settings = config.load(CONFIGS / name, ["localise.method=none", f"fit.fraction={float(fit)}", *overrides])
+def found(data: xr.Dataset, name: str, *overrides: str, fit: bool = False, network: bool = False) -> Table:
+    """The peaks of a frames store, in this process, by a configuration of the project."""
+    method = "auto" if network else "none"
+    settings = config.load(CONFIGS / name, [f"localise.method={method}", f"fit.fraction={float(fit)}", *overrides])
     opened = graph.open_series(data, settings)
     chunks = [graph.search(opened, i, i + 1) for i in range(len(opened.numbers))]
     assert not [failure for chunk in chunks for failure in chunk.failures]
@@ -42,7 +43,7 @@ def zirconium(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> xr.D
 
 @pytest.fixture(scope="module")
 def zirconium_peaks(zirconium: xr.Dataset) -> Table:
-    return found(zirconium, "rotation.yaml", fit=True)
+    return found(zirconium, "rotation.yaml", fit=True, network=True)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,8 @@ def protein_mask(protein: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def protein_peaks(protein: xr.Dataset, protein_mask: Path) -> Table:
-    return found(protein, "laue.yaml", f"frames.mask={protein_mask}", "frames.saturation=50000", fit=True)
+    settings = [f"frames.mask={protein_mask}", "frames.saturation=50000"]
+    return found(protein, "laue.yaml", *settings, fit=True, network=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def pilatus_store(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def pilatus_peaks(pilatus_store: Path) -> Table:
-    return found(frames.open_frames(pilatus_store), "pilatus.yaml", fit=True)
+    return found(frames.open_frames(pilatus_store), "pilatus.yaml", fit=True, network=True)
 
 
 def distances(spots: NDArray[np.float64], table: Table, y: str, x: str) -> NDArray[np.float64]:
@@ -109,6 +111,35 @@ def test_hexrd_spots_have_a_peak_beside_them(
 def test_hexrd_spots_are_not_met_by_chance(zirconium_peaks: Table, hexrd_spots: NDArray[np.float64]) -> None:
     elsewhere = hexrd_spots + np.array([0, 25, 25])
     assert (distances(elsewhere, zirconium_peaks, "y", "x") <= 3).mean() < 0.1
+
+
+def of_nearest_maximum(spots: NDArray[np.float64], table: Table) -> NDArray[np.float64]:
+    """Distance (pixels) of each spot to the position of the peak whose maximum is nearest, frames as above."""
+    found = []
+    for frame, row, column in spots:
+        near = table[np.abs(table["peak_frame"] - frame) <= 1]
+        best = near[np.hypot(near["y_pixel"] - row, near["x_pixel"] - column).argmin()]
+        found.append(np.hypot(best["y"] - row, best["x"] - column))
+    return np.array(found)
+
+
+def test_positions_match_hexrd_no_worse_than_intensity_centroids_do(
+    zirconium: xr.Dataset, zirconium_peaks: Table, hexrd_spots: NDArray[np.float64]
+) -> None:
+    ours = of_nearest_maximum(hexrd_spots, zirconium_peaks)
+    centroids = of_nearest_maximum(hexrd_spots, found(zirconium, "rotation.yaml"))
+    both = (ours <= 3) & (centroids <= 3)
+    assert both.mean() > 0.95
+    assert np.mean(ours[both]) <= np.mean(centroids[both])
+    assert np.median(ours[both]) <= np.median(centroids[both]) + 0.02  # the median of so few has an error of 0.035
+
+
+@pytest.mark.parametrize("name", ["protein_peaks", "pilatus_peaks"])
+def test_network_and_fit_agree_on_strong_unflagged_peaks(name: str, request: pytest.FixtureRequest) -> None:
+    table: Table = request.getfixturevalue(name)
+    strong = table[(table["snr"] > 20) & (table["flags"] == 0)]
+    assert len(strong) >= 10
+    assert np.median(strong["disagreement"]) < 0.05
 
 
 def test_the_rotation_angle_of_each_frame_is_read(zirconium: xr.Dataset) -> None:

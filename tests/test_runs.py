@@ -129,6 +129,56 @@ def test_an_array_in_a_notebook_gives_the_same_table(images, undisturbed):
     np.testing.assert_array_equal(one["y"], undisturbed.sel(peak_frame=5)["y"])
 
 
+def test_counts_in_another_unit_give_the_same_peaks_with_the_same_uncertainties(images):
+    plain = braggflow.find_peaks(images[:6], detect=SETTINGS["detect"], localise={"method": "none"})
+    scaled = braggflow.find_peaks(
+        images[:6] * 4, detect={"minval": 60, "minscore": 40}, localise={"method": "none"}, frames={"gain": 4}
+    )
+    for name in ("y_pixel", "x_pixel", "flags", "method"):
+        np.testing.assert_array_equal(scaled[name], plain[name])
+    for name in ("y", "x", "y_std", "x_std", "snr"):
+        np.testing.assert_allclose(scaled[name], plain[name], rtol=1e-3, err_msg=name)
+    np.testing.assert_allclose(scaled["intensity"], 4 * plain["intensity"], rtol=1e-5)
+
+
+def test_read_noise_is_that_of_a_pixel_of_the_detector(images):
+    sums = images[:6].reshape(6, 36, 2, 32, 2).sum(axis=(2, 4))
+
+    def peaks_of(array, **frames):
+        levels = {"minval": 80, "minscore": 60}
+        return braggflow.find_peaks(array, detect=levels, localise={"method": "none"}, frames=frames)
+
+    summed, binned = peaks_of(sums, read_noise=20), peaks_of(images[:6], bin=2, read_noise=10)
+    for name, factor in (("snr", 1), ("y_fit_std", 2), ("x_fit_std", 2)):
+        np.testing.assert_array_equal(binned[name], factor * summed[name].values, err_msg=name)
+    quiet = peaks_of(images[:6], bin=2)
+    assert (binned["snr"].values < quiet["snr"].values).mean() > 0.9
+    # The fit allows for noise that the images do not have.
+    fitted = np.isfinite(binned["chi2"].values) & np.isfinite(quiet["chi2"].values)
+    assert (binned["chi2"].values < quiet["chi2"].values)[fitted].mean() > 0.9
+
+
+def test_neighbours_are_fitted_together():
+    y, x = np.mgrid[:40, :40]
+    truth = np.array([[20.2, 17.7], [20.8, 22.4]])
+    image = np.full(y.shape, 10.0)
+    for (row, column), height in zip(truth, (600, 1500), strict=True):
+        image += height * np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * 1.4**2))
+
+    def errors(rule):
+        found = braggflow.find_peaks(
+            image, detect=SETTINGS["detect"], localise={"method": "none"}, patches={"neighbours": rule}
+        )
+        assert (found["flags"] & peaks.Flag.overlap != 0).all()
+        distance = np.hypot(found["y_fit"] - truth[:, 0], found["x_fit"] - truth[:, 1])
+        return distance.fillna(np.inf).values  # inf: no fit
+
+    joint = errors("joint")
+    assert (joint < 0.001).all()
+    assert (errors("exclude") > 0.01).any()
+    assert (errors("keep") > 0.1).all()
+
+
 def test_a_notebook_user_is_told_what_is_wrong(images):
     with pytest.raises(InputError, match=r"find_peaks: detect\.minvall: unknown key"):
         braggflow.find_peaks(images, detect={"minvall": 3})

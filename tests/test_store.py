@@ -5,6 +5,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from conftest import make_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +95,28 @@ def test_a_table_in_memory_equals_the_table_on_disk(folder):
     table = table_of([3, 3, 4])
     _, data = consolidate(folder, [table], [3, 4, 5], failed=[5])
     xr.testing.assert_identical(data.load(), store.to_dataset(table, coords([3, 4, 5]), [5], {"note": "x"}))
+
+
+def test_a_table_of_an_older_version_is_read_and_lacks_only_values(folder):
+    tables = [table_of([1, 1, 2])]
+    _, data = consolidate(folder, tables, [0, 1, 2])
+    group = zarr.open_group(folder.peaks)
+    del group["domain_probability"]
+    group.attrs["format_version"] = 1
+    old = store.open_peaks(folder.path)
+    assert set(old.variables) == set(data.variables)
+    assert np.isnan(old["domain_probability"].values).all()
+    assert old["domain_probability"].dtype == data["domain_probability"].dtype
+    assert old["domain_probability"].attrs == peaks.cf_attributes("domain_probability")
+    np.testing.assert_array_equal(old.sel(peak_frame=1)["y"], tables[0]["y"][:2])
+
+
+@pytest.mark.parametrize("version", [0, peaks.SCHEMA_VERSION + 1, "two", None])
+def test_a_table_of_an_unknown_version_is_refused(folder, version):
+    consolidate(folder, [table_of([1])], [0, 1])
+    zarr.open_group(folder.peaks).attrs["format_version"] = version
+    with pytest.raises(InputError, match=rf"peaks\.zarr: has format_version {version}, .* reads 1 to 2"):
+        store.open_peaks(folder.path)
 
 
 def test_no_peaks_at_all_is_an_empty_table(folder):

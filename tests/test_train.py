@@ -1,85 +1,132 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from torch import Tensor
 
-from braggflow import localise, patches, peaks, synthetic, train
-from braggflow.config import InputError, LocaliseConfig, PatchesConfig
-from braggflow.frames import CorrectedFrame
+from braggflow import localise, models, patches, train
+from braggflow.config import InputError, LocaliseConfig
+from braggflow.lessons import Lesson
+from braggflow.models import Answer, Compact, Network
+from braggflow.scenes import SceneConfig
 from braggflow.train import TrainConfig
 
-TINY = TrainConfig(steps=200, batch=32, warm_up=20, evaluation=200, device="cpu")
+TINY = TrainConfig(steps=200, batch=32, warm_up=20, validation_steps=100, evaluation=100, device="cpu")
 
 
 class StoppedError(Exception):
     pass
 
 
+@pytest.fixture(autouse=True)
+def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_VALIDATING", 200)
+    monkeypatch.setattr(train, "_ADJUSTING", 400)
+    monkeypatch.setattr(train, "_AT_ONCE", 100)
+    monkeypatch.setattr(train, "_EPOCHS", 3)
+
+
+def stop_at(step: int) -> Callable[[train.Progress], None]:
+    def stop(report: train.Progress) -> None:
+        if report.step >= step:
+            raise StoppedError
+
+    return stop
+
+
+# A training.
+
+
 def test_training_brings_the_error_down_and_says_what_it_did(tmp_path: Path) -> None:
-    seen = []
-    card = train.train(TINY, tmp_path / "a.safetensors", progress=seen.append)
+    seen: list[train.Progress] = []
+    out = tmp_path / "a.safetensors"
+    card = train.train(TINY, out, progress=seen.append)
     assert [report.step for report in seen] == [100, 200]
-    assert seen[-1].loss < seen[0].loss
-    assert card["evaluation"]["sampled"]["median"] < 0.25  # guessing the centre of the patch: 0.54
-    assert json.loads((tmp_path / "a.json").read_text()) == card
+    assert seen[1].loss < seen[0].loss
+    assert seen[1].validation < seen[0].validation
+    assert card["validation_loss"] == seen[1].validation
     assert (card["steps"], card["patches_seen"]) == (200, 6400)
+    assert card["parameters"] == sum(parameter.numel() for parameter in train.fresh(TINY).parameters())
     assert card["configuration"] == TINY.model_dump(mode="json")
-    localiser = localise.load(LocaliseConfig(checkpoint=str(tmp_path / "a.safetensors"), device="cpu"), 11)
-    assert localiser.sha256 == card["sha256"]
-    assert train.evaluate(localiser, n=200) == card["evaluation"]
+    assert json.loads((tmp_path / "a.json").read_text()) == card
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
+
+    localiser = localise.load(LocaliseConfig(checkpoint=str(out), device="cpu"), 11)
+    test = train.simulated(TINY.model_copy(update={"seed": 77, "batch": 500}), 0)
+    located = localise.locate(localiser, test.photons, test.state)
+    distance = np.linalg.norm(located.positions - 5 - test.truth, axis=1)
+    assert np.median(distance[test.peak]) < 0.25  # guessing the centre of the patch: 0.7
+
+
+def test_a_card_says_what_made_the_weights_again(tmp_path: Path) -> None:
+    config = TINY.model_copy(update={"steps": 3, "scenes": SceneConfig(sigma=(0.7, 1.1), outliers=("arc", "empty"))})
+    card = train.train(config, tmp_path / "a.safetensors")
+    names = {
+        "TrainConfig": TrainConfig,
+        "braggflow": type("package", (), {"train": train}),
+        "out": tmp_path / "b.safetensors",
+    }
+    eval(card["made_by"], names)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("network", ["braggnn", "compact"])
 def test_the_same_seed_gives_the_same_file_and_a_resumed_training_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
 ) -> None:
-    config = TINY.model_copy(update={"network": network, "steps": 120, "batch": 8, "evaluation": 100})
+    config = TINY.model_copy(update={"network": network, "steps": 24, "batch": 8, "validation_steps": 6})
+    monkeypatch.setattr(train, "_REPORT_STEPS", 8)
     files = [tmp_path / f"{name}.safetensors" for name in ("first", "again", "resumed", "other")]
     train.train(config, files[0])
     train.train(config, files[1])
-
-    def stop(_: object) -> None:
-        raise StoppedError
-
     monkeypatch.setattr(train, "_STATE_SECONDS", 0.0)
-    reports: list[train.Progress] = []
-    monkeypatch.setattr(train, "_REPORT_STEPS", 40)
     with pytest.raises(StoppedError):
-        train.train(config, files[2], progress=lambda report: reports.append(report) if report.step < 80 else stop(0))
+        train.train(config, files[2], progress=stop_at(16))
     assert not files[2].exists()
+    reports: list[train.Progress] = []
     train.train(config, files[2], resume=True, progress=reports.append)
-    assert [report.step for report in reports] == [40, 80, 120]  # the state was that of step 40
-    monkeypatch.setattr(train, "_REPORT_STEPS", 100)
+    assert [report.step for report in reports] == [16, 24]  # the state was that of step 8
     train.train(config.model_copy(update={"seed": 1}), files[3])
-    weights = [localise.load(LocaliseConfig(checkpoint=str(file)), 11).model.state_dict() for file in files]
-    for key, tensor in weights[0].items():
-        assert torch.equal(tensor, weights[2][key])
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert files[0].read_bytes() != files[3].read_bytes()
+    first, again, resumed, other = (file.read_bytes() for file in files)
+    assert first == again == resumed
+    assert first != other
 
 
 def test_a_training_of_other_settings_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "_STATE_SECONDS", 0.0)
-
-    def stop(report: train.Progress) -> None:
-        if report.step == 200:
-            raise StoppedError
-
+    monkeypatch.setattr(train, "_REPORT_STEPS", 2)
     with pytest.raises(StoppedError):
-        train.train(TINY, tmp_path / "a.safetensors", progress=stop)
+        train.train(TINY, tmp_path / "a.safetensors", progress=stop_at(4))
     with pytest.raises(InputError, match=r"resume: .*a\.state is of a training with other settings"):
         train.train(TINY.model_copy(update={"seed": 5}), tmp_path / "a.safetensors", resume=True)
 
 
 def test_a_training_can_be_given_a_time_instead_of_steps(tmp_path: Path) -> None:
-    card = train.train(TINY.model_copy(update={"seconds": 0.3, "evaluation": 100}), tmp_path / "a.safetensors")
-    assert card["seconds"] < 10
+    card = train.train(TINY.model_copy(update={"seconds": 0.3}), tmp_path / "a.safetensors")
+    assert card["seconds"] < 60
     assert card["steps"] >= 1
+
+
+def test_a_training_that_gets_no_better_ends_and_keeps_its_best_weights(tmp_path: Path) -> None:
+    # No step is small enough to be one: the second validation is not below the first.
+    config = TINY.model_copy(update={"learning_rate": 1e-30, "validation_steps": 2, "patience": 3, "warm_up": 0})
+    model = train.fresh(config)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    lesson = train.simulated(config, 0)
+    state = tmp_path / "state"
+    model, result = train.fit_network(config, model, lambda _: lesson, validation=lesson, state_file=state)
+    assert result.steps == 2 * (1 + config.patience)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    # Steps so large that all is lost after the first two of them.
+    config = config.model_copy(update={"learning_rate": 3.0, "patience": 2})
+    model, result = train.fit_network(
+        config, train.fresh(config), lambda _: lesson, validation=lesson, state_file=state
+    )
+    assert result.validation == pytest.approx(loss(model, lesson), rel=1e-5)
 
 
 def test_a_training_that_could_not_be_saved_is_refused_at_once(tmp_path: Path) -> None:
@@ -93,77 +140,167 @@ def test_a_training_that_could_not_be_saved_is_refused_at_once(tmp_path: Path) -
 
 def test_the_threads_of_the_caller_are_restored(tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    train.train(TINY.model_copy(update={"steps": 1, "threads": 2, "evaluation": 100}), tmp_path / "a.safetensors")
+    train.train(TINY.model_copy(update={"steps": 1, "threads": before + 1}), tmp_path / "a.safetensors")
     assert torch.get_num_threads() == before
 
 
-def test_a_step_decides_its_patches() -> None:
-    counts, profiles = train.batch(TINY, 3)
-    again, same = train.batch(TINY, 3)
-    assert counts.tobytes() == again.tobytes()
-    assert profiles.tobytes() == same.tobytes()
-    assert counts.dtype == np.float32
-    assert counts.tobytes() != train.batch(TINY, 4)[0].tobytes()
+# What a step learns from.
 
 
-@given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
-def test_missing_pixels_are_filled_as_patches_are_cut(top: int, left: int, seed: int) -> None:
-    frame = np.random.default_rng(seed).poisson(20, (30, 30)).astype(np.float32)
-    frame[top, left] = 500
-    table = peaks.empty(1)
-    table["y_pixel"], table["x_pixel"] = top, left
-    corrected = CorrectedFrame(frame, np.zeros(frame.shape, bool), None)
-    cut, _ = patches.cut(corrected, table, PatchesConfig())
-    missing = ~cut.usable
-    counts = np.where(missing, -1, cut.counts).astype(np.float32)
-    np.testing.assert_array_equal(train.fill(counts, missing), cut.counts)
+def test_a_number_decides_its_patches() -> None:
+    one = train.simulated(TINY, 3)
+    for part, again in zip(one, train.simulated(TINY, 3), strict=True):
+        assert part.tobytes() == again.tobytes()
+    assert one.photons.shape == (32, 11, 11)
+    assert one.photons.tobytes() != train.simulated(TINY, 4).photons.tobytes()
 
 
-@given(st.sampled_from((9, 11, 13, 15)), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
-def test_the_peaks_own_pixels_are_never_missing(size: int, seed: int) -> None:
-    missing = train.missing_pixels(50, size, np.random.default_rng(seed))
-    assert missing.shape == (50, size, size)
-    assert not missing[:, size // 2, size // 2].any()
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("first", [0, 5])
+def test_steps_in_a_row_see_the_same_patches_from_other_sides(threads: int, first: int) -> None:
+    config = TINY.model_copy(update={"threads": threads})
+    with train._prepared_ahead(lambda number: train.simulated(config, number), config, first) as lessons:
+        seen = [next(lessons) for _ in range(2 * config.views)]
+    with train._prepared_ahead(lambda number: train.simulated(config, number), config, 0) as lessons:
+        from_0 = [next(lessons) for _ in range(first + 1)]
+    assert seen[0].photons.tobytes() == from_0[first].photons.tobytes()
+    assert len({one.photons.tobytes() for one in seen}) == len(seen)
+    numbers = [(first + step) // config.views for step in range(len(seen))]
+    for number, one in zip(numbers, seen, strict=True):
+        drawn = train.simulated(config, number)
+        for part, whole in ((one.photons, drawn.photons), (np.abs(one.truth), np.abs(drawn.truth))):
+            np.testing.assert_array_equal(*(np.sort(a.reshape(32, -1), axis=1) for a in (part, whole)))
 
 
-def test_a_cut_off_takes_low_pixels_only() -> None:
-    rng = np.random.default_rng(0)
-    counts, _ = synthetic.simulate_patches(300, rng=rng, kind="sampled")
-    cut = train.cut_off(counts, rng)
-    taken = cut != counts
-    assert 0.1 < taken.mean() < 0.9
-    assert (cut[taken] == 0).all()
-    high, low = counts.max((1, 2), keepdims=True), counts.min((1, 2), keepdims=True)
-    assert (counts < low + 0.3 * (high - low))[taken].all()
+def test_the_adjustment_sees_more_of_what_is_rare() -> None:
+    more = train.judging(TINY).scenes
+    for name in ("missing_share", "neighbour_share", "saturated_share"):
+        assert getattr(more, name) == pytest.approx(train._MORE * getattr(TINY.scenes, name))
+    crowded = TINY.model_copy(update={"scenes": SceneConfig(neighbour_share=0.9)})
+    assert train.judging(crowded).scenes.neighbour_share == 1
 
 
-def test_a_localiser_at_the_limit_is_found_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluated: a make-believe localiser that adds normal errors of the limit's size to the truth, and 0.02 to x."""
-    truths = {}
-    simulate = synthetic.simulate_patches
+def test_braggnn_is_shown_full_squares_and_compact_the_holes() -> None:
+    lesson = train.simulated(TINY.model_copy(update={"batch": 200}), 0)
+    holes = lesson.state == patches.State.MISSING
+    assert (lesson.photons[holes] == 0).all()
+    filled = train.prepared("braggnn", lesson)
+    np.testing.assert_array_equal(filled.photons, patches.filled(lesson.photons, lesson.state))
+    assert (filled.photons[holes] != 0).any()
+    assert train.prepared("compact", lesson) is lesson
 
-    def remember(n: int, **options: object) -> tuple[np.ndarray, np.ndarray]:
-        counts, profiles = simulate(n, **options)
-        truths[counts.tobytes()] = profiles
-        return counts, profiles
 
-    def at_the_limit(_: object, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        profiles = truths[counts.tobytes()]
-        limit = synthetic.cramer_rao(profiles)
-        error = limit * np.random.default_rng(0).standard_normal(limit.shape) + [0, 0.02]
-        return np.stack([profiles["y"], profiles["x"]], 1) + error, limit.astype(np.float32)
+# The loss, of answers that are given.
 
-    monkeypatch.setattr(synthetic, "simulate_patches", remember)
-    monkeypatch.setattr(localise, "locate", at_the_limit)
-    model = train.Compact(11)
-    figures = train.evaluate(localise.Localiser("compact", 11, "", "", "cpu", model), n=4000)
-    assert set(figures) == set(synthetic.CLASSES)
-    faint = figures["faint"]
-    assert faint["rms_over_limit"] == pytest.approx(1, abs=0.05)
-    assert faint["bias_y"] == pytest.approx(0, abs=0.006)
-    assert faint["bias_x"] == pytest.approx(0.02, abs=0.006)
-    assert 0.02 < faint["phase_bias"] < 0.06
-    assert faint["within_1_std"] == pytest.approx(0.683, abs=0.03)
-    assert faint["within_2_std"] == pytest.approx(0.954, abs=0.02)
+
+class Scripted(Compact):
+    """Answers what it is told, whatever the patches."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def locate(self, photons: Tensor, state: Tensor) -> Answer:  # noqa: ARG002
+        return self.answer
+
+
+def loss(model: Network, lesson: Lesson) -> float:
+    return float(train.loss_of(model, lesson).detach())
+
+
+def answer(lesson: Lesson, **changed: Any) -> Answer:
+    """The target as position, the unit as error, and a sure verdict on the domain; or something else."""
+    given = {
+        "offsets": lesson.target,
+        "errors": lesson.unit,
+        "domain": np.where(lesson.peak, 40, -40).astype(np.float32),
+    }
+    return Answer(
+        **{name: torch.from_numpy(np.copy(part)).requires_grad_() for name, part in (given | changed).items()}
+    )
+
+
+@pytest.fixture
+def lesson() -> Lesson:
+    """Its peaks have the fit's position for a truth, its outliers (0 to 7) nonsense for an answer."""
+    lesson = train.simulated(TINY, 0)._replace(peak=np.arange(32) >= 8, telling=np.ones(32, bool))
+    target = np.where(lesson.peak[:, None], lesson.target, 99).astype(np.float32)
+    return lesson._replace(target=target, truth=target)
+
+
+def test_the_best_answer_has_the_least_loss(lesson: Lesson) -> None:
+    least = loss(Scripted(answer(lesson, errors=lesson.unit * 1e-3)), lesson)
+    assert least == pytest.approx(0.5 * np.log(1e-3), rel=1e-4)  # of the errors alone
+    off = np.where(lesson.peak[:, None], lesson.target + 0.5 * lesson.unit, 0).astype(np.float32)
+    assert loss(Scripted(answer(lesson, errors=lesson.unit * 1e-3, offsets=off)), lesson) > least + 1
+    wrong = -answer(lesson).domain.detach().numpy()
+    assert loss(Scripted(answer(lesson, domain=wrong)), lesson) > 30
+
+
+def test_outliers_teach_no_position_and_the_error_no_position_either(lesson: Lesson) -> None:
+    given = answer(lesson, offsets=lesson.target + 0.1)
+    train.loss_of(Scripted(given), lesson).backward()
+    assert given.offsets.grad is not None
+    assert given.errors.grad is not None
+    for gradient in (given.offsets.grad, given.errors.grad):
+        assert (gradient[:8] == 0).all()
+        assert (gradient[8:] != 0).all()
+    with_larger_errors = answer(lesson, offsets=lesson.target + 0.1, errors=lesson.unit * 5)
+    train.loss_of(Scripted(with_larger_errors), lesson).backward()
+    torch.testing.assert_close(with_larger_errors.offsets.grad, given.offsets.grad)
+
+
+def test_the_loss_of_the_errors_is_least_where_they_are_the_true_ones(lesson: Lesson) -> None:
+    off = np.random.default_rng(0).normal(size=(32, 2))
+    size = np.sqrt((off[8:] ** 2).mean())
+    given = answer(lesson, offsets=(lesson.target + off * lesson.unit).astype(np.float32))
+
+    def of_errors(factor: float) -> float:
+        return loss(Scripted(given._replace(errors=torch.from_numpy(lesson.unit * np.float32(factor)))), lesson)
+
+    assert of_errors(size) < min(of_errors(0.8 * size), of_errors(1.25 * size))
+
+
+def test_peaks_that_tell_nothing_of_the_domain_teach_it_nothing(lesson: Lesson) -> None:
+    lesson = lesson._replace(telling=np.arange(32) % 2 == 0)
+    given = answer(lesson, domain=np.zeros(32, np.float32))
+    train.loss_of(Scripted(given), lesson).backward()
+    assert given.domain.grad is not None
+    assert (given.domain.grad[1::2] == 0).all()
+    assert (given.domain.grad[0:8:2] > 0).all()  # an outlier: lower
+    assert (given.domain.grad[8::2] < 0).all()
+
+
+def test_braggnn_learns_positions_only() -> None:
+    config = TINY.model_copy(update={"network": "braggnn"})
+    lesson = train.simulated(config, 0)
+    model = train.fresh(config)
+    found = model.locate(torch.from_numpy(lesson.photons), torch.from_numpy(lesson.state))
+    distance = (found.offsets.detach().numpy() - lesson.target)[lesson.peak] / lesson.unit[lesson.peak]
+    huber = np.where(abs(distance) < 1, distance**2 / 2, abs(distance) - 0.5).mean()
+    assert loss(model, lesson) == pytest.approx(huber, rel=1e-4)
+
+
+def test_what_compact_states_is_adjusted_to_what_holds() -> None:
+    config = TINY.model_copy(update={"batch": 2000})
+    lesson = train.simulated(config, 0)
+    model = train.fresh(config)
+    train.adjust(model, lesson)
+    with torch.inference_mode():
+        found = model.locate(torch.from_numpy(lesson.photons), torch.from_numpy(lesson.state))
+    good = lesson.peak & lesson.telling
+    within = (np.abs(found.offsets.numpy() - lesson.truth) < found.errors.numpy())[good]
+    assert within.mean() == pytest.approx(0.6827, abs=0.002)
+    assert (found.domain.sigmoid().numpy()[good] < localise.IN_DOMAIN).mean() == pytest.approx(
+        train._FALSE_ALARMS, abs=0.001
+    )
+
+
+def test_first_weights_are_the_seeds() -> None:
+    for network in ("compact", "braggnn"):
+        config = TINY.model_copy(update={"network": network})
+        one, same = (torch.nn.utils.parameters_to_vector(train.fresh(config).parameters()) for _ in range(2))
+        other = train.fresh(config.model_copy(update={"seed": 1}))
+        assert torch.equal(one, same)
+        assert not torch.equal(one, torch.nn.utils.parameters_to_vector(other.parameters()))
+        assert isinstance(other, models.BraggNN if network == "braggnn" else models.Compact)

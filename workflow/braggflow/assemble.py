@@ -1,32 +1,43 @@
-"""From the stages' answers to the columns of the peak table: detector coordinates, and which position to use."""
+"""From the stages' answers to the columns of the peak table: detector coordinates, and which position to use.
 
-from typing import NamedTuple
+`localise.method: braggnn` or `compact` uses that network's position of every peak; `none` the converged fit's, where
+there is none the centroid, where there is none either (no counts above background) the maximum's pixel. `auto` chooses
+peak by peak:
+
+1. Out of its domain (its own verdict, or a position further than `MAX_OFFSET` from the maximum) a network counts as not
+   asked: the position is that of `none`. The centroid of an arc or of a hot pixel says where the light is; what a
+   network makes of what it has never seen says nothing, and neither does its uncertainty.
+2. A network that does not see which pixels are missing, saturated or a neighbour's (`BLIND`) gives way to a converged
+   fit wherever there are such pixels.
+3. A network whose uncertainty (of the two axes, the larger) exceeds `localise.max_std` gives way to a converged fit
+   whose uncertainty is smaller.
+4. Else the position is the network's.
+
+No peak is dropped; `method` says which position it was, `y_network`, `x_network`, `y_fit` and `x_fit` keep both.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from braggflow import peaks
-from braggflow.config import FitConfig
+from braggflow.config import FitConfig, LocaliseConfig, RunConfig
 from braggflow.frames import unbinned
+from braggflow.localise import IN_DOMAIN, Located
 from braggflow.patches import Patches
 from braggflow.peaks import Flag, Method
 
 #: A network or fit that places a peak further than this from its maximum (pixels) found something else: the fit has
 #: failed, the network was shown what it was not trained on.
 MAX_OFFSET = 3.0
-#: With `localise.method: auto`, the fit (which leaves unusable pixels out) takes over where one of these is set. Not
-#: for overlap: there the network, which sees the mirrored half of the peak, had two thirds of the fit's error.
-FIT_INSTEAD = np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.out_of_domain)
-
-
-class Located(NamedTuple):
-    """A network's answer for n patches."""
-
-    method: Method
-    positions: NDArray[np.float64]
-    """(n, 2) as (y, x) in patch coordinates (0 is the first pixel's centre)."""
-    std: NDArray[np.float32]
-    """(n, 2) standard uncertainties, NaN where the network does not know."""
+#: What a network does not see of a patch: BraggNN is shown a square whose gaps were filled with mirror images.
+BLIND = {
+    Method.braggnn: np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.overlap),
+    Method.compact: np.uint16(0),
+}
+#: Uncertainty (pixels of the patch, along either axis) that network and fit are allowed beside their stated ones when
+#: they are compared: twice the bias of 0.01 px that each may have. Else nearly every very bright peak would be flagged,
+#: for whose shape neither has the exact model, and which its photons alone would place far better than that.
+SHAPE_ERROR = 0.02
 
 
 def sample(table: peaks.Table, config: FitConfig) -> NDArray[np.bool_]:
@@ -50,35 +61,106 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def assemble(
     table: peaks.Table,
     patches: Patches,
+    config: RunConfig,
     *,
     located: Located | None,
     fitted: NDArray[np.bool_],
     fits: NDArray[np.void],
-    fit_method: Method,
-    method: str,
-    bin: int,  # noqa: A002 - the configuration's word
 ) -> peaks.Table:
     """Fill the positions and the fit's variables of `table` (n,), in pixels of the detector.
 
     `located` is the network's answer (None: not asked), `fitted` (n,) says which peaks were fitted and `fits` holds
-    their results in that order (`fit.FIT_DTYPE`); `method` is `localise.method` and `bin` is `frames.bin`.
+    their results in that order (`fit.FIT_DTYPE`). Of `config` are used `frames.bin`, `fit.model` and `localise`.
     """
     result = table.copy()
-    half = patches.counts.shape[1] // 2
+    half, scale = patches.counts.shape[1] // 2, config.frames.bin
     corner = np.column_stack([table["y_pixel"], table["x_pixel"]]).astype(np.float64) - half
-    scale = float(bin)
 
-    position = unbinned(corner + np.where(np.isnan(patches.centroid), half, patches.centroid), bin)
-    std = np.full(position.shape, np.nan, np.float32)
-    chosen = np.where(np.isnan(patches.centroid).any(axis=1), Method.pixel, Method.centroid)
+    converged = _enter_fits(result, fits, fitted, corner, half, scale)
+    fit_position = np.column_stack([result["y_fit"], result["x_fit"]])
+    fit_std = np.column_stack([result["y_fit_std"], result["x_fit_std"]])
 
-    near = np.hypot(fits["y"] - half, fits["x"] - half) <= MAX_OFFSET
-    good = fits[fits["converged"] & near]
-    converged = np.zeros(len(table), bool)
-    converged[fitted] = fits["converged"] & near
-    fit_position = np.full(position.shape, np.nan)
-    fit_position[converged] = unbinned(corner[converged] + np.column_stack([good["y"], good["x"]]), bin)
-    result["y_fit"], result["x_fit"] = fit_position.T
+    network, network_std = np.full(corner.shape, np.nan), np.full(corner.shape, np.nan, np.float32)
+    network_method, use_network = Method.pixel, np.zeros(len(table), bool)
+    if located is not None:
+        network, network_std = unbinned(corner + located.positions, scale), located.std * np.float32(scale)
+        network_method = located.method
+        result["y_network"], result["x_network"] = network.T
+        result["domain_probability"] = located.domain
+        near = np.linalg.norm(located.positions - half, axis=1) <= MAX_OFFSET
+        _flag(result, ~near | (located.domain < IN_DOMAIN), Flag.out_of_domain)
+        result["disagreement"] = np.linalg.norm(network - fit_position, axis=1)
+        deviations = joint_deviations(network - fit_position, network_std, fit_std, floor=SHAPE_ERROR * scale)
+        _flag(result, deviations > config.localise.max_disagreement, Flag.disagree)
+        use_network = network_is_used(
+            result["flags"], located.method, network_std, fit_std, converged=converged, config=config.localise
+        )
+
+    no_light = np.isnan(patches.centroid[:, 0])
+    centroid = unbinned(corner + np.where(no_light[:, None], half, patches.centroid), scale)
+    chosen = [use_network, converged]  # the first that holds
+    result["y"], result["x"] = np.select([c[:, None] for c in chosen], [network, fit_position], centroid).T
+    result["y_std"], result["x_std"] = np.select([c[:, None] for c in chosen], [network_std, fit_std], np.nan).T
+    result["method"] = np.select(
+        chosen, [network_method, Method[config.fit.model]], np.where(no_light, Method.pixel, Method.centroid)
+    )
+    for name in ("y_pixel", "x_pixel"):
+        result[name] = table[name] * scale + (scale - 1) // 2
+    result["area"] = table["area"] * scale**2
+    return result
+
+
+def network_is_used(
+    flags: NDArray[np.uint16],
+    network: Method,
+    std: NDArray[np.float32],
+    fit_std: NDArray[np.float32],
+    *,
+    converged: NDArray[np.bool_],
+    config: LocaliseConfig,
+) -> NDArray[np.bool_]:
+    """Where `y`, `x` is the network's position, by the rules above, shape (n,).
+
+    `std` and `fit_std` (n, 2) are the uncertainties of network and fit, `converged` (n,) says which peaks have a fit.
+    """
+    if config.method != "auto":
+        return np.ones(len(flags), bool)
+    outside = flags & Flag.out_of_domain != 0
+    blind = flags & BLIND[network] != 0
+    unsure = (std.max(axis=1) > config.max_std) & (fit_std.max(axis=1) < std.max(axis=1))
+    used: NDArray[np.bool_] = ~outside & ~(converged & (blind | unsure))
+    return used
+
+
+def joint_deviations(
+    difference: NDArray[np.float64], std: NDArray[np.float32], fit_std: NDArray[np.float32], *, floor: float
+) -> NDArray[np.float64]:
+    """`difference` (n, 2) of network and fit in joint standard uncertainties, shape (n,); NaN where there is no fit.
+
+    Along each axis the variances of both and the square of `floor` add up, as if their errors were independent. Both
+    saw the same photons, so good positions differ by less. A network that states no `std` is taken to have the fit's.
+    """
+    variance = np.where(np.isnan(std), fit_std, std) ** 2 + fit_std**2 + floor**2
+    deviations: NDArray[np.float64] = np.sqrt((difference**2 / variance).sum(axis=1))
+    return deviations
+
+
+def _enter_fits(
+    result: peaks.Table,
+    fits: NDArray[np.void],
+    fitted: NDArray[np.bool_],
+    corner: NDArray[np.float64],
+    half: int,
+    scale: int,
+) -> NDArray[np.bool_]:
+    """Fill the fit's variables and flags of `result`; return which peaks have a fit, shape (n,)."""
+    good = fits["converged"] & (np.hypot(fits["y"] - half, fits["x"] - half) <= MAX_OFFSET)
+    converged = np.zeros(len(result), bool)
+    converged[fitted] = good
+    kept = fits[good]
+    position = np.full(corner.shape, np.nan)
+    position[converged] = unbinned(corner[converged] + np.column_stack([kept["y"], kept["x"]]), scale)
+    result["y_fit"], result["x_fit"] = position.T
     for name, factor in {
         "y_fit_std": scale,
         "x_fit_std": scale,
@@ -86,32 +168,17 @@ def assemble(
         "fwhm_minor": scale,
         "amplitude": scale**-2,  # binned pixels are sums of bin² pixels
         "background": scale**-2,
-        "angle": 1.0,
-        "eta": 1.0,
-        "chi2": 1.0,
+        "angle": 1,
+        "eta": 1,
+        "chi2": 1,
     }.items():
-        result[name][converged] = good[name.replace("_fit", "")] * factor
+        result[name][converged] = kept[name.replace("_fit", "")] * factor
     _flag(result, fitted & ~converged, Flag.fit_failed)
-    use_fit = converged
-
-    if located is not None:
-        network = unbinned(corner + located.positions, bin)
-        result["y_network"], result["x_network"] = network.T
-        result["disagreement"] = np.linalg.norm(network - fit_position, axis=1)
-        _flag(result, np.linalg.norm(located.positions - half, axis=1) > MAX_OFFSET, Flag.out_of_domain)
-        position, std, chosen = network, located.std * scale, np.full(len(table), located.method)
-        use_fit = converged & ((result["flags"] & FIT_INSTEAD) != 0) & (method == "auto")
-
-    position[use_fit] = fit_position[use_fit]
-    std[use_fit] = np.column_stack([result["y_fit_std"], result["x_fit_std"]])[use_fit]
-    chosen[use_fit] = fit_method
-    result["y"], result["x"] = position.T
-    result["y_std"], result["x_std"] = std.T
-    result["method"] = chosen
-    for name in ("y_pixel", "x_pixel"):
-        result[name] = table[name] * bin + (bin - 1) // 2
-    result["area"] = table["area"] * bin**2
-    return result
+    # Not for a converged fit with eta at 0 or 1: half of all pseudo-Voigt fits of Gaussian peaks end there, and well.
+    stuck = np.zeros(len(result), bool)
+    stuck[fitted] = fits["at_bound"] & ~fits["converged"]
+    _flag(result, stuck, Flag.at_bound)
+    return converged
 
 
 def _flag(table: peaks.Table, where: NDArray[np.bool_], flag: Flag) -> None:

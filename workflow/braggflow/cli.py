@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from braggflow import __version__
-from braggflow.config import InputError, LocaliseConfig, Section
+from braggflow.config import InputError, LocaliseConfig, PatchesConfig, Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -223,26 +223,44 @@ def score(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Weights to write, FILE.safetensors; their card goes to FILE.json.")],
-    network: NetworkName = "compact",
-    size: PatchSize = 11,
-    steps: Annotated[int | None, typer.Option(help="Batches to train on (default: 40000).")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="compact or braggnn (default: compact, or what --from holds).")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Pixels on a side of a patch: 9, 11, 13 or 15 (default: 11, or the run's).")
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="Train again as this card (.json) says; other options have no effect."),
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="Simulate peaks like those of this run.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Learn the peaks of this run from its fits.")] = None,
+    labels_hdf5: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="<frames peaks>", help="Learn from the two HDF5 files that BraggNN is trained on."),
+    ] = None,
+    gain: Annotated[
+        float | None, typer.Option(min=1e-6, help="Counts per photon of --labels-hdf5 (default: 1).")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Weights to start from, with labels (default: those shipped).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Batches to train on (default: 60000; with labels: 4000).")] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after this time instead.")] = None,
     batch: Annotated[int | None, typer.Option(help="Patches a batch (default: 256).")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, steps and threads: same weights.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     device: Device = "auto",
     evaluation: Annotated[
-        int | None, typer.Option(help="Peaks of each class to measure the result on (default: 20000).")
+        int | None, typer.Option(min=0, help="Peaks of each class that the card's figures come from (default: 20000).")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a network on simulated peaks. The same command again resumes an interrupted training."""
-    if out.exists() and not overwrite:
-        raise InputError(f"--out {out}: exists; choose another name or add --overwrite")
+    """Train a network on simulated peaks, or teach it your own. The same command again resumes."""
     from braggflow import display
     from braggflow import train as training
 
-    options = {
+    given = {
         "network": network,
         "size": size,
         "steps": steps,
@@ -253,40 +271,113 @@ def train(
         "device": device,
         "evaluation": evaluation,
     }
-    settings = _section(training.TrainConfig, {name: value for name, value in options.items() if value is not None})
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    training.check_out(out)
+    if labels is not None and labels_hdf5 is not None:
+        raise InputError(f"--labels {labels}: --labels-hdf5 is given too; give one of them")
+    if gain is not None and labels_hdf5 is None:
+        raise InputError(f"--gain {gain}: is for --labels-hdf5, which is not given; a run's is in its configuration")
+    if (source := labels or labels_hdf5) is not None:
+        if card is not None:
+            raise InputError(f"--card {card}: is of a training without labels; give one or the other")
+        _fine_tune(options, out, source, like=like, start=start, gain=gain or 1.0, overwrite=overwrite)
+        return
+    if start is not None:
+        raise InputError(f"--from {start}: is for --labels and --labels-hdf5, neither is given")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out}: exists; choose another name or add --overwrite")
+    if like is not None:
+        from braggflow.labels import scenes_like
+
+        options["scenes"] = scenes_like(like)
+    settings = training.configuration_of(card) if card is not None else _section(training.TrainConfig, options)
     with display.training() as show:
-        card = training.train(settings, out, resume=True, progress=show)
-    display.evaluation(card["evaluation"])
+        made = training.train(settings, out, resume=True, progress=show)
+    if "evaluation" in made:
+        display.evaluation(made["evaluation"])
+    _say_written(out)
+
+
+def _fine_tune(
+    options: dict[str, Any],
+    out: Path,
+    source: Path | tuple[Path, Path],
+    *,
+    like: Path | None,
+    start: Path | None,
+    gain: float,
+    overwrite: bool,
+) -> None:
+    """`train` with labels from a run or from two files; weights at `out` that are not worse end it with status 2."""
+    from braggflow import display, finetune, labels, localise, store
+    from braggflow.labels_hdf5 import from_hdf5
+
+    if isinstance(source, Path):
+        options.setdefault("size", store.read_settings(store.RunFolder(source)).patches.size)
+        like = like or source
+    if like is not None:
+        options["scenes"] = labels.scenes_like(like)
+    settings = _section(finetune.FineTuneConfig, options)
+    weights = {"method": options.get("network", "auto"), "checkpoint": start and str(start), "device": "cpu"}
+    first = localise.load(LocaliseConfig.model_validate(weights), settings.size)
+    settings = settings.model_copy(update={"network": first.name})
+    with display.bar("labels") as advance:
+        if isinstance(source, Path):
+            collected = labels.from_run(source, progress=advance)
+        else:
+            collected = from_hdf5(*source, size=settings.size, gain=gain, progress=advance)
+    with display.training() as show:
+        outcome = finetune.fine_tune(settings, collected, first, out, overwrite=overwrite, resume=True, progress=show)
+    if outcome.card is not None and "evaluation" in outcome.card:
+        display.evaluation(outcome.card["evaluation"])
+    display.verdict(outcome.verdict)
+    if outcome.card is None:
+        raise InputError(f"--out {out}: holds weights that are not worse, and stays as it is; --overwrite replaces it")
+    _say_written(out)
+
+
+def _say_written(out: Path) -> None:
     typer.echo(f"weights: {out}\ncard: {out.with_suffix('.json')}")
 
 
 @app.command()
 def evaluate(
-    network: NetworkName = "compact",
-    size: PatchSize = 11,
+    method: Annotated[
+        list[str],
+        typer.Option(
+            help="compact, braggnn, fit, fit_excluding or centroid; repeat for more (default: the networks shipped for "
+            "--size, fit, centroid)."
+        ),
+    ] = [],  # noqa: B006
     checkpoint: Annotated[
-        str | None, typer.Option(help="Weights, .safetensors or .pth (default: those shipped of --network).")
-    ] = None,
+        list[str], typer.Option(help="Weights of a network to measure too, .safetensors or .pth; repeat for more.")
+    ] = [],  # noqa: B006
+    size: PatchSize = 11,
     peaks: Annotated[int, typer.Option(min=100, help="Simulated peaks of each class.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated peaks.")] = 1,
+    frames: Annotated[bool, typer.Option("--frames", help="Measure on simulated frames too.")] = False,
     device: Device = "auto",
     json_file: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures to this .png, .pdf or .svg too.")] = None,
 ) -> None:
-    """Measure a network on simulated peaks. Prints errors by class, in pixels and over the Cramér-Rao limit."""
-    from braggflow import localise
+    """Measure networks, fit and centroid on simulated peaks. Prints errors by class, over the Cramér-Rao limit."""
+    from braggflow import accuracy, display, methods
+    from braggflow import evaluate as evaluation
 
-    if network not in localise.NETWORKS:
-        raise InputError(f"--network {network}: must be {' or '.join(localise.NETWORKS)}")
-    settings = _section(
-        LocaliseConfig, {"method": "auto" if checkpoint else network, "checkpoint": checkpoint, "device": device}
-    )
-    from braggflow import display
-    from braggflow import train as training
-
-    figures = training.evaluate(localise.load(settings, size), n=peaks, seed=seed)
-    display.evaluation(figures)
+    for option, path in (("--json", json_file), ("--plot", plot)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"{option} {path}: folder {path.parent} does not exist")
+    if plot is not None:
+        accuracy.check_plot(plot)
+    side = _section(PatchesConfig, {"size": size}).size
+    chosen = methods.select(method, checkpoint, _section(LocaliseConfig, {"device": device}), size=side)
+    with display.evaluation_progress() as show:
+        result = evaluation.evaluate(chosen, n=peaks, seed=seed, size=side, frames=frames, progress=show)
+    typer.echo(accuracy.table(result))
     if json_file is not None:
-        _write_json(json_file, figures)
+        _write_json(json_file, result.as_dict())
+    if plot is not None:
+        accuracy.plot(result, plot)
 
 
 def _section(model: type[SomeSection], options: "Mapping[str, Any]") -> SomeSection:

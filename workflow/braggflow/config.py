@@ -47,6 +47,8 @@ class FramesConfig(Section):
     flat: str = Field("store", description="flat field: store (the store's, if it has one), none, or a file")
     bin: int = Field(1, ge=1, le=16, description="sum bin × bin pixels before detection; positions stay unbinned")
     saturation: float | None = Field(None, gt=0, description="counts at which a pixel is saturated (null: the store's)")
+    gain: float = Field(1.0, gt=0, description="counts per photon; stated uncertainties and snr depend on it")
+    read_noise: float = Field(0.0, ge=0, description="standard deviation of a pixel without light, counts")
 
     @model_validator(mode="after")
     def _range_not_empty(self) -> Self:
@@ -88,8 +90,10 @@ class PatchesConfig(Section):
     """The square cut around each maximum."""
 
     size: Literal[9, 11, 13, 15] = Field(11, description="pixels on a side")
-    neighbours: Literal["exclude", "keep"] = Field(
-        "exclude", description="pixels nearer to another maximum: exclude (filled, left out of fits) or keep"
+    neighbours: Literal["joint", "exclude", "keep"] = Field(
+        "joint",
+        description="peaks whose maxima own pixels of the patch: joint (fitted together, shown to the network), "
+        "exclude (their pixels are missing) or keep (ignored)",
     )
     low_snr: float = Field(5, ge=0, description="flag peaks whose intensity is below this many times its noise")
 
@@ -100,17 +104,29 @@ class LocaliseConfig(Section):
     method: Literal["auto", "braggnn", "compact", "none"] = Field(
         "auto",
         description="which position to use: braggnn or compact (that network), none (the fit, else the centroid), "
-        "auto (compact; the fit where the patch is at an edge, masked or saturated)",
+        "auto (compact; the fit outside its domain or where it is unsure)",
     )
     checkpoint: str | None = Field(None, description="weights file, .safetensors or .pth (null: the shipped weights)")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(4096, ge=1, description="patches per batch on a GPU")
+    max_std: float = Field(
+        0.25,
+        gt=0,
+        description="with auto, a position by the network with a larger uncertainty (px) gives way to a converged fit "
+        "with a smaller one",
+    )
+    max_disagreement: float = Field(
+        5, gt=0, description="flag network and fit further apart than this many times their joint uncertainty"
+    )
 
 
 class FitConfig(Section):
-    """Least-squares fit of a profile to each patch."""
+    """Fit of a profile to each patch, with patches.neighbours: joint together with its neighbours' profiles."""
 
     model: Literal["gaussian", "pseudo_voigt"] = Field("gaussian", description="elliptical, rotated, on a background")
+    likelihood: Literal["poisson", "least_squares"] = Field(
+        "poisson", description="what is maximised: poisson (photon counts) or least_squares (equal weights)"
+    )
     fraction: float = Field(1.0, ge=0, le=1, description="share of the peaks that is fitted (0: none)")
     seed: int = Field(0, ge=0, description="chooses the sample when 0 < fraction < 1")
     max_iterations: int = Field(50, ge=1, le=1000, description="per peak, then fit_failed")

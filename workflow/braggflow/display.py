@@ -1,10 +1,11 @@
 """What the command line shows while it works and when it is done."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -55,13 +56,18 @@ def live() -> Iterator[Callable[["Progress"], None]]:
 
 @contextmanager
 def training() -> Iterator[Callable[["train.Progress"], None]]:
-    """A training's progress: steps, loss, rate, time left."""
+    """A training's progress: steps, loss on what is learned from and on what is not, rate, time left."""
     with _line(_console(stderr=True), "training") as line:
-        yield lambda state: line(
-            "training",
-            state.fraction,
-            f"step {state.step}, loss {state.loss:.4f}, {state.patches_per_second:.0f} patches/s",
-        )
+
+        def show(state: "train.Progress") -> None:
+            validation = "" if math.isnan(state.validation) else f", validation {state.validation:.4f}"
+            line(
+                "training",
+                state.fraction,
+                f"step {state.step}, loss {state.loss:.4f}{validation}, {state.patches_per_second:.0f} patches/s",
+            )
+
+        yield show
 
 
 @contextmanager
@@ -163,13 +169,42 @@ def frames_store(path: Path) -> None:
     _plain(_console(), f"{path}: {shape} {data['frames'].dtype}, {masked}, coordinates: {coords}")
 
 
-def evaluation(figures: Mapping[str, Mapping[str, float]]) -> None:
-    """What `train.evaluate` found, one row a class; distances in pixels."""
-    names = list(next(iter(figures.values())))
+@contextmanager
+def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
+    """An evaluation's progress, shown by calling it with what is next and the share done."""
+    with _line(_console(stderr=True), "evaluating") as show:
+        yield lambda what, share: show("evaluating", share, what)
+
+
+def evaluation(figures: Mapping[str, Any]) -> None:
+    """What `evaluate.card_figures` found, one row a class; distances in pixels."""
+    classes: Mapping[str, Mapping[str, float | None]] = figures["classes"]
+    names = list(next(iter(classes.values())))
     table = Table("class", *(Column(name.replace("_", " "), justify="right") for name in names))
-    for kind, values in figures.items():
-        table.add_row(kind, *(f"{values[name]:.4f}" for name in names))
-    _console().print(table)
+    for kind, values in classes.items():
+        table.add_row(kind, *("–" if values[name] is None else f"{values[name]:.4f}" for name in names))
+    console = _console()
+    console.print(table)
+    shares = ", ".join(f"{kind} {share:.3f}" for kind, share in figures["outliers"].items())
+    _plain(console, f"share of outliers flagged: {shares}")
+
+
+def verdict(found: Mapping[str, Any]) -> None:
+    """What `finetune.verdict` found, one row a class: RMS distances from the labels, px."""
+    columns = ("peaks", "old, px", "new, px", "new - old", "95 % interval")
+    table = Table("class", *(Column(name, justify="right") for name in columns), "judged", title="on frames held out")
+    for kind, values in found["classes"].items():
+        table.add_row(
+            kind,
+            str(values["peaks"]),
+            *(f"{values[name]:.4f}" for name in ("old", "new")),
+            f"{values['difference']:+.4f}",
+            f"{values['low']:+.4f} to {values['high']:+.4f}",
+            values["judged"],
+        )
+    console = _console()
+    console.print(table)
+    _plain(console, f"The new weights are {'' if found['better'] else 'not '}better than {found['old']['file']}.")
 
 
 def _rate(per_second: float) -> str:

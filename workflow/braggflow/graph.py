@@ -23,10 +23,9 @@ import xarray as xr
 from distributed import Client, Future
 from numpy.typing import NDArray
 
-from braggflow import assemble, detect, fit, frames, patches, peaks, store
+from braggflow import assemble, detect, fit, frames, localise, patches, peaks, store
 from braggflow.cluster import Pools
 from braggflow.config import RunConfig
-from braggflow.peaks import Method
 
 #: Time that a task is expected to take per pixel (reading and searching) and per frame; measured on one core.
 SECONDS_PER_PIXEL, SECONDS_PER_FRAME = 6e-9, 2e-3
@@ -72,7 +71,7 @@ class Found:
 class Answer(NamedTuple):
     """A network's answer for a group (None: not asked), and the time it took."""
 
-    located: assemble.Located | None
+    located: localise.Located | None
     seconds: float
 
 
@@ -184,7 +183,7 @@ def search(opened: Opened, first: int, stop: int) -> Found:
                     frame.counts, frame.mask, config.detect, background_frame=opened.background_frame
                 )
             with _timed(seconds, "patches"):
-                cut, table = patches.cut(frame, detection.table, config.patches)
+                cut, table = patches.cut(frame, detection.table, config.patches, **_noise(config))
         except (ValueError, ArithmeticError) as error:
             failures.append(_failure(number, error))
             continue
@@ -201,12 +200,12 @@ def locate(config: RunConfig, found: Sequence[Found]) -> Answer:
     start = time.perf_counter()
     if config.localise.method == "none":
         return Answer(None, 0.0)
-    from braggflow import localise  # here, so that workers that only detect never load torch
-
     localiser = localise.load(config.localise, config.patches.size)
-    counts = np.concatenate([chunk.patches.counts for chunk in found])
-    positions, std = localise.locate(localiser, counts, batch_size=config.localise.batch_size)
-    return Answer(assemble.Located(Method[localiser.name], positions, std), time.perf_counter() - start)
+    cut = patches.concatenate([chunk.patches for chunk in found])
+    located = localise.locate(
+        localiser, cut.counts, cut.state, gain=config.frames.gain, batch_size=config.localise.batch_size
+    )
+    return Answer(located, time.perf_counter() - start)
 
 
 def complete(config: RunConfig, found: Sequence[Found], answer: Answer) -> tuple[peaks.Table, dict[str, float]]:
@@ -216,18 +215,15 @@ def complete(config: RunConfig, found: Sequence[Found], answer: Answer) -> tuple
     cut = patches.concatenate([chunk.patches for chunk in found])
     with _timed(seconds, "fit"):
         chosen = assemble.sample(table, config.fit)
-        fits = fit.fit_patches(cut.counts[chosen], cut.usable[chosen], config.fit)
-    table = assemble.assemble(
-        table,
-        cut,
-        located=answer.located,
-        fitted=chosen,
-        fits=fits,
-        fit_method=Method[config.fit.model],
-        method=config.localise.method,
-        bin=config.frames.bin,
-    )
+        shown = patches.select(cut, chosen)
+        fits = fit.fit_patches(shown.counts, shown.state, shown.neighbours, config.fit, **_noise(config))
+    table = assemble.assemble(table, cut, config, located=answer.located, fitted=chosen, fits=fits)
     return peaks.sort(table), store.total([*(chunk.seconds for chunk in found), seconds])
+
+
+def _noise(config: RunConfig) -> dict[str, float]:
+    """Noise of a pixel of the searched frames: a binned pixel is a sum, whose read noise adds up in squares."""
+    return {"gain": config.frames.gain, "read_noise": config.frames.read_noise * config.frames.bin}
 
 
 def open_series(data: xr.Dataset, config: RunConfig) -> Opened:
@@ -246,7 +242,9 @@ def open_series(data: xr.Dataset, config: RunConfig) -> Opened:
 def compile_kernels(opened: Opened) -> None:
     """Process one frame in this process, so that workers find all kernels compiled in numba's cache on disk."""
     native = opened.config.model_copy(update={"detect": opened.config.detect.model_copy(update={"engine": "native"})})
-    complete(native, [search(replace(opened, config=native), 0, 1)], Answer(None, 0.0))
+    found = search(replace(opened, config=native), 0, 1)
+    patches.filled(found.patches.counts, found.patches.state)
+    complete(native, [found], Answer(None, 0.0))
 
 
 def _opened(series: Series) -> Opened:

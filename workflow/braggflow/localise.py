@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from importlib import resources
 from math import isqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from braggflow import patches
 from braggflow.config import InputError, LocaliseConfig
+from braggflow.peaks import Method
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,8 @@ NETWORKS = ("braggnn", "compact")
 #: Patches that go through a network at once on a CPU, always: with one shape (the last batch is padded) a patch's
 #: result is the same bits whatever its companions, its place and the number of threads. More gave no more speed.
 CPU_BATCH = 128
+#: A patch with a lower `Located.domain` is out of the network's domain.
+IN_DOMAIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,18 @@ class Localiser:
     device: str
     """cpu, cuda or cuda:N."""
     model: "Network"
+
+
+class Located(NamedTuple):
+    """A network's answer for n patches."""
+
+    method: Method
+    positions: NDArray[np.float64]
+    """(n, 2) as (y, x) in pixels of the patch (0 is the first pixel's centre)."""
+    std: NDArray[np.float32]
+    """(n, 2) standard uncertainties, pixels; NaN from a network that states none."""
+    domain: NDArray[np.float32]
+    """(n,) probability that the patch is of the kind the network was made for; NaN from a network that states none."""
 
 
 def shipped() -> dict[str, tuple[int, ...]]:
@@ -92,34 +108,45 @@ def load(config: LocaliseConfig, size: int) -> Localiser:
 
 
 def locate(
-    localiser: Localiser, counts: NDArray[np.float32], *, batch_size: int = 4096
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Positions of the peaks in n patches of counts, shape (n, size, size).
+    localiser: Localiser,
+    counts: NDArray[np.float32],
+    state: NDArray[np.uint8],
+    *,
+    gain: float = 1.0,
+    batch_size: int = 4096,
+) -> Located:
+    """Positions of the peaks in n patches of counts with the states of their pixels, both of shape (n, size, size).
 
-    Returns (y, x) in pixels of the patch (0 is the first pixel's centre), shape (n, 2), and their standard errors in
-    pixels, shape (n, 2), NaN from a network that states none. `batch_size` is the number of patches at once on a GPU;
-    on a CPU it is `CPU_BATCH`. Every batch has the same shape, so results do not depend on how patches are batched: bit
-    for bit on a CPU. Raises `InputError` for patches of another size.
+    `gain` is the number of counts per photon. `batch_size` is the number of patches at once on a GPU; on a CPU it is
+    `CPU_BATCH`. Every batch has the same shape, so results do not depend on how patches are batched: bit for bit on a
+    CPU. Raises `InputError` for patches of another size.
     """
     size = localiser.size
     if counts.ndim != 3 or counts.shape[1:] != (size, size):
         raise InputError(f"patches of shape {counts.shape} given to a network for (n, {size}, {size})")
+    if state.shape != counts.shape:
+        raise InputError(f"states of shape {state.shape} given with patches of shape {counts.shape}")
     import torch
 
     n = len(counts)
+    if localiser.name == "braggnn":  # it needs a full square
+        counts = patches.filled(counts, state)
     batch = CPU_BATCH if localiser.device == "cpu" else batch_size
-    positions, deviations = np.empty((n, 2)), np.empty((n, 2), np.float32)
-    padded = np.zeros((batch, size, size), np.float32)
+    located = Located(Method[localiser.name], np.empty((n, 2)), np.empty((n, 2), np.float32), np.empty(n, np.float32))
+    padded, states = np.zeros((batch, size, size), np.float32), np.zeros((batch, size, size), np.uint8)
     # TF32 would keep 10 bits of 23, and the fastest convolution of a cuDNN benchmark is not always the same one.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         for start in range(0, n, batch):
-            part = counts[start : start + batch]
-            padded[: len(part)] = part
-            offsets, errors = localiser.model.locate(torch.from_numpy(padded).to(localiser.device))
-            positions[start : start + batch] = offsets[: len(part)].cpu().numpy()
-            deviations[start : start + batch] = errors[: len(part)].cpu().numpy()
-    positions += (size - 1) / 2
-    return positions, deviations
+            part = slice(start, min(start + batch, n))
+            k = part.stop - start
+            padded[:k], states[:k] = counts[part], state[part]
+            photons = torch.from_numpy(padded).to(localiser.device) / gain
+            answer = localiser.model.locate(photons, torch.from_numpy(states).to(localiser.device))
+            located.positions[part] = answer.offsets[:k].cpu().numpy()
+            located.std[part] = answer.errors[:k].cpu().numpy()
+            located.domain[part] = answer.domain[:k].sigmoid().cpu().numpy()
+    located.positions[:] += (size - 1) / 2
+    return located
 
 
 def _weights_folder() -> Path:

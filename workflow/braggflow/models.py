@@ -1,25 +1,33 @@
-"""The networks: BraggNN as published, and a smaller one that also states its uncertainty.
+"""The networks: BraggNN as published, and a smaller one that also states its uncertainty and its domain.
 
-Both take square patches of 9 to 15 pixels on a side, min-max normalised by `normalise`.
+Both take square patches of photons, 9 to 15 pixels on a side, with the state of each pixel (`patches.State`).
 """
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from braggflow.patches import State
 
-def normalise(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale each patch to 0-1; the one normalisation of training and inference.
 
-    `counts` is (n, s, s). Returns the scaled patches, (n, 1, s, s), and the natural logarithm of their range in counts
-    (at least 1 count), (n, 1). A constant patch becomes all zeros.
-    """
-    low = counts.amin((1, 2), keepdim=True)
-    span = counts.amax((1, 2), keepdim=True) - low
-    scaled = (counts - low) / torch.where(span > 0, span, 1)
-    return scaled[:, None], span[:, :, 0].clamp(min=1).log()
+class Answer(NamedTuple):
+    """What a network says of n patches."""
+
+    offsets: Tensor
+    """(n, 2): y and x from the patch's centre, pixels."""
+    errors: Tensor
+    """(n, 2): their standard errors, pixels; NaN from a network that states none."""
+    domain: Tensor
+    """(n,): logit of the probability that the patch is of the kind the network was made for; NaN where not stated."""
+
+
+def normalise(photons: Tensor) -> Tensor:
+    """Scale each patch (n, s, s) to 0-1, as BraggNN wants it: (n, 1, s, s). A constant patch becomes all zeros."""
+    low = photons.amin((1, 2), keepdim=True)
+    span = photons.amax((1, 2), keepdim=True) - low
+    return ((photons - low) / torch.where(span > 0, span, 1))[:, None]
 
 
 class NonLocalBlock(nn.Module):
@@ -93,26 +101,29 @@ class BraggNN(nn.Module):
         result: Tensor = self.dense_layers(features.flatten(1))
         return result
 
-    def locate(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets (y, x) from the centres of patches of counts (n, s, s), pixels: (n, 2), and no uncertainty: NaN."""
-        scaled, _ = normalise(counts)
-        offsets = self(scaled).flip(1) * self.size - (self.size - 1) / 2
-        return offsets, torch.full_like(offsets, torch.nan)
+    def locate(self, photons: Tensor, state: Tensor) -> Answer:  # noqa: ARG002 - sees no states
+        """Where the peaks of patches (n, s, s) are; pixels that are not the peak's own are filled already."""
+        offsets = self(normalise(photons)).flip(1) * self.size - (self.size - 1) / 2
+        return Answer(offsets, torch.full_like(offsets, torch.nan), torch.full_like(offsets[:, 0], torch.nan))
 
 
 class Compact(nn.Module):
-    """Three plain convolutions and one hidden layer: position and its standard error.
+    """Three plain convolutions and two small heads: the position; its standard errors and whether the patch is a peak.
 
-    The logarithm of the patch's range in counts joins the hidden layer: normalised patches do not show the count level,
-    which sets the uncertainty.
+    It sees which pixels are usable and which are nearer to a neighbour's maximum, so it has nothing to guess at edges,
+    gaps and overlaps. The logarithm of the patch's height in photons joins what the heads see: scaled patches do not
+    show how many photons there are, which decides the uncertainty.
     """
 
-    def __init__(self, size: int = 11, channels: int = 24, hidden: int = 64) -> None:
+    #: Planes that the network sees: scaled photons, usable, a neighbour's.
+    PLANES = 3
+
+    def __init__(self, size: int = 11, channels: int = 24, hidden: int = 64, judges: int = 48) -> None:
         super().__init__()
         self.size = size
         narrow = 16 if size <= 11 else 8
         self.convolutions = nn.Sequential(
-            nn.Conv2d(1, channels, 3),
+            nn.Conv2d(self.PLANES, channels, 3),
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3),
             nn.SiLU(),
@@ -121,23 +132,48 @@ class Compact(nn.Module):
             nn.Conv2d(channels, narrow, 1),
             nn.SiLU(),
         )
-        self.hidden = nn.Linear(narrow * (size - 6) ** 2 + 1, hidden)
-        self.output = nn.Linear(hidden, 4)
+        width = narrow * (size - 6) ** 2 + 1
+        self.hidden = nn.Linear(width, hidden)
+        self.output = nn.Linear(hidden, 2)
+        # A head of its own: what makes a position sure, or a patch no peak, is not what moves it.
+        self.judge = nn.Sequential(nn.Linear(width, judges), nn.SiLU(), nn.Linear(judges, 3))
 
-    def forward(self, patches: Tensor, log_height: Tensor) -> Tensor:
-        """Normalised patches (n, 1, s, s) and log heights (n, 1), both of `normalise`, to (n, 4).
+    def features(self, photons: Tensor, state: Tensor) -> Tensor:
+        """What both heads see of patches (n, s, s): the last convolution's output and the log height, (n, features)."""
+        seen, log_height = planes(photons, state)
+        return torch.cat([self.convolutions(seen).flatten(1), log_height], 1)
 
-        The four are y and x in pixels from the patch's centre, and the natural logarithms of their standard errors.
-        """
-        features = self.convolutions(patches).flatten(1)
-        hidden = functional.silu(self.hidden(torch.cat([features, log_height], 1)))
-        result: Tensor = self.output(hidden)
-        return result
+    def judged(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Standard errors of y and x, pixels, (n, 2), and the logit of being in the domain, (n,)."""
+        verdict = self.judge(features).float()
+        return verdict[:, :2].clamp(-12, 4).exp(), verdict[:, 2]
 
-    def locate(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets (y, x) from the centres of patches of counts (n, s, s), and standard errors, pixels: each (n, 2)."""
-        result = self(*normalise(counts))
-        return result[:, :2], result[:, 2:].exp()
+    def locate(self, photons: Tensor, state: Tensor) -> Answer:
+        """Where the peaks of patches (n, s, s) are, how surely, and whether they are peaks of the kind it knows."""
+        features = self.features(photons, state)
+        return Answer(self.output(functional.silu(self.hidden(features))).float(), *self.judged(features))
+
+
+#: Heights are told apart to this many times the peak's own: how bright a brighter neighbour is does not matter more.
+_HIGHEST = 3.0
+
+
+def planes(photons: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """What `Compact` sees of patches (n, s, s) with their states: planes (n, 3, s, s) and log heights (n, 1).
+
+    Photons are scaled so that the lowest of the peak's own pixels is 0 and the highest of them near the centre is 1.
+    A pixel that is not usable, but for a saturated one, is 0. The height is at least 1 photon.
+    """
+    own = (state == State.OWN) | (state == State.FULL)
+    half = photons.shape[-1] // 2
+    core = slice(half - 2, half + 3)
+    low = torch.where(own, photons, torch.inf).amin((1, 2), keepdim=True)
+    high = torch.where(own[:, core, core], photons[:, core, core], -torch.inf).amax((1, 2), keepdim=True)
+    span = (high - low).nan_to_num(0, 0, 0)
+    scaled = ((photons - low.nan_to_num(0, 0, 0)) / torch.where(span > 0, span, 1)).clamp(-1, _HIGHEST)
+    usable = (state == State.OWN) | (state == State.OTHER)
+    stacked = torch.stack([torch.where(state == State.MISSING, 0, scaled), usable, state == State.OTHER], 1)
+    return stacked, span[:, :, 0].clamp(min=1).log()
 
 
 Network: TypeAlias = BraggNN | Compact

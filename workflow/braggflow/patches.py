@@ -1,17 +1,20 @@
-"""The square of pixels around each maximum, and what can be measured in it directly.
+"""The square of pixels around each maximum, what each of its pixels is, and what can be measured in it directly.
 
-Rules, the same for every stage that follows:
+A pixel belongs to the nearest detected maximum: to the patch's own, or to a neighbour's. The rules, the same for every
+stage that follows:
 
-- A pixel is **missing** where it lies beyond the frame, is masked, or (with `neighbours: exclude`) is nearer to another
-  detected maximum than to the patch's own. Missing pixels are not usable: fits and sums leave them out. For networks,
-  which need a full square, each is filled with its mirror image through the maximum (a Bragg peak is nearly
-  point-symmetric), or with the background level where the mirror image is missing too.
-- A **saturated** pixel keeps its counts but is not usable.
+- **Missing** pixels lie beyond the frame or are masked, or belong to a neighbour that is not listed. They hold 0, and
+  nothing uses them.
+- A **saturated** pixel keeps its counts, which are a lower bound.
+- Pixels of a **listed neighbour** (with `neighbours: joint`) keep their counts too: the fit models the neighbour with
+  the peak, the network is told which pixels are not the peak's. With `neighbours: exclude` no neighbour is listed, with
+  `neighbours: keep` every pixel counts as the peak's own.
 - Each rule that touched a patch sets the peak's flag.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numba as nb
@@ -23,10 +26,29 @@ from braggflow.config import PatchesConfig
 from braggflow.frames import CorrectedFrame
 from braggflow.peaks import Flag
 
+
+class State(IntEnum):
+    """What a pixel of a patch is; where several hold, the last of them."""
+
+    OWN = 0
+    """A pixel of this peak."""
+    OTHER = 1
+    """Nearer to a listed neighbour's maximum."""
+    FULL = 2
+    """Saturated; the counts are kept."""
+    MISSING = 3
+    """Beyond the frame, masked, or an unlisted neighbour's; the counts are 0."""
+
+
+#: Neighbours that a patch lists, the nearest first.
+MAX_NEIGHBOURS = 3
+#: A neighbour is listed where its maximum is at most this far beyond the patch, pixels along either axis: one further
+#: away shows too little of itself in the patch to be fitted.
+LISTED_BEYOND = 3
+
 # numba reads module constants as numbers.
+_OWN, _OTHER, _FULL, _MISSING = (int(state) for state in State)
 _EDGE, _MASKED, _SATURATED, _OVERLAP = int(Flag.edge), int(Flag.masked), int(Flag.saturated), int(Flag.overlap)
-# A pixel's state: fits and sums leave out the full (saturated) ones, and the missing ones are filled for networks.
-_USABLE, _FULL, _MISSING = 0, 1, 2
 #: The centroid weighs counts above this share of the maximum: the tails would draw it to the patch's centre.
 _CENTROID_LEVEL = 0.2
 
@@ -36,9 +58,12 @@ class Patches:
     """Patches of n peaks, in the order of their table."""
 
     counts: NDArray[np.float32]
-    """(n, size, size) detector counts, missing pixels filled."""
-    usable: NDArray[np.bool_]
-    """(n, size, size), False where a pixel is missing or saturated."""
+    """(n, size, size) detector counts as read, 0 where missing."""
+    state: NDArray[np.uint8]
+    """(n, size, size), a `State` each."""
+    neighbours: NDArray[np.float32]
+    """(n, MAX_NEIGHBOURS, 2) as (dy, dx), pixels from the patch's centre to the maxima of the listed neighbours: the
+    nearest first, of equally near ones that of lower dy, then dx; NaN: no more."""
     centroid: NDArray[np.float64]
     """(n, 2) centre of mass (y, x) in patch coordinates (0 is the first pixel's centre); NaN without counts above the
     background."""
@@ -47,30 +72,35 @@ class Patches:
 def empty(config: PatchesConfig) -> Patches:
     """No patches, of the configured size."""
     shape = (0, config.size, config.size)
-    return Patches(np.empty(shape, np.float32), np.empty(shape, bool), np.empty((0, 2)))
+    neighbours = np.empty((0, MAX_NEIGHBOURS, 2), np.float32)
+    return Patches(np.empty(shape, np.float32), np.empty(shape, np.uint8), neighbours, np.empty((0, 2)))
 
 
 def select(patches: Patches, kept: NDArray[np.bool_]) -> Patches:
     """The patches where `kept` (n,) is True."""
-    return Patches(patches.counts[kept], patches.usable[kept], patches.centroid[kept])
+    return Patches(patches.counts[kept], patches.state[kept], patches.neighbours[kept], patches.centroid[kept])
 
 
 def concatenate(patches: Sequence[Patches]) -> Patches:
     """Join the patches of several frames (at least one) in the order given."""
     return Patches(
         counts=np.concatenate([p.counts for p in patches]),
-        usable=np.concatenate([p.usable for p in patches]),
+        state=np.concatenate([p.state for p in patches]),
+        neighbours=np.concatenate([p.neighbours for p in patches]),
         centroid=np.concatenate([p.centroid for p in patches]),
     )
 
 
-def cut(frame: CorrectedFrame, table: peaks.Table, config: PatchesConfig) -> tuple[Patches, peaks.Table]:
+def cut(
+    frame: CorrectedFrame, table: peaks.Table, config: PatchesConfig, *, gain: float = 1.0, read_noise: float = 0.0
+) -> tuple[Patches, peaks.Table]:
     """Cut a patch at every peak of one frame and measure it.
 
     `table` holds the frame's peaks, sorted by (y_pixel, x_pixel), in pixels of `frame`. Returns the patches and a copy
     of the table with `flags`, `intensity` and `snr` set. Counts are taken from the corrected frame before background
-    subtraction, so that their noise is still the detector's. The background level is the median of the patch's usable
-    border pixels; the noise of `intensity` is that of its own counts (Poisson) and of the background.
+    subtraction, so that their noise is still the detector's. Intensity is that of the peak's own pixels; the background
+    level is the median of those on the patch's border. The noise of `intensity` is that of its own counts (Poisson, of
+    `gain` counts a photon) and of the background, whose scatter is at least `read_noise` counts in a pixel of `frame`.
     """
     ys, xs = np.ascontiguousarray(table["y_pixel"]), np.ascontiguousarray(table["x_pixel"])
     saturated = np.zeros((1, 1), bool) if frame.saturated is None else frame.saturated
@@ -84,14 +114,34 @@ def cut(frame: CorrectedFrame, table: peaks.Table, config: PatchesConfig) -> tup
         xs,
         config.size,
     )
-    _mark_neighbours(ys, xs, config.neighbours == "exclude", state, flags)
-    intensity, noise, centroid = _measure(counts, state)
+    neighbours = np.full((len(ys), MAX_NEIGHBOURS, 2), np.nan, np.float32)
+    n_listed = MAX_NEIGHBOURS if config.neighbours == "joint" else 0
+    _mark_neighbours(ys, xs, n_listed, config.neighbours != "keep", counts, state, flags, neighbours)
+    intensity, noise, centroid = measure(counts, state, neighbours, gain, read_noise)
     measured = table.copy()
     measured["intensity"] = intensity
     measured["snr"] = np.divide(intensity, noise, out=np.zeros_like(intensity), where=noise > 0)
     measured["flags"] = flags
     measured["flags"][measured["snr"] < config.low_snr] |= np.uint16(Flag.low_snr)
-    return Patches(counts, state == _USABLE, centroid), measured
+    return Patches(counts, state, neighbours, centroid), measured
+
+
+def others(neighbours: NDArray[np.floating[Any]], size: int) -> NDArray[np.bool_]:
+    """Which pixels of n patches are nearer to a neighbour than to the patch's centre, shape (n, size, size).
+
+    `neighbours` (n, k, 2) are (dy, dx) in pixels from the centre, NaN: none. A pixel as near to both is the centre's.
+    """
+    return _others(np.ascontiguousarray(neighbours, np.float32), size)  # type: ignore[no-any-return]  # numba's
+
+
+def filled(counts: NDArray[np.float32], state: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Patches (n, size, size) for networks that need a full square: a copy of `counts` without holes.
+
+    Each missing pixel, and each of a neighbour, holds its mirror image through the centre (a Bragg peak is nearly
+    point-symmetric), or the background level (the median of the peak's own pixels on the border) where that is missing
+    or a neighbour's too. Saturated pixels keep their counts.
+    """
+    return _filled(np.ascontiguousarray(counts, np.float32), np.ascontiguousarray(state))  # type: ignore[no-any-return]  # numba's
 
 
 @nb.njit(cache=True, nogil=True)
@@ -101,7 +151,7 @@ def _gather(
     n, half = len(ys), size // 2
     height, width = image.shape
     counts = np.zeros((n, size, size), np.float32)
-    state = np.full((n, size, size), _USABLE, np.uint8)
+    state = np.full((n, size, size), _OWN, np.uint8)
     flags = np.zeros(n, np.uint16)
     for i in range(n):
         for j in range(size):
@@ -122,84 +172,164 @@ def _gather(
 
 
 @nb.njit(cache=True, nogil=True)
-def _mark_neighbours(ys: Any, xs: Any, exclude: bool, state: Any, flags: Any) -> None:
+def _mark_neighbours(
+    ys: Any, xs: Any, n_listed: int, mark: bool, counts: Any, state: Any, flags: Any, neighbours: Any
+) -> None:
+    """Flag overlaps, list up to `n_listed` neighbours of each patch, and `mark` the pixels that are not the peak's."""
     n, size = len(ys), state.shape[1]
     half = size // 2
+    # A maximum beyond the patch owns pixels of it too; beyond this distance along an axis it owns not even a corner.
+    reach = int((1 + np.sqrt(2)) * half)
+    offsets = np.empty(((2 * reach + 1) ** 2, 2), np.int64)
+    is_listed = np.empty(len(offsets), np.bool_)
     first = 0
     for i in range(n):
-        # Peaks are sorted by row: those whose maxima can own pixels of this patch are a short run around it.
-        while ys[first] < ys[i] - 2 * half:
+        while ys[first] < ys[i] - reach:  # peaks are sorted by row: the candidates are a short run
             first += 1
+        m = 0
         other = first
-        while other < n and ys[other] <= ys[i] + 2 * half:
+        while other < n and ys[other] <= ys[i] + reach:
             dy, dx = ys[other] - ys[i], xs[other] - xs[i]
-            if other != i and abs(dx) <= 2 * half:
-                if abs(dy) <= half and abs(dx) <= half:
-                    flags[i] |= _OVERLAP
-                if exclude:  # a maximum beyond the patch owns pixels of it too
-                    for j in range(size):
-                        for k in range(size):
-                            # Nearer to the other maximum: beyond the perpendicular bisector.
-                            if 2 * ((j - half) * dy + (k - half) * dx) > dy * dy + dx * dx:
-                                state[i, j, k] = _MISSING
-                                flags[i] |= _OVERLAP
+            if other != i and 2 * half * (abs(dy) + abs(dx)) > dy * dy + dx * dx:
+                _insert(offsets, m, dy, dx)
+                m += 1
             other += 1
+        if not m:
+            continue
+        flags[i] |= _OVERLAP
+        if not mark:
+            continue
+        listed = 0
+        for o in range(m):
+            dy, dx = offsets[o]
+            is_listed[o] = listed < n_listed and max(abs(dy), abs(dx)) <= half + LISTED_BEYOND
+            if is_listed[o]:
+                neighbours[i, listed, 0], neighbours[i, listed, 1] = dy, dx
+                listed += 1
+        for j in range(size):
+            for k in range(size):
+                # How much nearer than the centre: the square of the distance to that, less that to the maximum.
+                to_listed, to_unlisted = 0, 0
+                for o in range(m):
+                    dy, dx = offsets[o]
+                    nearer = 2 * ((j - half) * dy + (k - half) * dx) - (dy * dy + dx * dx)
+                    if is_listed[o]:
+                        to_listed = max(to_listed, nearer)
+                    else:
+                        to_unlisted = max(to_unlisted, nearer)
+                if to_unlisted > to_listed:
+                    state[i, j, k] = _MISSING
+                    counts[i, j, k] = 0
+                elif to_listed > 0 and state[i, j, k] == _OWN:
+                    state[i, j, k] = _OTHER
 
 
 @nb.njit(cache=True, nogil=True)
-def _measure(counts: Any, state: Any) -> tuple[Any, Any, Any]:
-    """Fill missing pixels in place; return intensity, its noise, and the centroid."""
+def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
+    """Put an offset into `m` offsets that are in order of distance, behind those as near."""
+    at = m
+    while at > 0 and offsets[at - 1, 0] ** 2 + offsets[at - 1, 1] ** 2 > dy * dy + dx * dx:
+        offsets[at] = offsets[at - 1]
+        at -= 1
+    offsets[at, 0], offsets[at, 1] = dy, dx
+
+
+@nb.njit(cache=True, nogil=True)
+def _others(neighbours: Any, size: int) -> Any:
+    n, half = len(neighbours), size // 2
+    result = np.empty((n, size, size), np.bool_)
+    for i in range(n):
+        for j in range(size):
+            for k in range(size):
+                result[i, j, k] = _is_other(neighbours[i], j - half, k - half)
+    return result
+
+
+@nb.njit(cache=True, nogil=True)
+def _is_other(neighbours: Any, y: int, x: int) -> bool:
+    """Whether the pixel at (y, x) from the centre is nearer to a neighbour: beyond the perpendicular bisector."""
+    for o in range(len(neighbours)):
+        dy, dx = float(neighbours[o, 0]), float(neighbours[o, 1])
+        if 2 * (y * dy + x * dx) > dy * dy + dx * dx:  # never with NaN
+            return True
+    return False
+
+
+@nb.njit(cache=True, nogil=True)
+def _filled(counts: Any, state: Any) -> Any:
     n, size = counts.shape[:2]
-    half, last = size // 2, size - 1
+    last = size - 1
+    result = counts.copy()
+    border = np.empty(4 * last, np.float32)
+    for i in range(n):
+        level = _median(border[: _own_border(counts[i], state[i], border)])
+        for j in range(size):
+            for k in range(size):
+                if state[i, j, k] == _OTHER or state[i, j, k] == _MISSING:
+                    mirror = state[i, last - j, last - k]
+                    result[i, j, k] = counts[i, last - j, last - k] if mirror in (_OWN, _FULL) else level
+    return result
+
+
+@nb.njit(cache=True, nogil=True)
+def _own_border(counts: Any, state: Any, border: Any) -> int:
+    """Collect the peak's own pixels on the patch's border; return how many."""
+    size, n = len(counts), 0
+    for j in range(size):
+        for k in range(size):
+            if state[j, k] == _OWN and (j == 0 or k == 0 or j == size - 1 or k == size - 1):
+                border[n] = counts[j, k]
+                n += 1
+    return n
+
+
+@nb.njit(cache=True, nogil=True)
+def measure(counts: Any, state: Any, neighbours: Any, gain: float, read_noise: float) -> tuple[Any, Any, Any]:
+    """Intensity (n,), its noise (n,), counts, and the centroid (n, 2), pixels, of n patches; see `cut`."""
+    n, size = counts.shape[:2]
+    half = size // 2
     intensity = np.zeros(n, np.float32)
     noise = np.zeros(n, np.float32)
     centroid = np.full((n, 2), np.nan)
-    border = np.empty(4 * last, np.float32)
+    border = np.empty(4 * (size - 1), np.float32)
     for i in range(n):
-        n_border = 0
-        for j in range(size):
-            for k in range(size):
-                if state[i, j, k] == _USABLE and (j == 0 or k == 0 or j == last or k == last):
-                    border[n_border] = counts[i, j, k]
-                    n_border += 1
-        level, spread = 0.0, 0.0
-        if n_border:
-            level = _median(border[:n_border])
-            for b in range(n_border):
-                border[b] = abs(border[b] - level)
-            spread = 1.4826 * _median(border[:n_border])
+        n_border = _own_border(counts[i], state[i], border)
+        level = _median(border[:n_border])
+        for b in range(n_border):
+            border[b] = abs(border[b] - level)
+        spread = max(1.4826 * _median(border[:n_border]), read_noise)
 
         floor = level + _CENTROID_LEVEL * (counts[i, half, half] - level)
-        total, n_usable = 0.0, 0
+        total, n_own = 0.0, 0
         weight, wy, wx = 0.0, 0.0, 0.0
         for j in range(size):
             for k in range(size):
-                if state[i, j, k] == _MISSING:
-                    mirrored = state[i, last - j, last - k] != _MISSING
-                    counts[i, j, k] = counts[i, last - j, last - k] if mirrored else level
-                    continue
-                above = counts[i, j, k] - level
-                if state[i, j, k] == _USABLE:
-                    total += above
-                    n_usable += 1
-                if counts[i, j, k] > floor:
+                own = state[i, j, k] == _OWN
+                if own:
+                    total += counts[i, j, k] - level
+                    n_own += 1
+                # A saturated core draws the centroid to itself rightly, a neighbour's does not.
+                saturated = state[i, j, k] == _FULL and not _is_other(neighbours[i], j - half, k - half)
+                if (own or saturated) and counts[i, j, k] > floor:
                     weight += counts[i, j, k] - floor
                     wy += (counts[i, j, k] - floor) * j
                     wx += (counts[i, j, k] - floor) * k
         if weight > 0:
             centroid[i, 0], centroid[i, 1] = wy / weight, wx / weight
         # Poisson noise of the peak, the background's noise under it, and the error of the level (a median of n_border).
-        variance = max(total, 0.0) + n_usable * spread**2
+        variance = gain * max(total, 0.0) + n_own * spread**2
         if n_border:
-            variance += n_usable**2 * (np.pi / 2) * spread**2 / n_border
+            variance += n_own**2 * (np.pi / 2) * spread**2 / n_border
         intensity[i], noise[i] = total, np.sqrt(variance)
     return intensity, noise, centroid
 
 
 @nb.njit(cache=True, nogil=True)
 def _median(values: Any) -> float:
-    """Median of a few values, which are put in order in place (insertion sort)."""
+    """Median of a few values (0 of none), which are put in order in place (insertion sort)."""
     n = len(values)
+    if n == 0:
+        return 0.0
     for i in range(1, n):
         v = values[i]
         j = i

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+#: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound.
+SCHEMA_VERSION = 2
 
 
 class Method(IntEnum):
@@ -36,6 +37,8 @@ class Flag(IntFlag):
     fit_failed = 16
     out_of_domain = 32
     low_snr = 64
+    disagree = 128
+    at_bound = 256
 
 
 FLAG_MEANINGS: dict[Flag, str] = {
@@ -46,6 +49,8 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.fit_failed: "the fit did not converge, or found something else; the fit's variables are NaN",
     Flag.out_of_domain: "outside what the localiser was made for",
     Flag.low_snr: "intensity below low_snr times its noise",
+    Flag.disagree: "network and fit are further apart than max_disagreement times their joint uncertainty",
+    Flag.at_bound: "the fit failed at a bound of centre, width or height",
 }
 
 
@@ -73,6 +78,9 @@ VARIABLES: dict[str, Variable] = {
     "method": Variable("i1", "1", "localiser that gave y and x", Method.pixel),
     "y_network": Variable("f8", "pixel", "row by the network (NaN where not asked)"),
     "x_network": Variable("f8", "pixel", "column by the network (NaN where not asked)"),
+    "domain_probability": Variable(
+        "f4", "1", "probability that the peak is of the kind the network was made for (NaN where it states none)"
+    ),
     "y_fit": Variable("f8", "pixel", "row by the fit"),
     "x_fit": Variable("f8", "pixel", "column by the fit"),
     "amplitude": Variable("f4", "count", "height of the fitted profile above background"),

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from braggflow import frames
 from braggflow.config import InputError
-from braggflow.synthetic import CLASSES, PROFILE_DTYPE, Profiles, render, sample_profiles
+from braggflow.scenes import CLASSES, sample_profiles
+from braggflow.synthetic import PROFILE_DTYPE, Profiles, render
 
 TRUTH_FORMAT = "braggflow-truth"
 TRUTH_VERSION = 1
@@ -166,7 +167,7 @@ def _tracks(rng: np.random.Generator, shape: tuple[int, int], peaks: int) -> NDA
     for k in range(n):
         role = _ROLES[k % len(_ROLES)]
         track = np.zeros(1, TRACK_DTYPE)
-        profile = sample_profiles(1, rng=rng, kind=role if role in CLASSES else "sampled")
+        profile = sample_profiles(1, rng=rng, config=CLASSES[role if role in CLASSES else "sampled"])
         for name in ("height", "sigma_major", "sigma_minor", "angle", "eta"):
             track[name] = profile[name]
         track["y"], track["x"] = places[k]

@@ -35,8 +35,8 @@ FORMAT = "braggflow-peaks"
 TABLE_CHUNK = 262_144
 #: Modules whose source decides the numbers; a change in one is another code version.
 _RESULT_MODULES = (
-    *("assemble", "detect", "fit", "frames", "graph", "hdf5"),
-    *("localise", "models", "patches", "peaks", "sources"),
+    *("assemble", "detect", "fit", "fit_solver", "fit_start", "frames", "graph", "hdf5"),
+    *("localise", "models", "patches", "peaks", "profile_kernels", "sources"),
 )
 
 
@@ -390,7 +390,8 @@ def open_peaks(path: str | Path) -> xr.Dataset:
     """The peak table of a run folder (or of its `peaks.zarr`), read lazily.
 
     The peaks of one frame: `peaks.sel(peak_frame=17)`; of frames 10 to 20: `peaks.sel(peak_frame=slice(10, 20))`.
-    Raises `InputError` where there is no table.
+    Variables that an older version's table lacks hold their missing value. Raises `InputError` where there is no table,
+    or a newer version's.
     """
     path = Path(path)
     table = path if path.suffix == ".zarr" else RunFolder(path).peaks
@@ -399,6 +400,16 @@ def open_peaks(path: str | Path) -> xr.Dataset:
     data: xr.Dataset = xr.open_zarr(table, consolidated=False, chunks=None)
     if data.attrs.get("format") != FORMAT:
         raise InputError(f"{table}: is not a braggflow peak table")
+    version = data.attrs.get("format_version")
+    if version not in range(1, peaks.SCHEMA_VERSION + 1):
+        raise InputError(
+            f"{table}: has format_version {version}, this braggflow ({braggflow.__version__}) reads 1 to "
+            f"{peaks.SCHEMA_VERSION}; update it"
+        )
+    if version != peaks.SCHEMA_VERSION:
+        unknown = peaks.empty(data.sizes["peak"])
+        later = [name for name in peaks.VARIABLES if name not in data]
+        data = data.assign({name: ("peak", unknown[name].copy(), peaks.cf_attributes(name)) for name in later})
     return _indexed(data)
 
 

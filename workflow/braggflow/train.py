@@ -1,33 +1,54 @@
-"""Train a network on simulated peaks, measure it against the limit of what the photons allow, save it with its card."""
+"""Train a network on simulated peaks and save it with its card."""
 
 import io
+import itertools
 import json
 import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 import braggflow
-from braggflow import localise, synthetic
-from braggflow.config import InputError, LocaliseConfig, Section
+from braggflow import evaluate, localise, patches
+from braggflow.config import InputError, Section
+from braggflow.lessons import Lesson, lesson, turned
 from braggflow.localise import Localiser
-from braggflow.models import BraggNN, Compact, Network
+from braggflow.models import Answer, BraggNN, Compact, Network
+from braggflow.scenes import SceneConfig
 
-#: Errors are counted up to this many pixels: beyond it a position is lost, however far.
-CLIP = 2.0
 _REPORT_STEPS = 100
 _STATE_SECONDS = 60.0
+#: Lessons prepared ahead of the step that needs them, per thread.
+_AHEAD = 2
+#: How much the parts of compact's loss count. That of the position is small once the network follows its teacher; the
+#: others stay of order 1 however good they are.
+_POSITION, _UNCERTAINTY, _DOMAIN = 3.0, 0.5, 1.0
+#: Share of peaks of the training's kind that may be flagged as out of the domain.
+_FALSE_ALARMS = 0.005
+#: Patches that the last adjustment of uncertainty and domain, and the validation, look at; how the former goes.
+_ADJUSTING, _VALIDATING = 300_000, 4_000
+_EPOCHS, _AT_ONCE, _JUDGE_RATE = 40, 1_000, 3e-3
+#: How much more often neighbours, missing and saturated pixels are among the patches of the adjustment.
+_MORE = 1.5
+#: Share of normal errors within one standard error.
+_WITHIN = 0.6827
+#: Numbers of these lessons, which no training reaches.
+_ADJUSTMENT, _VALIDATION = 2**62, 2**62 + 1
 
 
 class TrainConfig(Section):
@@ -35,19 +56,27 @@ class TrainConfig(Section):
 
     network: Literal["braggnn", "compact"] = Field("compact", description="which network")
     size: Literal[9, 11, 13, 15] = Field(11, description="pixels on a side of a patch")
-    steps: int = Field(40_000, ge=1, description="batches seen")
+    steps: int = Field(60_000, ge=1, description="batches seen")
     seconds: float | None = Field(None, gt=0, description="stop after this time instead (the result then varies)")
     batch: int = Field(256, ge=2, description="patches a step")
+    views: int = Field(
+        4,
+        ge=1,
+        le=8,
+        description="steps in a row that see the same patches, each time turned or mirrored another way",
+    )
     seed: int = Field(0, ge=0, description="of the first weights and of every simulated patch")
-    learning_rate: float = Field(2e-3, gt=0, description="at the end of the warm-up; falls to 0 as a cosine")
+    learning_rate: float = Field(8e-3, gt=0, description="at the end of the warm-up; falls to 0 as a cosine")
     warm_up: int = Field(200, ge=0, description="steps over which the learning rate rises")
-    threads: int = Field(1, ge=1, description="CPU threads")
+    patience: int = Field(20, ge=1, description="stop after this many validations without a lower loss")
+    validation_steps: int = Field(1000, ge=1, description="steps between validations on patches never trained on")
+    threads: int = Field(1, ge=1, description="CPU threads, of the network and of the simulation each")
+    evaluation: int = Field(20_000, ge=0, description="peaks of each class that the card's figures come from")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
-    read_noise: float = Field(5.0, ge=0, description="largest Gaussian noise of the detector, counts")
-    noisy_share: float = Field(0.25, ge=0, le=1, description="share of patches with such noise")
-    cut_off_share: float = Field(0.1, ge=0, le=1, description="share with low pixels set to 0, as HEDM detectors do")
-    missing_share: float = Field(0.03, ge=0, le=1, description="share with missing pixels, filled as patches.py does")
-    evaluation: int = Field(20_000, ge=100, description="peaks of each class that the card's figures come from")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the arithmetic; auto: bfloat16 on a GPU (weights stay float32), float32 on a CPU"
+    )
+    scenes: SceneConfig = Field(SceneConfig(), description="what patches are drawn from")
 
 
 class Progress(NamedTuple):
@@ -58,7 +87,22 @@ class Progress(NamedTuple):
     """Of the steps, or of the seconds."""
     loss: float
     """Mean since the last report."""
+    validation: float
+    """Loss at the last validation (NaN before the first)."""
     patches_per_second: float
+
+
+class Result(NamedTuple):
+    """How a training went."""
+
+    steps: int
+    seconds: float
+    validation: float
+    """Lowest loss on the validation patches, that of the weights kept."""
+
+
+#: The lesson of a number, from 0 on, decided by that alone; called by several threads.
+Source = Callable[[int], Lesson]
 
 
 def train(
@@ -70,108 +114,57 @@ def train(
     there, to the same result. Raises `InputError` where `out` or the state do not fit.
     """
     out = Path(out)
-    if out.suffix != ".safetensors":
-        raise InputError(f"out: {out} must end in .safetensors")
-    if not out.parent.is_dir():
-        raise InputError(f"out: folder {out.parent} does not exist")
-    device = localise.device(config.device, key="device")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        seconds, steps, loss = _train(config, out, device, resume, progress)
-        card = describe(config, out, device=device, seconds=seconds, steps=steps, loss=loss)
-    finally:
-        torch.set_num_threads(threads)
-    _write(out.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
+    check_out(out)
+    localise.device(config.device, key="device")
+
+    model, result = fit_network(
+        config,
+        fresh(config),
+        lambda number: simulated(config, number),
+        validation=simulated(config, _VALIDATION, _VALIDATING),
+        state_file=out.with_suffix(".state"),
+        resume=resume,
+        progress=progress,
+    )
+    # No more than it has learned from: a short training, for a try, ends soon.
+    adjust(model, simulated(judging(config), _ADJUSTMENT, min(_ADJUSTING, result.steps * config.batch)))
+    card = save(out, model, describe(config, model, result))
     out.with_suffix(".state").unlink(missing_ok=True)
     return card
 
 
-def describe(config: TrainConfig, out: Path, *, device: str, seconds: float, steps: int, loss: float) -> dict[str, Any]:
-    """The card of the weights in `out`: how they were made, and how good they are now."""
-    localiser = localise.load(LocaliseConfig(checkpoint=str(out), device=device), config.size)
-    options = ", ".join(f"{name}={value!r}" for name, value in config.model_dump(exclude_defaults=True).items())
-    return {
-        "network": config.network,
-        "size": config.size,
-        "parameters": sum(parameter.numel() for parameter in localiser.model.parameters()),
-        "sha256": localiser.sha256,
-        "made_by": f"braggflow.train.train(TrainConfig({options}), Path({out.name!r}))",
-        "code_version": braggflow.__version__,
-        "configuration": config.model_dump(mode="json"),
-        "data": data_parameters(),
-        "steps": steps,
-        "patches_seen": steps * config.batch,
-        "loss": loss,
-        "seconds": round(seconds),
-        "hardware": f"{platform.machine()}, {config.threads} CPU thread(s)" if device == "cpu" else "one CUDA GPU",
-        "evaluation": evaluate(localiser, n=config.evaluation),
-    }
+def configuration_of(card: Path) -> TrainConfig:
+    """The configuration that a card (.json) says a network was trained with; raises `InputError` where it says none."""
+    try:
+        return TrainConfig.model_validate(json.loads(card.read_text(encoding="utf-8"))["configuration"])
+    except OSError as error:
+        raise InputError(f"--card {card}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"--card {card}: is no card of a network that was trained from scratch") from error
 
 
-def data_parameters() -> dict[str, Any]:
-    """The distribution that training peaks are drawn from, as plain data."""
-    mixed = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in synthetic.MIXED._asdict().items()
-    }
-    return {"MIXED": mixed, "MAX_SIGMA_MAJOR": synthetic.MAX_SIGMA_MAJOR}
+def check_out(out: Path) -> None:
+    """Raise `InputError` where no weights can be written to `out`."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"out: {out} must end in .safetensors")
+    if not out.parent.is_dir():
+        raise InputError(f"out: folder {out.parent} does not exist")
 
 
-def _train(
-    config: TrainConfig, out: Path, device: str, resume: bool, progress: Callable[[Progress], None] | None
-) -> tuple[float, int, float]:
-    """The loop: (seconds, steps done, last mean loss); the weights are in `out`."""
-    model = _fresh(config).to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0)
-    step, spent, loss = 0, 0.0, math.nan
-    state_file = out.with_suffix(".state")
-    if resume and state_file.exists():
-        state = torch.load(state_file, map_location=device, weights_only=True)
-        if state["config"] != config.model_dump(mode="json"):
-            raise InputError(f"resume: {state_file} is of a training with other settings; remove it to start afresh")
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["seconds"]
-    saved = reported = time.perf_counter()
-    start = saved - spent
-    losses: list[Tensor] = []
-    while (fraction := _fraction(config, step, time.perf_counter() - start)) < 1:
-        rate = (
-            config.learning_rate
-            * min(1.0, (step + 1) / (config.warm_up + 1))
-            * 0.5
-            * (1 + math.cos(math.pi * fraction))
-        )
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        counts, profiles = batch(config, step)
-        value = loss_of(model, torch.from_numpy(counts).to(device), profiles)
-        optimiser.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimiser.step()
-        losses.append(value.detach())
-        step += 1
-        now = time.perf_counter()
-        if step % _REPORT_STEPS == 0:
-            loss = float(torch.stack(losses).mean())
-            if progress is not None:
-                progress(Progress(step, fraction, loss, len(losses) * config.batch / (now - reported)))
-            losses, reported = [], now
-        if now - saved > _STATE_SECONDS and step % _REPORT_STEPS == 0:
-            _save_state(state_file, config, model, optimiser, step, now - start)
-            saved = now
-    if losses:
-        loss = float(torch.stack(losses).mean())
-    save_weights(out, model, config, steps=step, loss=loss)
-    return time.perf_counter() - start, step, loss
+def simulated(config: TrainConfig, number: int, n: int | None = None) -> Lesson:
+    """The lesson of a number: `config.batch` patches, or `n`; `config.seed` and the number decide it."""
+    rng = np.random.default_rng([config.seed, number])
+    drawn = lesson(n or config.batch, rng=rng, config=config.scenes, size=config.size)
+    return prepared(config.network, drawn)
 
 
-def _fraction(config: TrainConfig, step: int, seconds: float) -> float:
-    return step / config.steps if config.seconds is None else seconds / config.seconds
+def prepared(network: str, lesson: Lesson) -> Lesson:
+    """The lesson as a network takes it: BraggNN needs a full square."""
+    return lesson if network == "compact" else lesson._replace(photons=patches.filled(lesson.photons, lesson.state))
 
 
-def _fresh(config: TrainConfig) -> Network:
+def fresh(config: TrainConfig) -> Network:
+    """A network with the first weights that `seed` decides."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model: Network = BraggNN(config.size) if config.network == "braggnn" else Compact(config.size)
@@ -182,157 +175,269 @@ def _fresh(config: TrainConfig) -> Network:
                 if isinstance(layer, torch.nn.Linear):
                     torch.nn.init.orthogonal_(layer.weight)
                     torch.nn.init.constant_(layer.bias, 0.5)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stubs lack it
+    return model
 
 
-def loss_of(model: Network, counts: Tensor, profiles: synthetic.Profiles) -> Tensor:
-    """The loss on patches (n, s, s) with their true profiles.
+def fit_network(
+    config: TrainConfig,
+    model: Network,
+    source: Source,
+    *,
+    validation: Lesson,
+    state_file: Path,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[Network, Result]:
+    """Train `model` on the lessons of `source`; return it with the weights that were best on `validation`, on the CPU.
 
-    Negative log likelihood of a normal error with the predicted standard error, linear beyond 3 of them: a few hopeless
-    patches shall not rule the others. BraggNN predicts none: the absolute error (squared where below 1), in units of
-    what the photons allow (Thompson, Larson & Webb 2002, Biophys. J. 82, 2775, eq. 14) and 0.01 px, lest the brightest
-    peaks rule.
+    Stops after `config.steps` or `seconds`, or earlier for want of `patience`.
     """
-    centre = (counts.shape[-1] - 1) / 2
-    truth = torch.from_numpy(np.stack([profiles["y"] - centre, profiles["x"] - centre], 1).astype(np.float32))
-    offsets, errors = model.locate(counts)
-    difference = offsets - truth.to(counts.device)
-    if isinstance(model, Compact):
-        scaled = difference / errors
-        return functional.huber_loss(scaled, torch.zeros_like(scaled), delta=3.0) + errors.log().mean()
-    variance = profiles["sigma_major"] * profiles["sigma_minor"]
-    total = 2 * np.pi * profiles["height"] * variance
-    unit = np.sqrt(variance / total + 8 * np.pi * variance**2 * profiles["background"] / total**2 + 0.01**2)
-    scaled = difference / torch.from_numpy(unit.astype(np.float32)).to(counts.device)[:, None]
-    return functional.smooth_l1_loss(scaled, torch.zeros_like(scaled))
+    device = localise.device(config.device, key="device")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        result = _loop(config, model, device, source, validation, state_file, resume, progress)
+    finally:
+        torch.set_num_threads(threads)
+    return model.cpu(), result
 
 
-def batch(config: TrainConfig, step: int) -> tuple[NDArray[np.float32], synthetic.Profiles]:
-    """The patches of one step, (batch, size, size) counts, and their true profiles; `seed` and `step` decide them."""
-    rng = np.random.default_rng([config.seed, step])
-    counts, profiles = synthetic.simulate_patches(config.batch, rng=rng, size=config.size)
-    noisy = rng.random(len(counts)) < config.noisy_share
-    noise = rng.uniform(0, config.read_noise, (noisy.sum(), 1, 1))
-    counts[noisy] += noise * rng.standard_normal((noisy.sum(), *counts.shape[1:]), np.float32)
-    cut = rng.random(len(counts)) < config.cut_off_share
-    counts[cut] = cut_off(counts[cut], rng)
-    partial = rng.random(len(counts)) < config.missing_share
-    counts[partial] = fill(counts[partial], missing_pixels(partial.sum(), config.size, rng))
-    return counts, profiles
+def _loop(
+    config: TrainConfig,
+    model: Network,
+    device: str,
+    source: Source,
+    validation: Lesson,
+    state_file: Path,
+    resume: bool,
+    progress: Callable[[Progress], None] | None,
+) -> Result:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0)
+    step, spent, lowest, waited = 0, 0.0, math.inf, 0
+    best = _copy(model)
+    if resume and state_file.exists():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        if state["config"] != config.model_dump(mode="json"):
+            raise InputError(f"resume: {state_file} is of a training with other settings; remove it to start afresh")
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        best, step, spent = state["best"], state["step"], state["seconds"]
+        lowest, waited = state["lowest"], state["waited"]
+    start = time.perf_counter() - spent
+    saved = reported = time.perf_counter()
+    losses: list[Tensor] = []
+    checked = lowest if step else math.nan
+    with _prepared_ahead(source, config, step) as lessons:
+        while waited < config.patience and (fraction := _fraction(config, step, time.perf_counter() - start)) < 1:
+            warm = min(1.0, (step + 1) / (config.warm_up + 1))
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * fraction))
+            with _precision(config, device):
+                value = loss_of(model, next(lessons))
+            optimiser.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            optimiser.step()
+            losses.append(value.detach())
+            step += 1
+            if step % config.validation_steps == 0:
+                checked = _validate(model, validation)
+                waited = 0 if checked < lowest else waited + 1
+                if checked < lowest:
+                    lowest, best = checked, _copy(model)
+            now = time.perf_counter()
+            if step % _REPORT_STEPS == 0:
+                if progress is not None:
+                    loss = float(torch.stack(losses).mean())
+                    speed = len(losses) * config.batch / (now - reported)
+                    progress(Progress(step, fraction, loss, checked, speed))
+                losses, reported = [], now
+            if now - saved > _STATE_SECONDS and step % _REPORT_STEPS == 0:
+                state = {
+                    "config": config.model_dump(mode="json"),
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "best": best,
+                    "step": step,
+                    "seconds": now - start,
+                    "lowest": lowest,
+                    "waited": waited,
+                }
+                _save_state(state_file, state)
+                saved = now
+    if (last := _validate(model, validation)) < lowest:
+        lowest, best = last, _copy(model)
+    model.load_state_dict(best)
+    return Result(step, time.perf_counter() - start, lowest)
 
 
-def cut_off(counts: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Patches with the pixels below a level, at most 0.3 of each patch's range, set to 0."""
-    low, high = counts.min((1, 2), keepdims=True), counts.max((1, 2), keepdims=True)
-    level = low + rng.uniform(0, 0.3, low.shape) * (high - low)
-    return np.where(counts < level, np.float32(0), counts)
+def _fraction(config: TrainConfig, step: int, seconds: float) -> float:
+    return step / config.steps if config.seconds is None else seconds / config.seconds
 
 
-def missing_pixels(n: int, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which pixels of n patches are missing, (n, size, size): beyond a line, in a band, or dead; never the centre.
+@contextmanager
+def _prepared_ahead(source: Source, config: TrainConfig, first: int) -> Iterator[Iterator[Lesson]]:
+    """What the steps from `first` on learn from, made by threads while the network learns.
 
-    Half of the lines are along an axis (a frame's edge, a module gap), the others any way (the side of a neighbour).
+    `config.views` steps in a row see the same lesson, each turned or mirrored another way: drawing and fitting patches
+    costs more than learning from them.
     """
-    half = size // 2
-    y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    angle = rng.uniform(0, 2 * np.pi, (n, 1, 1))
-    angle = np.where(rng.random((n, 1, 1)) < 0.5, np.round(angle / (np.pi / 2)) * (np.pi / 2), angle)
-    distance = y * np.sin(angle) + x * np.cos(angle)
-    near = rng.uniform(1.5, half, (n, 1, 1))
-    width = np.where(rng.random((n, 1, 1)) < 0.3, rng.integers(1, 4, (n, 1, 1)), np.inf)
-    missing = (distance > near) & (distance <= near + width)
-    dead = (rng.random((n, 1, 1)) < 0.2) & (rng.random(missing.shape) < 0.02)
-    dead[:, half, half] = False
-    return np.asarray(missing | dead)
+    first_number, first_view = divmod(first, config.views)
+    with ThreadPoolExecutor(config.threads) as pool:
+        waiting = deque(pool.submit(source, first_number + k) for k in range(_AHEAD * config.threads))
+
+        def lessons() -> Iterator[Lesson]:
+            start = first_view
+            for number in itertools.count(first_number):
+                drawn = waiting.popleft().result()
+                waiting.append(pool.submit(source, number + _AHEAD * config.threads))
+                for view in range(start, config.views):
+                    yield turned(drawn, (number + 3 * view) % 8)
+                start = 0
+
+        try:
+            yield lessons()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
-def fill(counts: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Patches with missing pixels filled as `patches.cut` does: by their mirror image through the centre, or the level.
+def _precision(config: TrainConfig, device: str) -> torch.autocast:
+    kind = device.partition(":")[0]
+    wanted = config.precision if config.precision != "auto" else "bfloat16" if kind == "cuda" else "float32"
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted == "bfloat16")
 
-    The level is the median of the border pixels that are there. Both are (n, size, size).
+
+def loss_of(model: Network, lesson: Lesson) -> Tensor:
+    """The loss on a lesson.
+
+    Positions: the distance from what the fit of the true kind of profile says, in units of what the photons allow,
+    squared where it is below 1. `Compact` also: the negative log likelihood of a normal error with the stated standard
+    error (linear beyond 3 of them: a few hopeless patches shall not rule the others), which teaches the uncertainty
+    alone; and the cross entropy of peak and outlier.
     """
-    border = np.ones(counts.shape[1:], bool)
-    border[1:-1, 1:-1] = False
-    level = np.nanmedian(np.where(missing[:, border], np.float32(np.nan), counts[:, border]), axis=1)
-    mirrored = np.where(missing[:, ::-1, ::-1], level[:, None, None], counts[:, ::-1, ::-1])
-    return np.where(missing, mirrored, counts)
+    device = next(model.parameters()).device
+    photons, state, truth, target, unit, peak, telling = (torch.from_numpy(part).to(device) for part in lesson)
+    answer = model.locate(photons, state)
+    share = peak.float()[:, None] / peak.sum().clamp(min=1) / 2
+    distance = (answer.offsets - target) / unit
+    position = (share * functional.smooth_l1_loss(distance, torch.zeros_like(distance), reduction="none")).sum()
+    if isinstance(model, BraggNN):
+        return position
+    stated = _stated(answer._replace(offsets=answer.offsets.detach()), truth, unit, peak, telling)
+    return _POSITION * position + stated
 
 
-def evaluate(localiser: Localiser, *, n: int = 20_000, seed: int = 1) -> dict[str, dict[str, float]]:
-    """How good a network is, for each class of `synthetic.CLASSES`, on `n` peaks of it; distances in pixels.
+def _stated(answer: Answer, truth: Tensor, unit: Tensor, peak: Tensor, telling: Tensor) -> Tensor:
+    """The loss of what is stated of positions: how sure they are, and whether they are peaks."""
+    share = peak.float()[:, None] / peak.sum().clamp(min=1) / 2
+    error = (answer.offsets - truth) / answer.errors
+    huber = functional.huber_loss(error, torch.zeros_like(error), delta=3.0, reduction="none")
+    uncertainty = (share * (huber + (answer.errors / unit).log())).sum()
+    domain = functional.binary_cross_entropy_with_logits(answer.domain, peak.float(), telling.float())
+    return _UNCERTAINTY * uncertainty + _DOMAIN * domain
 
-    `rms_over_limit` is the RMS distance from the truth (distances clipped at `CLIP`) over the Cramér–Rao limit's RMS
-    for the same peaks, `limit` that RMS, `median` the median distance, `bias_y` and `bias_x` the mean error,
-    `phase_bias` the largest mean error along either axis in 10 steps of the position within the pixel, `within_1_std`
-    and `within_2_std` the share of errors below 1 and 2 predicted standard errors (absent where none are predicted; a
-    normal error has 0.683 and 0.954).
+
+@torch.inference_mode()
+def _validate(model: Network, validation: Lesson) -> float:
+    return float(loss_of(model, validation))
+
+
+def judging(config: TrainConfig) -> TrainConfig:
+    """The configuration with more of the patches that are rare in training, for `adjust`: positions stay as they are,
+    and the uncertainty of a cut or crowded peak is learned from enough of them.
     """
-    result = {}
-    for k, kind in enumerate(synthetic.CLASSES):
-        rng = np.random.default_rng([seed, k, 1])
-        counts, profiles = synthetic.simulate_patches(n, rng=rng, kind=kind, size=localiser.size)
-        limit = np.minimum(np.hypot(*synthetic.cramer_rao(profiles, size=localiser.size).T), CLIP)
-        truth = np.stack([profiles["y"], profiles["x"]], axis=1)
-        positions, deviations = localise.locate(localiser, counts)
-        result[kind] = _figures(positions, deviations, truth, limit)
-    return result
+    shares = ("neighbour_share", "missing_share", "saturated_share")
+    more = {name: min(1.0, _MORE * getattr(config.scenes, name)) for name in shares}
+    return config.model_copy(update={"scenes": config.scenes.model_copy(update=more)})
 
 
-def _figures(
-    positions: NDArray[np.float64],
-    deviations: NDArray[np.float32],
-    truth: NDArray[np.float64],
-    limit: NDArray[np.float64],
-) -> dict[str, float]:
-    error = positions - truth
-    distance = np.minimum(np.hypot(*error.T), CLIP)
-    error = np.clip(error, -CLIP, CLIP)
-    phase = (np.floor((truth % 1) * 10)).astype(int)
-    by_phase = [
-        np.bincount(phase[:, a], error[:, a], 10) / np.maximum(np.bincount(phase[:, a], minlength=10), 1)
-        for a in (0, 1)
-    ]
-    figures = {
-        "rms_over_limit": _rms(distance) / _rms(limit),
-        "limit": _rms(limit),
-        "median": float(np.median(distance)),
-        "bias_y": float(error[:, 0].mean()),
-        "bias_x": float(error[:, 1].mean()),
-        "phase_bias": float(np.abs(by_phase).max()),
-    }
-    if np.isfinite(deviations).all():
-        figures |= {f"within_{k}_std": float((np.abs(error) < k * deviations).mean()) for k in (1, 2)}
-    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+def adjust(model: Network, lesson: Lesson) -> None:
+    """Train the judging head of a `Compact` on a lesson it has not learned from; its positions stay.
+
+    While positions improve, what is learned of their uncertainty lags behind. At last the stated errors are scaled so
+    that 68.3% of the true ones lie within them, and the domain's logit is shifted so that `_FALSE_ALARMS` of the peaks
+    fall out of the domain.
+    """
+    if not isinstance(model, Compact):
+        return
+    photons, state, truth, _, unit, peak, telling = (torch.from_numpy(part) for part in lesson)
+    with torch.no_grad():
+        parts = zip(photons.split(_AT_ONCE), state.split(_AT_ONCE), strict=True)  # type: ignore[no-untyped-call]
+        features = torch.cat([model.features(*part) for part in parts])
+        offsets = model.output(functional.silu(model.hidden(features)))
+
+    optimiser = torch.optim.AdamW(model.judge.parameters(), lr=_JUDGE_RATE, weight_decay=0)
+    n_steps = _EPOCHS * (len(features) // _AT_ONCE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
+    shuffle = torch.Generator().manual_seed(0)
+    for _ in range(_EPOCHS):
+        for rows in torch.randperm(len(features), generator=shuffle).split(_AT_ONCE):  # type: ignore[no-untyped-call]
+            answer = Answer(offsets[rows], *model.judged(features[rows]))
+            loss = _stated(answer, truth[rows], unit[rows], peak[rows], telling[rows])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+
+    with torch.no_grad():
+        good = peak & telling
+        errors, domain = model.judged(features)
+        ratio = ((offsets - truth).abs() / errors)[good]
+        last = model.judge.get_parameter("2.bias")
+        last[:2] += math.log(np.quantile(ratio, _WITHIN))
+        last[2] -= float(np.quantile(domain[good], _FALSE_ALARMS))
 
 
-def _rms(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(values**2)))
-
-
-def save_weights(out: Path, model: Network, config: TrainConfig, *, steps: int, loss: float) -> None:
-    """Write a network as safetensors, with what it was trained on in the file's metadata (key braggflow, JSON)."""
-    metadata = {
-        "configuration": config.model_dump(mode="json"),
-        "data": data_parameters(),
-        "steps": steps,
-        "loss": loss,
+def describe(config: TrainConfig, model: Network, result: Result) -> dict[str, Any]:
+    """The card of a network: how it was made, and how good it is."""
+    options = ", ".join(f"{name}={value!r}" for name, value in config.model_dump(exclude_defaults=True).items())
+    device = localise.device(config.device, key="device")
+    card = {
+        "network": config.network,
+        "size": config.size,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "made_by": f"braggflow.train.train(TrainConfig({options}), out)",
         "code_version": braggflow.__version__,
+        "configuration": config.model_dump(mode="json"),
+        "steps": result.steps,
+        "patches_seen": result.steps * config.batch,
+        "validation_loss": result.validation,
+        "seconds": round(result.seconds),
+        "hardware": f"{platform.machine()}, {config.threads} CPU thread(s)" if device == "cpu" else "one CUDA GPU",
     }
+    return card | ({"evaluation": evaluated(model, config.evaluation)} if config.evaluation else {})
+
+
+def evaluated(model: Network, n: int) -> dict[str, Any]:
+    """How good a network on the CPU is, on `n` peaks of each class: `evaluate.card_figures`."""
+    name = "braggnn" if isinstance(model, BraggNN) else "compact"
+    ready = deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return evaluate.card_figures(Localiser(name, model.size, "", "", "cpu", ready), n=n)
+
+
+def save(out: Path, model: Network, card: dict[str, Any]) -> dict[str, Any]:
+    """Write a network as safetensors, its card in the file's metadata (key braggflow, JSON) and in .json beside it.
+
+    Returns the card with the `sha256` of the weights file.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    # One key: safetensors writes several in random order, and the same training shall give the same file.
-    _write(out, safetensors.torch.save(tensors, {"braggflow": json.dumps(metadata)}))
+    # How long it took is no part of the weights: the same training shall give the same file.
+    lasting = {name: value for name, value in card.items() if name not in ("seconds", "hardware")}
+    # One key: safetensors writes several in random order.
+    content = safetensors.torch.save(tensors, {"braggflow": json.dumps(lasting)})
+    _write(out, content)
+    beside = card | {"sha256": sha256(content).hexdigest()}
+    _write(out.with_suffix(".json"), (json.dumps(beside, indent=2) + "\n").encode())
+    return beside
 
 
-def _save_state(
-    path: Path, config: TrainConfig, model: Network, optimiser: torch.optim.Optimizer, step: int, seconds: float
-) -> None:
-    state = {
-        "config": config.model_dump(mode="json"),
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "step": step,
-        "seconds": seconds,
-    }
+def _copy(model: Network) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _save_state(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     _write(path, buffer.getvalue())
