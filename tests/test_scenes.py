@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from braggflow import scenes, synthetic
+from braggflow.config import InputError
 from braggflow.patches import MAX_NEIGHBOURS, State
 from braggflow.scenes import CLASSES, OUTLIERS, SceneConfig
 
@@ -99,6 +100,12 @@ def test_two_peaks_too_close_for_two_maxima_are_never_drawn_as_neighbours() -> N
     there = drawn.neighbours["height"] > 0
     distance = np.hypot(*(drawn.neighbours[axis] - drawn.profiles[axis][:, None] for axis in "yx"))
     assert (distance / drawn.profiles["sigma_minor"][:, None])[there].min() > 2  # two equal Gaussians: one maximum
+
+
+def test_neighbours_that_can_never_be_told_apart_are_refused() -> None:
+    merged = plain(sigma=(3.0, 3.0), neighbour_share=1.0, neighbour_distance=(1.0, 2.0))
+    with pytest.raises(InputError, match=r"neighbour_distance: \(1\.0, 2\.0\) px leaves peaks of sigma"):
+        scenes.simulate(5, rng=np.random.default_rng(6), config=merged)
 
 
 def test_an_edge_cuts_every_patch_along_an_axis_at_the_said_distance() -> None:

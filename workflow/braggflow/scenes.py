@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from braggflow.config import Section
+from braggflow.config import InputError, Section
 from braggflow.patches import MAX_NEIGHBOURS, State, others
 from braggflow.synthetic import PROFILE_DTYPE, Profiles, expected_patches
 
@@ -39,6 +39,8 @@ _NEIGHBOURS = 2
 #: Two peaks are two maxima where the line between them dips by this share of the lower one, and by this many standard
 #: deviations of the noise there.
 _DIP_SHARE, _DIP_SIGMA = 0.1, 3.0
+#: Times that peak and neighbours are drawn again before that is taken for hopeless.
+_ROUNDS = 500
 #: Patches worked on at a time, so that what lies between is small enough to stay in the processor's cache.
 _BATCH = 1000
 
@@ -230,7 +232,9 @@ def _add_neighbours(
     size: int,
 ) -> None:
     """Give patches one or two neighbours of the peak's kind; where they hide it, or it them, draw all of them again."""
-    while len(rows):
+    for _ in range(_ROUNDS):
+        if not len(rows):
+            return
         shape = (len(rows), _NEIGHBOURS)
         drawn = np.repeat(profiles[rows, None], _NEIGHBOURS, axis=1)
         drawn["background"] = 0
@@ -250,6 +254,10 @@ def _add_neighbours(
         neighbours[rows[good]], expected[rows[good]] = drawn[good], together[good]
         rows = rows[~good]
         profiles[rows] = sample_profiles(len(rows), rng=rng, config=config, size=size)
+    raise InputError(
+        f"neighbour_distance: {config.neighbour_distance} px leaves peaks of sigma {config.sigma} px and height "
+        f"{config.height} hardly ever two maxima; neighbours must be further away, peaks sharper or higher"
+    )
 
 
 def _resolved(expected: NDArray[np.float64], profiles: Profiles, neighbours: Profiles, size: int) -> NDArray[np.bool_]:

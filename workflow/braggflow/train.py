@@ -369,7 +369,7 @@ def adjust(model: Network, lesson: Lesson) -> None:
         offsets = model.output(functional.silu(model.hidden(features)))
 
     optimiser = torch.optim.AdamW(model.judge.parameters(), lr=_JUDGE_RATE, weight_decay=0)
-    n_steps = _EPOCHS * (len(features) // _AT_ONCE)
+    n_steps = _EPOCHS * math.ceil(len(features) / _AT_ONCE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
     shuffle = torch.Generator().manual_seed(0)
     for _ in range(_EPOCHS):
