@@ -69,8 +69,13 @@ EDGE, MASKED, SATURATED, OVERLAP = Flag.edge, Flag.masked, Flag.saturated, Flag.
     [
         ("auto", Method.compact, 0, {}, Method.compact),
         ("auto", Method.compact, Flag.low_snr, {}, Method.compact),
-        # It sees what is missing, saturated or a neighbour's.
-        ("auto", Method.compact, EDGE | MASKED | SATURATED | OVERLAP, {}, Method.compact),
+        # Cut, saturated or crowded: the surer of the two.
+        *(
+            ("auto", Method.compact, flag, {"fit_std": 0.5}, Method.compact)
+            for flag in (EDGE, MASKED, SATURATED, OVERLAP)
+        ),
+        *(("auto", Method.compact, flag, {}, Method.gaussian) for flag in (EDGE, MASKED, SATURATED, OVERLAP)),
+        ("auto", Method.compact, EDGE, {"converged": False}, Method.compact),
         # Out of its domain: the fit, then the centroid, then the pixel.
         ("auto", Method.compact, 0, {"domain": 0.49}, Method.gaussian),
         ("auto", Method.compact, 0, {"domain": 0.5}, Method.compact),

@@ -70,7 +70,7 @@ def test_compact_has_less_than_a_quarter_of_braggnns_arithmetic() -> None:
     counts = {}
     for name, run in {
         "braggnn": lambda: published_form(BraggNN(11), torch.zeros(1, 1, 11, 11)),
-        "compact": lambda: Compact(11)(torch.zeros(1, 3, 11, 11), torch.zeros(1, 1)),
+        "compact": lambda: Compact(11).locate(torch.zeros(1, 11, 11), torch.zeros(1, 11, 11)),
     }.items():
         with FlopCounterMode(display=False) as counter:
             run()

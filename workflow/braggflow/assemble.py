@@ -9,8 +9,9 @@ peak by peak:
    network makes of what it has never seen says nothing, and neither does its uncertainty.
 2. A network that does not see which pixels are missing, saturated or a neighbour's (`BLIND`) gives way to a converged
    fit wherever there are such pixels.
-3. A network whose uncertainty (of the two axes, the larger) exceeds `localise.max_std` gives way to a converged fit
-   whose uncertainty is smaller.
+3. A network whose uncertainty (of the two axes, the larger) exceeds `localise.max_std`, or that was shown a cut,
+   saturated or crowded patch (`HARD`), gives way to a converged fit whose uncertainty is smaller. Both state theirs
+   rightly, and in such patches the fit is mostly the better one (docs/accuracy.md).
 4. Else the position is the network's.
 
 No peak is dropped; `method` says which position it was, `y_network`, `x_network`, `y_fit` and `x_fit` keep both.
@@ -29,9 +30,11 @@ from braggflow.peaks import Flag, Method
 #: A network or fit that places a peak further than this from its maximum (pixels) found something else: the fit has
 #: failed, the network was shown what it was not trained on.
 MAX_OFFSET = 3.0
+#: Patches in which network and fit differ most in what they can do.
+HARD = np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.overlap)
 #: What a network does not see of a patch: BraggNN is shown a square whose gaps were filled with mirror images.
 BLIND = {
-    Method.braggnn: np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.overlap),
+    Method.braggnn: HARD,
     Method.compact: np.uint16(0),
 }
 #: Uncertainty (pixels of the patch, along either axis) that network and fit are allowed beside their stated ones when
@@ -127,7 +130,8 @@ def network_is_used(
         return np.ones(len(flags), bool)
     outside = flags & Flag.out_of_domain != 0
     blind = flags & BLIND[network] != 0
-    unsure = (std.max(axis=1) > config.max_std) & (fit_std.max(axis=1) < std.max(axis=1))
+    doubtful = (std.max(axis=1) > config.max_std) | (flags & HARD != 0)
+    unsure = doubtful & (fit_std.max(axis=1) < std.max(axis=1))
     used: NDArray[np.bool_] = ~outside & ~(converged & (blind | unsure))
     return used
 

@@ -104,7 +104,7 @@ class LocaliseConfig(Section):
     method: Literal["auto", "braggnn", "compact", "none"] = Field(
         "auto",
         description="which position to use: braggnn or compact (that network), none (the fit, else the centroid), "
-        "auto (compact; the fit outside its domain or where it is unsure)",
+        "auto (compact; the fit outside its domain, or where it is surer in cut, saturated or crowded patches)",
     )
     checkpoint: str | None = Field(None, description="weights file, .safetensors or .pth (null: the shipped weights)")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
