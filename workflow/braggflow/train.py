@@ -31,6 +31,8 @@ from braggflow.localise import Localiser
 from braggflow.models import Answer, BraggNN, Compact, Network
 from braggflow.scenes import SceneConfig
 
+#: Highest learning rates: BraggNN's narrow layers lose their way with more (docs/models.md).
+_RATES = {"compact": 8e-3, "braggnn": 2e-3}
 _REPORT_STEPS = 100
 _STATE_SECONDS = 60.0
 #: Lessons prepared ahead of the step that needs them, per thread.
@@ -66,7 +68,9 @@ class TrainConfig(Section):
         description="steps in a row that see the same patches, each time turned or mirrored another way",
     )
     seed: int = Field(0, ge=0, description="of the first weights and of every simulated patch")
-    learning_rate: float = Field(8e-3, gt=0, description="at the end of the warm-up; falls to 0 as a cosine")
+    learning_rate: float | None = Field(
+        None, gt=0, description="at the end of the warm-up; falls to 0 as a cosine (null: 8e-3 compact, 2e-3 braggnn)"
+    )
     warm_up: int = Field(200, ge=0, description="steps over which the learning rate rises")
     patience: int = Field(20, ge=1, description="stop after this many validations without a lower loss")
     validation_steps: int = Field(1000, ge=1, description="steps between validations on patches never trained on")
@@ -213,7 +217,8 @@ def _loop(
     resume: bool,
     progress: Callable[[Progress], None] | None,
 ) -> Result:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0)
+    highest = _RATES[config.network] if config.learning_rate is None else config.learning_rate
+    optimiser = torch.optim.AdamW(model.parameters(), lr=highest, weight_decay=0)
     step, spent, lowest, waited = 0, 0.0, math.inf, 0
     best = _copy(model)
     if resume and state_file.exists():
@@ -232,7 +237,7 @@ def _loop(
         while waited < config.patience and (fraction := _fraction(config, step, time.perf_counter() - start)) < 1:
             warm = min(1.0, (step + 1) / (config.warm_up + 1))
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * fraction))
+                group["lr"] = highest * warm * 0.5 * (1 + math.cos(math.pi * fraction))
             with _precision(config, device):
                 value = loss_of(model, next(lessons))
             optimiser.zero_grad()
