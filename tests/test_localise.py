@@ -3,9 +3,11 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -17,8 +19,8 @@ from hypothesis import strategies as st
 import braggflow
 from braggflow import evaluate, localise, scenes, synthetic
 from braggflow.config import InputError, LocaliseConfig
-from braggflow.localise import CPU_BATCH, Localiser, Located
-from braggflow.models import BraggNN, Compact, Network
+from braggflow.localise import CPU_BATCH, SMALLEST_GPU_BATCH, Localiser, Located
+from braggflow.models import Answer, BraggNN, Compact, Network
 from braggflow.patches import State
 
 SHIPPED = [(name, size) for name, sizes in localise.shipped().items() for size in sizes]
@@ -47,6 +49,10 @@ def localiser_of(model: Network) -> Localiser:
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.tobytes() == b.tobytes()
+
+
+def numbers(located: Located) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return located.positions, located.std, located.domain
 
 
 def save(path: Path, model: torch.nn.Module) -> str:
@@ -120,7 +126,7 @@ def test_a_peaks_position_is_the_same_bits_in_any_company_order_and_thread_count
         again = localise.locate(localiser, drawn.counts[chosen], drawn.state[chosen], batch_size=batch_size)
     finally:
         torch.set_num_threads(before)
-    for part, whole in zip(again[1:], located[1:], strict=True):
+    for part, whole in zip(numbers(again), numbers(located), strict=True):
         assert same_bits(part, whole[chosen])
 
 
@@ -129,11 +135,12 @@ def test_no_patches_give_no_positions(model: Network) -> None:
     located = localise.locate(localiser_of(model), np.zeros((0, 9, 9), np.float32), np.zeros((0, 9, 9), np.uint8))
     assert located.positions.shape == located.std.shape == (0, 2)
     assert located.domain.shape == (0,)
-    assert [part.dtype for part in located[1:]] == [np.float64, np.float32, np.float32]
+    assert [part.dtype for part in numbers(located)] == [np.float64, np.float32, np.float32]
 
 
 def test_constant_patches_give_finite_positions() -> None:
-    for part in localise.locate(localiser_of(Compact(11)), np.full((3, 11, 11), 5, np.float32), OWN[:3])[1:]:
+    located = localise.locate(localiser_of(Compact(11)), np.full((3, 11, 11), 5, np.float32), OWN[:3])
+    for part in numbers(located):
         assert np.isfinite(part).all()
 
 
@@ -142,7 +149,7 @@ def test_counts_of_a_gain_are_located_as_their_photons() -> None:
     drawn = scenes.simulate(50, rng=np.random.default_rng(2), config=scenes.CLASSES["sampled"])
     photons = localise.locate(localiser, drawn.counts, drawn.state)
     counts = localise.locate(localiser, 4 * drawn.counts, drawn.state, gain=4)
-    for one, other in zip(photons, counts, strict=True):
+    for one, other in zip(numbers(photons), numbers(counts), strict=True):
         np.testing.assert_array_equal(one, other)
     unaware = localise.locate(localiser, 4 * drawn.counts, drawn.state)
     assert (unaware.std < 0.8 * photons.std).all()  # why the gain must be known
@@ -306,3 +313,120 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     count = torch.cuda.device_count()
     with pytest.raises(InputError, match=rf"localise\.device: cuda:{count} is not there.*must be auto, cpu"):
         localise.load(LocaliseConfig(device=f"cuda:{count}"), 11)
+
+
+class OnGpu(Compact):
+    """A network that takes torch's other name of the CPU, cpu:0, for a GPU.
+
+    `holds` is how many patches the GPU's memory holds at the first batch, the second and so on, the last one for all
+    others; `lacks` is the error otherwise.
+    """
+
+    def __init__(self, *holds: int, lacks: Exception) -> None:
+        super().__init__(9)
+        self.holds, self.lacks = list(holds), lacks
+        self.on_gpu = False
+        self.failed: weakref.ref[torch.Tensor] | None = None
+
+    def to(self, *args: Any, **options: Any) -> "OnGpu":
+        self.on_gpu = args == ("cpu:0",)
+        if self.on_gpu and not self.holds:
+            raise self.error()
+        return super().to(*args, **options)
+
+    def locate(self, photons: torch.Tensor, state: torch.Tensor) -> Answer:
+        assert self.failed is None or self.failed() is None, "the batch that failed is still in memory"
+        if self.on_gpu and len(photons) > (self.holds.pop(0) if len(self.holds) > 1 else self.holds[0]):
+            self.failed = weakref.ref(photons)
+            raise self.error()
+        return super().locate(photons, state)
+
+    def error(self) -> Exception:
+        return type(self.lacks)(*self.lacks.args)  # one of its own each time: it keeps its traceback
+
+
+@pytest.fixture(scope="module")
+def some_patches() -> scenes.Scenes:
+    return scenes.simulate(700, rng=np.random.default_rng(5), size=9)
+
+
+def located_on(
+    drawn: scenes.Scenes, *holds: int, batch_size: int = 256, lacks: Exception | None = None
+) -> tuple[Located, Located]:
+    """By a GPU that holds so many patches, and by the CPU."""
+    torch.manual_seed(0)
+    on_cpu = localiser_of(OnGpu(*holds, lacks=lacks or torch.OutOfMemoryError("CUDA out of memory.")))
+    on_gpu = replace(on_cpu, device="cpu:0")
+    return (
+        localise.locate(on_gpu, drawn.counts, drawn.state, batch_size=batch_size),
+        localise.locate(on_cpu, drawn.counts, drawn.state),
+    )
+
+
+@pytest.mark.parametrize(
+    ("holds", "notes"),
+    [
+        ((256,), {}),
+        ((128,), {"gpu_batch_halved": 1}),
+        ((256, 100), {"gpu_batch_halved": 2}),
+        ((256, 200, 256, 100), {"gpu_batch_halved": 2}),
+    ],
+    ids=["enough", "too little at first", "less from the second batch on", "less and less"],
+)
+def test_a_gpu_that_runs_out_of_memory_goes_on_in_smaller_batches(
+    some_patches: scenes.Scenes, holds: tuple[int, ...], notes: dict[str, int]
+) -> None:
+    on_gpu, on_cpu = located_on(some_patches, *holds)
+    assert on_gpu.notes == notes
+    assert on_cpu.notes == {}
+    for one, other in zip(numbers(on_gpu), numbers(on_cpu), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)  # as if nothing had happened, in the same order
+
+
+@pytest.mark.parametrize(
+    ("holds", "batch_size", "notes"),
+    [
+        ((), 256, {"patches_moved_to_cpu": 700}),
+        ((0,), 256, {"gpu_batch_halved": 2, "patches_moved_to_cpu": 700}),
+        ((SMALLEST_GPU_BATCH - 1,), 100, {"gpu_batch_halved": 1, "patches_moved_to_cpu": 700}),
+        ((0,), 10, {"patches_moved_to_cpu": 700}),
+        ((256, 0), 256, {"gpu_batch_halved": 2, "patches_moved_to_cpu": 444}),
+    ],
+    ids=["the network", "any batch", "the smallest batch", "a batch smaller than that", "another batch"],
+)
+def test_what_a_gpu_cannot_hold_is_left_to_the_cpu(
+    some_patches: scenes.Scenes, holds: tuple[int, ...], batch_size: int, notes: dict[str, int]
+) -> None:
+    on_gpu, on_cpu = located_on(some_patches, *holds, batch_size=batch_size)
+    assert on_gpu.notes == notes
+    moved = notes["patches_moved_to_cpu"]
+    for one, other in zip(numbers(on_gpu), numbers(on_cpu), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert same_bits(one[-moved:], other[-moved:])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_lack_of_gpu_memory_is_known_by_all_its_messages(some_patches: scenes.Scenes, message: str) -> None:
+    assert located_on(some_patches, 128, lacks=RuntimeError(message))[0].notes == {"gpu_batch_halved": 1}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: device-side assert triggered"), MemoryError("host")])
+def test_other_failures_of_a_gpu_are_raised_unchanged(some_patches: scenes.Scenes, error: Exception) -> None:
+    for holds in ((), (0,), (256, 0)):
+        with pytest.raises(type(error), match=str(error)):
+            located_on(some_patches, *holds, lacks=error)
+
+
+def test_a_gpu_that_ran_out_of_memory_is_tried_again_by_the_next_call(some_patches: scenes.Scenes) -> None:
+    model = OnGpu(0, lacks=torch.OutOfMemoryError("CUDA out of memory."))
+    localiser = replace(localiser_of(model), device="cpu:0")
+    assert localise.locate(localiser, some_patches.counts, some_patches.state).notes["patches_moved_to_cpu"] == 700
+    model.holds = [4096]
+    assert localise.locate(localiser, some_patches.counts, some_patches.state).notes == {}

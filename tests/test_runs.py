@@ -240,7 +240,7 @@ def test_gpu_workers_get_the_network_and_cpu_workers_the_rest(tmp_path, data, un
         gpu = {address for address, worker in workers.items() if "GPU" in worker["resources"]}
         with get_task_stream(client) as stream:
             (outcome,) = runs.run(settings(), [data], out=tmp_path, client=client)
-    places = {(task["key"].split("-")[0], task["worker"] in gpu) for task in stream.data}
+    places = {(task["key"][0], task["worker"] in gpu) for task in stream.data}
     assert places == {("find", False), ("locate", True), ("finish", False), ("conclude", False)}
     assert_same_table(store.open_peaks(outcome.folder), undisturbed)
 
@@ -340,15 +340,15 @@ def test_frames_that_changed_at_their_place_never_mix_with_an_old_run(tmp_path, 
 
 
 def test_a_run_that_another_finished_meanwhile_is_not_thrown_away(tmp_path, data, client, monkeypatch):
-    prepared = runs._prepare_all
+    prepared = runs._first_work
 
-    def slowly(resolved):
-        result = prepared(resolved)
+    def slowly(source):
+        result = prepared(source)
         monkeypatch.undo()
         runs.run(settings(detect={"minval": 40}), [data], out=tmp_path, client=client)
         return result
 
-    monkeypatch.setattr(runs, "_prepare_all", slowly)
+    monkeypatch.setattr(runs, "_first_work", slowly)
     with pytest.raises(InputError, match=r"detect\.minval: 40\.0 → 15\.0"):
         runs.run(settings(), [data], out=tmp_path, client=client)
     assert store.read_settings(RunFolder(tmp_path / "scan")).detect.minval == 40

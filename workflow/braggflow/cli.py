@@ -1,6 +1,7 @@
 """The command line: parse, then one call."""
 
 # Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -147,10 +148,22 @@ def simulate(
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="Configuration, YAML (see: braggflow init).")],
-    data: Annotated[list[str] | None, typer.Argument(help="Frames stores; stand above the configuration's.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(help="Frames stores, folders of them, patterns or list files; stand above the configuration's."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results (default: output.folder).")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="Change a key: detect.minval=20; repeat.")] = [],  # noqa: B006
     workers: Workers = None,
+    cluster: Annotated[
+        Path | None, typer.Option(metavar="PROFILE", help="Where to compute: a cluster profile, YAML (default: here).")
+    ] = None,
+    follow: Annotated[
+        Path | None, typer.Option(help="Also take the frames stores of this folder as they are finished, until Ctrl-C.")
+    ] = None,
+    idle: Annotated[
+        float | None, typer.Option(min=0, help="With --follow: end when none has come for so many seconds.")
+    ] = None,
 ) -> None:
     """Find, locate and fit the peaks of one or more series. The same command again resumes."""
     from braggflow import config as configuration
@@ -158,23 +171,29 @@ def run(
     if workers is not None:
         settings = [*settings, f"compute.workers={workers}"]
     resolved = configuration.load(config, settings)
+    if idle is not None and follow is None:
+        raise InputError(f"--idle {idle:g}: is for --follow, which is not given")
     from braggflow import display, runs
 
+    # A batch system that ends this process asks for the same orderly end as a user does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with display.live() as show:
-        outcomes = runs.run(resolved, data or (), out=out, progress=show)
+        outcomes = runs.run(
+            resolved, data or (), out=out, profile=cluster, follow=follow, idle_seconds=idle, progress=show
+        )
     display.summary(outcomes)
     raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)
 
 
 @app.command()
-def status(folder: Annotated[Path, typer.Argument(help="A run folder, or a folder of them.")]) -> None:
+def status(
+    folder: Annotated[Path, typer.Argument(help="A run folder, or a folder of them.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until no run goes on, or Ctrl-C.")] = False,
+) -> None:
     """Show what is done, what failed and why."""
-    from braggflow import display, store
+    from braggflow import display
 
-    folders = [folder] if (folder / "run.json").exists() else sorted(path.parent for path in folder.glob("*/run.json"))
-    if not folders:
-        raise InputError(f"{folder}: holds no run")
-    display.status([store.RunFolder(path) for path in folders])
+    display.status(folder, watch=watch)
 
 
 @app.command()

@@ -1,18 +1,32 @@
-"""A Dask cluster to run on: a local one, or the client of one that is there already."""
+"""A Dask cluster from a profile: worker processes of this machine, jobs of a batch system, or one that runs already."""
 
 import logging
-from collections.abc import Iterator
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler, Security, SpecCluster
 
-from braggflow.config import ComputeConfig, InputError
+from braggflow import jobs, worker
+from braggflow.config import ComputeConfig, InputError, RunConfig
+from braggflow.jobs import JobKind, UnavailableError
+from braggflow.keeper import Demand, Keeper
+from braggflow.profiles import BatchProfile, ExistingProfile, LocalProfile, Profile
+from braggflow.session import session
 
-#: How long a cluster may be without any worker before the run says so.
+#: How long a local cluster may be without any worker before the run says so.
 NO_WORKERS_SECONDS = 60
+_CONNECT_SECONDS = 10
+#: How long the end of a run waits for its jobs to leave the queue.
+_GONE_SECONDS = 15.0
 #: A terminal sends Ctrl-C to workers too; whether they stop is for the client to decide.
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -25,23 +39,99 @@ class Pools:
     gpu: bool
 
 
+@dataclass(slots=True)
+class Cluster:
+    """A cluster that a run computes on; `keeper` where its size follows the work."""
+
+    client: Client
+    pools: Pools
+    keeper: Keeper | None = None
+    dashboard: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know, each once."""
+    _threads: tuple[float, int] = (0.0, 0)
+
+    def check(self) -> None:
+        """Raise `InputError` where the cluster cannot go on."""
+        if self.keeper is not None:
+            self.notes += [note for note in self.keeper.notes if note not in self.notes]
+            if self.keeper.problem is not None:
+                raise self.keeper.problem
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker is there and agrees with this client."""
+        return self.keeper is None or self.keeper.verified("cpu") > 0
+
+    def need(self, demand: Demand) -> None:
+        """Say how much work is left."""
+        if self.keeper is not None:
+            self.keeper.demand = demand
+
+    def summary(self) -> str:
+        """Workers and waiting jobs in one line; "" where their number is fixed."""
+        return "" if self.keeper is None else self.keeper.summary()
+
+    def threads(self) -> int:
+        """How many CPU tasks can run at a time (asked at most once a second)."""
+        asked, known = self._threads
+        if time.monotonic() - asked > 1:
+            workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+            offered = [info["resources"].get("CPU", 0) if self.pools.cpu else info["nthreads"] for info in workers]
+            known = sum(int(min(cpu, info["nthreads"])) for cpu, info in zip(offered, workers, strict=True))
+            self._threads = time.monotonic(), known
+        return known
+
+
 @contextmanager
-def local(config: ComputeConfig) -> Iterator[Client]:
+def open_cluster(profile: Profile | None, config: RunConfig, paths: Sequence[str] = ()) -> Iterator[Cluster]:
+    """The cluster of a profile (None: local), for a run with this configuration; ended afterwards if made here.
+
+    `paths` are files and folders that workers must see. Raises `InputError` where the cluster cannot do the work.
+    """
+    if profile is None or isinstance(profile, LocalProfile):
+        with local(config.compute, profile) as client:
+            yield of_client(client, config)
+    elif isinstance(profile, ExistingProfile):
+        with _existing(profile) as client:
+            yield of_client(client, config, paths)
+    else:
+        with _batch(profile, config, paths) as cluster:
+            yield cluster
+
+
+def of_client(client: Client, config: RunConfig, paths: Sequence[str] = ()) -> Cluster:
+    """The cluster of a connected client, its workers checked."""
+    made = Cluster(client, pools(client, network=config.localise.method != "none"), dashboard=client.dashboard_link)
+    if not _is_local(client):
+        verify(client, paths, gpu_needed=config.localise.device.startswith("cuda") and made.pools.gpu)
+        if (address := _address(client)).startswith("tcp://"):
+            made.notes.append(f"{address}: listens without authentication; who reaches it can run code as you")
+    return made
+
+
+@contextmanager
+def local(config: ComputeConfig, profile: LocalProfile | None = None) -> Iterator[Client]:
     """A cluster of single-threaded worker processes on this machine, reachable from this machine only."""
+    profile = profile or LocalProfile(kind="local")
+    memory_limit = profile.memory_limit or config.memory_limit
+    security = Security.temporary() if profile.tls else None
     try:
         # Workers that cannot start are an error after this time, and not a wait without end.
         dask.config.set({"distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS}s"})
         cluster = LocalCluster(
-            n_workers=config.workers or CPU_COUNT,
+            n_workers=profile.workers or config.workers or CPU_COUNT,
             threads_per_worker=1,
             host="127.0.0.1",
+            protocol="tls://" if security else "tcp://",
+            security=security,
             dashboard_address="127.0.0.1:0",
-            memory_limit=config.memory_limit,
+            memory_limit=memory_limit,
             preload=[_IGNORE_CTRL_C],
             silence_logs=logging.ERROR,  # that a worker took long to end is no news for a user
         )
     except ValueError as error:
-        raise InputError(f"compute.memory_limit: {config.memory_limit!r} is not accepted ({error})") from error
+        raise InputError(f"compute.memory_limit: {memory_limit!r} is not accepted ({error})") from error
     with cluster, Client(cluster) as client:
         try:
             client.wait_for_workers(1, timeout=NO_WORKERS_SECONDS)
@@ -52,12 +142,136 @@ def local(config: ComputeConfig) -> Iterator[Client]:
         yield client
 
 
+@contextmanager
+def _existing(profile: ExistingProfile) -> Iterator[Client]:
+    where = profile.address or profile.scheduler_file
+    if profile.scheduler_file is not None and not Path(profile.scheduler_file).is_file():
+        raise InputError(f"scheduler_file: {where} does not exist; is the scheduler running?")
+    security = None
+    if profile.tls_cert is not None:
+        for key in ("tls_ca_file", "tls_cert", "tls_key"):
+            if not Path(getattr(profile, key)).is_file():
+                raise InputError(f"{key}: {getattr(profile, key)} does not exist")
+        security = Security(
+            require_encryption=True,
+            tls_ca_file=profile.tls_ca_file,
+            tls_client_cert=profile.tls_cert,
+            tls_client_key=profile.tls_key,
+        )
+    try:
+        client = Client(
+            profile.address,
+            scheduler_file=profile.scheduler_file,
+            security=security,
+            timeout=_CONNECT_SECONDS,
+        )
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(f"cluster: no scheduler answers at {where} ({error})") from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> Iterator[Cluster]:
+    batch = jobs.BATCH_SYSTEMS[profile.kind]()
+    network = config.localise.method != "none"
+    with session(Path(profile.directory), batch) as held:
+        kinds = [
+            JobKind(profile, name, log_directory=str(held.logs))
+            for name in (("cpu", "gpu") if profile.gpu is not None and network else ("cpu",))
+        ]
+        if config.localise.device.startswith("cuda") and len(kinds) == 1 and network:
+            raise InputError(
+                f"localise.device: {config.localise.device}, but the cluster profile has no `gpu` group; add one, or "
+                "set localise.device to auto or cpu"
+            )
+        try:
+            for kind in kinds:
+                batch.refuse_impossible(kind)
+        except UnavailableError as error:
+            raise InputError(f"cluster: {profile.kind} does not answer ({error})") from error
+        security = held.security()
+        scheduler = {
+            "cls": Scheduler,
+            "options": {
+                "protocol": "tls://",
+                "security": security,
+                "interface": kinds[0].option("interface"),
+                "port": 0,
+                "dashboard_address": "127.0.0.1:0",
+                **(kinds[0].option("scheduler_options") or {}),
+            },
+        }
+        # Jobs may wait for hours; that none will ever start is for the keeper to see.
+        dask.config.set({"distributed.scheduler.no-workers-timeout": None})
+        with (
+            SpecCluster(scheduler=scheduler, workers={}, security=security, silence_logs=logging.ERROR) as spec,
+            Client(spec, security=security) as client,
+        ):
+            keeper = Keeper(
+                client,
+                batch,
+                kinds,
+                held,
+                security,
+                seconds_per_worker=profile.seconds_per_worker,
+                paths=paths,
+                gpu_needed=config.localise.device.startswith("cuda"),
+            )
+            port = urlsplit(client.dashboard_link).port
+            made = Cluster(client, Pools(cpu=True, gpu=len(kinds) == 2), keeper, f"http://127.0.0.1:{port}/status")
+            made.notes.append(f"from elsewhere: ssh -N -L {port}:127.0.0.1:{port} {socket.gethostname()}")
+            keeper.start()
+            try:
+                yield made
+            finally:
+                with _undisturbed():
+                    keeper.close()
+                keeper.wait_until_gone(_GONE_SECONDS)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def pools(client: Client, *, network: bool) -> Pools:
     """Which resources the cluster's workers offer; raises `InputError` where the work has nowhere to go."""
-    offered = [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    offered = [info["resources"] for info in client.scheduler_info(n_workers=-1)["workers"].values()]
     if not offered:
         raise InputError("cluster: has no workers; start some, or wait until they are up, and run again")
     cpu, gpu = any("CPU" in names for names in offered), any("GPU" in names for names in offered)
     if gpu and not cpu:
         raise InputError("cluster: workers offer the resource GPU but none offers CPU; start the others with CPU=1000")
     return Pools(cpu=cpu, gpu=gpu and network)
+
+
+def verify(client: Client, paths: Sequence[str] = (), *, gpu_needed: bool = False) -> None:
+    """Raise `InputError` where a worker has other versions than this client, or does not see `paths`."""
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    names = {address: str(info["name"]) for address, info in known.items()}
+    with_gpu = [address for address, info in known.items() if "GPU" in info["resources"]]
+    for gpu, addresses in ((False, list(set(known) - set(with_gpu))), (gpu_needed, with_gpu)):
+        if not addresses:
+            continue
+        said = client.run(worker.describe, tuple(paths), gpu=gpu, workers=addresses, on_error="return")
+        for address, found in said.items():
+            if isinstance(found, Exception):
+                raise InputError(f"worker {names[address]}: has no braggflow like this one ({found})")
+            worker.check(names[address], found, gpu_needed=gpu)
+
+
+def _is_local(client: Client) -> bool:
+    return isinstance(client.cluster, LocalCluster) or _address(client).startswith("inproc://")
+
+
+def _address(client: Client) -> str:
+    return str(client.scheduler_info(n_workers=0)["address"])

@@ -189,18 +189,21 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises `InputError` naming the file or key, its value and what is accepted.
     """
-    path = Path(path)
+    return resolve(read_yaml(Path(path), "configuration"), overrides, source=f"configuration {path}")
+
+
+def read_yaml(path: Path, what: str) -> object:
+    """The content of a YAML file; `what` it is stands in the message of the `InputError` for one that is not read."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"configuration {path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{what} {path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"configuration {path}: is not a UTF-8 text file") from error
+        raise InputError(f"{what} {path}: is not a UTF-8 text file") from error
     try:
-        data = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"configuration {path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    return resolve(data, overrides, source=f"configuration {path}")
+        raise InputError(f"{what} {path}: is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def resolve(data: object, overrides: Sequence[str] = (), *, source: str = "configuration") -> RunConfig:
@@ -214,7 +217,7 @@ def resolve(data: object, overrides: Sequence[str] = (), *, source: str = "confi
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise InputError(f"{source}: " + "\n  ".join(_messages(error))) from error
+        raise InputError(f"{source}: " + "\n  ".join(messages(error, RunConfig))) from error
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -233,14 +236,14 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: the value is not valid YAML") from error
 
 
-def _messages(error: ValidationError) -> list[str]:
-    """One line a problem: key, value, what is accepted."""
+def messages(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One line a problem of data checked against `root`: key, value, what is accepted."""
     lines: dict[str, str] = {}
     for problem in error.errors():
         # A union reports each branch that failed; the branch names are not keys.
         location = [str(part) for part in problem["loc"] if part not in ("float", "NoiseMultiple")]
         key = ".".join(location) or "(top level)"
-        model = _model_at(location[:-1])
+        model = _model_at(root, location[:-1])
         if problem["type"] == "extra_forbidden" and model is not None:
             close = difflib.get_close_matches(location[-1], model.model_fields, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
@@ -254,7 +257,7 @@ def _messages(error: ValidationError) -> list[str]:
         else:
             what = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "value_error":  # our own sentence names the key and its value
-                lines[key] = f"{key}.{what}"
+                lines[key] = f"{key}.{what}" if location else what
                 continue
             lines[key] = f"{key}: {_value(problem)} is not accepted; {what[:1].lower()}{what[1:]}"
     return list(lines.values())
@@ -269,8 +272,8 @@ def _is_level(location: Sequence[str]) -> bool:
     return tuple(location[:2]) in {("detect", "minval"), ("detect", "minscore")}
 
 
-def _model_at(location: Sequence[str]) -> type[BaseModel] | None:
-    model: type[BaseModel] = RunConfig
+def _model_at(root: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
+    model = root
     for part in location:
         field = model.model_fields.get(part)
         if field is None:

@@ -2,17 +2,20 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
+from rich.text import Text
 
-from braggflow import frames, store
+from braggflow import campaign, frames, store
 
 if TYPE_CHECKING:  # they load dask and torch
     from braggflow import train
@@ -20,6 +23,10 @@ if TYPE_CHECKING:  # they load dask and torch
 
 #: Where the output is no terminal (a batch job's log), a plain line this often.
 _LINE_SECONDS = 10.0
+#: With more data sets than this, only those that are not complete are listed at the end of a run.
+_ROWS = 30
+#: A watched status is drawn this often.
+_WATCH_SECONDS = 2.0
 #: Columns of a log, where nobody can widen the window to read what was cut off.
 _LOG_WIDTH = 200
 
@@ -33,23 +40,34 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def live() -> Iterator[Callable[["Progress"], None]]:
-    """A run's progress: frames, rate, peaks, failures, time left, and once the dashboard's address."""
+    """A run's progress: frames, rate, peaks, failures, workers, time left; the dashboard and each note once."""
     console = _console(stderr=True)
-    start, told = time.monotonic(), False
+    start, told, dataset = None, set[str](), "braggflow"
     with _line(console, "starting (a first run compiles its kernels)") as line:
 
         def show(state: "Progress") -> None:
-            nonlocal told
-            if not told:
-                _plain(console, f"dashboard: {state.dashboard}")
-                told = True
-            rate = _rate((state.frames_done - state.frames_before) / max(time.monotonic() - start, 1e-3))
-            done = f"{state.frames_done}/{state.frames_total} frames, {rate} frames/s"
-            line(
-                state.dataset,
-                state.frames_done / state.frames_total,
-                f"{done}, {state.peaks} peaks, {state.frames_failed} frames failed",
-            )
+            nonlocal start, dataset
+            dataset = state.dataset or dataset
+            if start is None and state.frames_total:  # waiting for workers is not part of the rate
+                start = time.monotonic()
+            for note in (f"dashboard: {state.dashboard}", *state.notes):
+                if note not in told:
+                    _plain(console, note)
+                    told.add(note)
+            seconds = time.monotonic() - (start or time.monotonic())
+            rate = _rate((state.frames_done - state.frames_before) / max(seconds, 1e-3))
+            if not state.frames_total:
+                line(dataset, 0.0, state.cluster or "starting")
+                return
+            facts = [
+                f"{state.frames_done}/{state.frames_total} frames, {rate} frames/s",
+                f"{state.peaks} peaks, {state.frames_failed} frames failed",
+            ]
+            if state.datasets_total > 1:
+                facts.insert(0, f"{state.datasets_done}/{state.datasets_total} data sets")
+            if state.cluster:
+                facts.append(state.cluster)
+            line(dataset, state.share, ", ".join(facts))
 
         yield show
 
@@ -75,7 +93,7 @@ def _line(console: Console, title: str) -> Iterator[Callable[[str, float, str], 
     """One line that moves, shown by calling it with (title, share done, facts); in a log, a line every so often."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), TaskProgressColumn())
     facts_column = TextColumn("{task.fields[facts]}", markup=False, table_column=Column(overflow="fold"))
-    last = -_LINE_SECONDS
+    last, whole = -_LINE_SECONDS, False
     with Bar(
         *columns,
         TimeRemainingColumn(),
@@ -87,20 +105,25 @@ def _line(console: Console, title: str) -> Iterator[Callable[[str, float, str], 
         task = display.add_task(title, total=None, facts="")
 
         def show(title: str, share: float, facts: str) -> None:
-            nonlocal last
+            nonlocal last, whole
             now = time.monotonic()
             display.update(task, description=title, completed=share, total=1.0, facts=f"left, {facts}")
-            if not console.is_terminal and (share >= 1 or now - last > _LINE_SECONDS):
+            if not console.is_terminal and (now - last > _LINE_SECONDS or (share >= 1 and not whole)):
                 _plain(console, f"{title}: {facts}")
-                last = now
+                last, whole = now, share >= 1
 
         yield show
 
 
 def summary(outcomes: Sequence["Outcome"]) -> None:
-    """The table at the end of a run, and for each data set that is not complete what to do."""
+    """The table at the end of a run, and for each data set that is not complete what to do.
+
+    Where there are many, it names only those that are not complete.
+    """
     table = Table("data set", "status", "frames", "failed", "peaks", "frames/s", "seconds", title="braggflow run")
-    for outcome in outcomes:
+    many = len(outcomes) > _ROWS
+    shown = [outcome for outcome in outcomes if outcome.status != "complete" or outcome.message or not many]
+    for outcome in shown:
         if outcome.status == "refused":
             table.add_row(outcome.name, outcome.status)
             continue
@@ -115,8 +138,14 @@ def summary(outcomes: Sequence["Outcome"]) -> None:
             f"{outcome.seconds:.1f}",
         )
     console = _console()
-    console.print(table)
-    for outcome in outcomes:
+    if many:
+        by_status = Counter(outcome.status for outcome in outcomes)
+        _plain(console, f"{len(outcomes)} data sets: {', '.join(f'{n} {status}' for status, n in by_status.items())}")
+    if shown:
+        console.print(table)
+    if rerun := sum(outcome.tasks_rerun for outcome in outcomes):
+        _plain(console, f"tasks run again after their worker was lost or a read failed: {rerun}")
+    for outcome in shown:
         if outcome.message:
             _plain(console, f"{outcome.name}: {outcome.message}")
         if outcome.status == "partial":
@@ -133,31 +162,72 @@ def summary(outcomes: Sequence["Outcome"]) -> None:
                 _plain(console, f"{what}: {path}")
 
 
-def status(folders: Sequence[store.RunFolder]) -> None:
-    """One row a run, and the first failures of each."""
-    table = Table(Column("data set", overflow="fold"), "status", "parts", "frames", "failed", "peaks", "written (UTC)")
+def status(folder: Path, *, watch: bool = False) -> None:
+    """How a run, or a folder of them, stands: all in one line, a row each, and why some are not complete.
+
+    With `watch`, line and rows are drawn again and again until no run goes on, or Ctrl-C.
+    """
+    states = campaign.states(folder)
     console = _console()
-    for folder in folders:
-        info = store.read_info(folder)
-        counts = info["counts"]
-        running = info["status"] == "running"
-        finished = len(list(folder.parts.glob("part-*.npz"))) if running else info["parts"]["done"]
+    if watch:
+        with suppress(KeyboardInterrupt):
+            _watch(console, folder, states)
+        states = campaign.states(folder)
+    _plain(console, _standing(states))
+    console.print(_rows(states))
+    for state in states:
+        for reason in state.reasons:
+            _plain(console, f"{state.name}: {reason}")
+        if state.more:
+            _plain(console, f"{state.name}: and {state.more} more frames, see {store.RunFolder(state.path).info}")
+        if state.status in _NEXT:
+            _plain(console, f"{state.name}: {_NEXT[state.status]}")
+
+
+_NEXT = {
+    "partial": "the same braggflow run tries them again.",
+    "interrupted": "the same braggflow run goes on from here.",
+    "stopped": "was killed; the same braggflow run goes on from here.",
+}
+
+
+def _watch(console: Console, folder: Path, states: Sequence[campaign.State]) -> None:
+    last = -math.inf
+    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext() as view:
+        while not all(state.ended for state in states):
+            if view is not None:
+                # Those that are not complete are last; the line, the table's frame and the cursor need the rest.
+                shown = states[-max(1, console.height - 6) :]
+                view.update(Group(Text(_standing(states)), _rows(shown)), refresh=True)
+            elif time.monotonic() - last >= _LINE_SECONDS:
+                _plain(console, _standing(states))
+                last = time.monotonic()
+            time.sleep(_WATCH_SECONDS)
+            states = campaign.states(folder)
+
+
+def _standing(states: Sequence[campaign.State]) -> str:
+    by_status = ", ".join(f"{n:,} {status}" for status, n in Counter(state.status for state in states).items())
+    frames_all, failed, found = (
+        sum(getattr(state, key) for state in states) for key in ("frames", "frames_failed", "peaks")
+    )
+    line = f"{len(states):,} data set{'s' * (len(states) != 1)}: {by_status}; {frames_all:,} frames, {failed:,} failed"
+    if all(state.ended for state in states):
+        return f"{line}; {found:,} peaks"
+    return f"{line}; {sum(s.parts_done for s in states):,} of {sum(s.parts_total for s in states):,} parts done"
+
+
+def _rows(states: Sequence[campaign.State]) -> Table:
+    table = Table(Column("data set", overflow="fold"), "status", "parts", "frames", "failed", "peaks", "written (UTC)")
+    for state in states:
+        counted = (str(state.frames), str(state.frames_failed), str(state.peaks) if state.ended else "")
         table.add_row(
-            folder.path.name,
-            "running (or killed: the same command resumes)" if running else info["status"],
-            f"{finished}/{info['parts']['total']}",
-            str(counts["frames"]),
-            str(counts["frames_failed"]),
-            "" if running else str(counts["peaks"]),
-            info["written"].removesuffix("+00:00").replace("T", " "),
+            Text(state.name),
+            state.status,
+            *((f"{state.parts_done}/{state.parts_total}", *counted) if state.parts_total else ("", "", "", "")),
+            state.written.removesuffix("+00:00").replace("T", " "),
         )
-        for failure in info["failures"][:10]:
-            _plain(console, f"{folder.path.name}: frame {failure['frame']}: {failure['reason']}")
-        if len(info["failures"]) > 10:
-            _plain(console, f"{folder.path.name}: and {len(info['failures']) - 10} more, see {folder.info}")
-        if info["failures"] and not running:
-            _plain(console, f"{folder.path.name}: the same braggflow run tries them again.")
-    console.print(table)
+    return table
 
 
 def frames_store(path: Path) -> None:

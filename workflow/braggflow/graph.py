@@ -10,22 +10,23 @@ part files, and only their summaries travel.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import xarray as xr
-from distributed import Client, Future
+from distributed import Client, Future, get_worker
 from numpy.typing import NDArray
 
 from braggflow import assemble, detect, fit, frames, localise, patches, peaks, store
 from braggflow.cluster import Pools
-from braggflow.config import RunConfig
+from braggflow.config import InputError, RunConfig
 
 #: Time that a task is expected to take per pixel (reading and searching) and per frame; measured on one core.
 SECONDS_PER_PIXEL, SECONDS_PER_FRAME = 6e-9, 2e-3
@@ -46,6 +47,8 @@ class Series:
     """The configuration as JSON: a key for the workers' caches."""
     run: str
     """Digest of the run's identity."""
+    sources: str
+    """Hash of the client's modules that decide the numbers: a worker with others refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Found:
     removed: dict[str, int]
     failures: list[dict[str, Any]]
     seconds: dict[str, float]
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Tasks by kind and worker: where this was made."""
 
 
 class Answer(NamedTuple):
@@ -73,6 +78,7 @@ class Answer(NamedTuple):
 
     located: localise.Located | None
     seconds: float
+    tasks: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,36 +126,79 @@ def selected(data: xr.Dataset, config: RunConfig) -> NDArray[np.int64]:
 
 
 def submit(
-    client: Client, series: Series, group: Group, pools: Pools, *, retries: int, priority: int
+    client: Client,
+    series: Series,
+    group: Group,
+    pools: Pools,
+    *,
+    retries: int,
+    priority: int,
+    skip: Mapping[int, str] = MappingProxyType({}),
 ) -> "Future[store.PartSummary]":
-    """Submit one group; the future's result is the `PartSummary` of the part that it wrote."""
-    # The last part makes it new: a key that the cluster still knows would give the old result.
-    name = f"{Path(series.folder).name}-{group.first}-{uuid4().hex[:8]}"
+    """Submit one group; the future's result is the `PartSummary` of the part that it wrote.
+
+    Frames at the positions in `skip` are not touched, and recorded as failed with the reason given there.
+    """
+    # Tuples, so that the scheduler sees a handful of kinds of task and not one per data set.
+    name = _key(series, group.first)
     options: dict[str, Any] = {"priority": priority, "retries": retries, "pure": False}
-    on_cpu = {**options, "resources": {"CPU": 1}} if pools.cpu else options
+    on_cpu = options | _on_cpu(pools)
     if not pools.gpu:
-        return client.submit(_process, series, group, key=f"process-{name}", **on_cpu)
+        return client.submit(_process, series, group, dict(skip), key=("process", *name), **on_cpu)
     found = [
-        client.submit(_find, series, first, stop, key=f"find-{name}-{first}", **on_cpu) for first, stop in group.chunks
+        client.submit(_find, series, first, stop, dict(skip), key=("find", *name, first), **on_cpu)
+        for first, stop in group.chunks
     ]
-    located = client.submit(_locate, series, found, key=f"locate-{name}", resources={"GPU": 1}, **options)
-    return client.submit(_finish, series, group, found, located, key=f"finish-{name}", **on_cpu)
+    located = client.submit(_locate, series, found, key=("locate", *name), resources={"GPU": 1}, **options)
+    return client.submit(_finish, series, group, found, located, key=("finish", *name), **on_cpu)
 
 
-def _process(series: Series, group: Group) -> store.PartSummary:
-    found = [_find(series, first, stop) for first, stop in group.chunks]
-    return _finish(series, group, found, _locate(series, found))
+def submit_probe(client: Client, series: Series, position: int, pools: Pools, *, priority: int) -> "Future[None]":
+    """Process the one frame at a position and throw the result away: does it kill its worker?"""
+    key = ("probe", *_key(series, position))
+    return client.submit(_probe, series, position, key=key, priority=priority, pure=False, **_on_cpu(pools))
 
 
-def _find(series: Series, first: int, stop: int) -> Found:
-    return search(_opened(series), first, stop)
+def _key(series: Series, first: int) -> tuple[str, int, str]:
+    # The last part makes it new: a key that the cluster still knows would give the old result.
+    return Path(series.folder).name, first, uuid4().hex[:8]
+
+
+def _on_cpu(pools: Pools) -> dict[str, Any]:
+    return {"resources": {"CPU": 1}} if pools.cpu else {}
+
+
+def _process(series: Series, group: Group, skip: Mapping[int, str]) -> store.PartSummary:
+    opened = _opened(series)
+    found = [search(opened, first, stop, skip) for first, stop in group.chunks]
+    return _write(series, group, found, locate(opened.config, found), _here("process"))
+
+
+def _find(series: Series, first: int, stop: int, skip: Mapping[int, str]) -> Found:
+    return replace(search(_opened(series), first, stop, skip), tasks=_here("find"))
 
 
 def _locate(series: Series, found: Sequence[Found]) -> Answer:
-    return locate(_opened(series).config, found)
+    return locate(_opened(series).config, found)._replace(tasks=_here("locate"))
 
 
 def _finish(series: Series, group: Group, found: Sequence[Found], answer: Answer) -> store.PartSummary:
+    return _write(series, group, found, answer, _here("finish"))
+
+
+def _probe(series: Series, position: int) -> None:
+    opened = _opened(series)
+    found = [search(opened, position, position + 1)]
+    complete(opened.config, found, locate(opened.config, found))
+
+
+def _here(kind: str) -> dict[str, int]:
+    return {f"{kind} {get_worker().name}": 1}
+
+
+def _write(
+    series: Series, group: Group, found: Sequence[Found], answer: Answer, tasks: Mapping[str, int]
+) -> store.PartSummary:
     table, seconds = complete(_opened(series).config, found, answer)
     part = store.Part(
         group.first,
@@ -158,22 +207,30 @@ def _finish(series: Series, group: Group, found: Sequence[Found], answer: Answer
         removed=store.total(chunk.removed for chunk in found),
         failures=[failure for chunk in found for failure in chunk.failures],
         seconds=seconds,
+        tasks=store.total([*(chunk.tasks for chunk in found), answer.tasks, tasks]),
+        notes=dict(answer.located.notes) if answer.located is not None else {},
     )
     return store.write_part(store.RunFolder(Path(series.folder)), part, series.run)
 
 
-def search(opened: Opened, first: int, stop: int) -> Found:
-    """Read, correct, detect and cut the selected frames at positions [first, stop)."""
-    config, numbers = opened.config, opened.numbers[first:stop]
+def search(opened: Opened, first: int, stop: int, skip: Mapping[int, str] = MappingProxyType({})) -> Found:
+    """Read, correct, detect and cut the selected frames at positions [first, stop) that are not in `skip`."""
+    config = opened.config
+    positions = [position for position in range(first, stop) if position not in skip]
+    numbers = [opened.numbers[position] for position in positions]
     seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
-    tables, cuts, removed, failures = [], [patches.empty(config.patches)], Counter[str](), list[dict[str, Any]]()
+    tables, cuts, removed = [], [patches.empty(config.patches)], Counter[str]()
+    failures = [
+        {"frame": opened.numbers[position], "reason": skip[position]}
+        for position in range(first, stop)
+        if position in skip
+    ]
     try:
         with _timed(seconds, "read"):
-            raw = _read(opened, first, stop)
+            raw: Iterable[NDArray[Any]] = _read(opened, positions) if positions else ()
     except UNREADABLE as error:
-        return Found(
-            peaks.empty(), patches.empty(config.patches), {}, [_failure(number, error) for number in numbers], seconds
-        )
+        failures += [_failure(number, error) for number in numbers]
+        return Found(peaks.empty(), patches.empty(config.patches), {}, failures, seconds)
     for number, pixels in zip(numbers, raw, strict=True):
         try:
             with _timed(seconds, "correct"):
@@ -247,18 +304,20 @@ def compile_kernels(opened: Opened) -> None:
     complete(native, [found], Answer(None, 0.0))
 
 
-def _opened(series: Series) -> Opened:
-    return _open(series.path, series.settings, series.run)
-
-
 @lru_cache(maxsize=4)
-def _open(path: str, settings: str, run: str) -> Opened:  # noqa: ARG001 - images at the same path may have changed
-    return open_series(frames.open_frames(path), RunConfig.model_validate_json(settings))
+def _opened(series: Series) -> Opened:
+    own = store.code_version()
+    if own["sources"] != series.sources:
+        raise InputError(
+            f"worker: has braggflow {own['version']} (sources {own['sources']}), the client has other sources "
+            f"({series.sources}); results would be mixed. Install the same on both"
+        )
+    return open_series(frames.open_frames(series.path), RunConfig.model_validate_json(series.settings))
 
 
-def _read(opened: Opened, first: int, stop: int) -> NDArray[Any]:
-    """The raw frames at selected positions [first, stop), tried again where the file system may recover."""
-    positions = opened.positions[first:stop]
+def _read(opened: Opened, selected: Sequence[int]) -> NDArray[Any]:
+    """The raw frames at positions of the selected ones, tried again where the file system may recover."""
+    positions = opened.positions[list(selected)]
     for attempt in range(opened.config.compute.retries + 1):
         try:
             return frames.read(opened.data, positions)

@@ -6,12 +6,13 @@ torch is imported by the functions that need it: asking which network a run woul
 import hashlib
 import pickle
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
 from importlib import resources
 from math import isqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +30,18 @@ NETWORKS = ("braggnn", "compact")
 #: Patches that go through a network at once on a CPU, always: with one shape (the last batch is padded) a patch's
 #: result is the same bits whatever its companions, its place and the number of threads. More gave no more speed.
 CPU_BATCH = 128
+#: A GPU that cannot hold this many patches at once leaves them to the CPU.
+SMALLEST_GPU_BATCH = 64
+#: A lack of GPU memory in errors that are no `torch.OutOfMemoryError`: of CUDA itself (as on a GPU that others have
+#: filled), cuBLAS and cuDNN.
+_GPU_IS_FULL = re.compile("CUDA error: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED")
 #: A patch with a lower `Located.domain` is out of the network's domain.
 IN_DOMAIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Localiser:
-    """A network with its weights, on its device."""
+    """A network with its weights, and where to compute it."""
 
     name: str
     """braggnn or compact."""
@@ -48,9 +54,11 @@ class Localiser:
     device: str
     """cpu, cuda or cuda:N."""
     model: "Network"
+    """On the CPU, whatever the device."""
 
 
-class Located(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Located:
     """A network's answer for n patches."""
 
     method: Method
@@ -60,6 +68,9 @@ class Located(NamedTuple):
     """(n, 2) standard uncertainties, pixels; NaN from a network that states none."""
     domain: NDArray[np.float32]
     """(n,) probability that the patch is of the kind the network was made for; NaN from a network that states none."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What a GPU that ran out of memory led to, empty where none did: `gpu_batch_halved`, how often the batch was
+    halved; `patches_moved_to_cpu`, how many of the patches were located on the CPU, since no batch fitted."""
 
 
 def shipped() -> dict[str, tuple[int, ...]]:
@@ -103,7 +114,7 @@ def load(config: LocaliseConfig, size: int) -> Localiser:
         )
     import torch
 
-    model = model.eval().requires_grad_(False).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return Localiser(name, size, path.name, hashlib.sha256(content).hexdigest(), place, model)
 
 
@@ -119,7 +130,9 @@ def locate(
 
     `gain` is the number of counts per photon. `batch_size` is the number of patches at once on a GPU; on a CPU it is
     `CPU_BATCH`. Every batch has the same shape, so results do not depend on how patches are batched: bit for bit on a
-    CPU. Raises `InputError` for patches of another size.
+    CPU. On a GPU that runs out of memory the batch is halved, down to `SMALLEST_GPU_BATCH`; if not even that fits, the
+    CPU does the rest. `Located.notes` says so. The next call tries `batch_size` again: memory may be free by then.
+    Raises `InputError` for patches of another size.
     """
     size = localiser.size
     if counts.ndim != 3 or counts.shape[1:] != (size, size):
@@ -131,22 +144,56 @@ def locate(
     n = len(counts)
     if localiser.name == "braggnn":  # it needs a full square
         counts = patches.filled(counts, state)
-    batch = CPU_BATCH if localiser.device == "cpu" else batch_size
     located = Located(Method[localiser.name], np.empty((n, 2)), np.empty((n, 2), np.float32), np.empty(n, np.float32))
-    padded, states = np.zeros((batch, size, size), np.float32), np.zeros((batch, size, size), np.uint8)
-    # TF32 would keep 10 bits of 23, and the fastest convolution of a cuDNN benchmark is not always the same one.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        for start in range(0, n, batch):
-            part = slice(start, min(start + batch, n))
-            k = part.stop - start
-            padded[:k], states[:k] = counts[part], state[part]
-            photons = torch.from_numpy(padded).to(localiser.device) / gain
-            answer = localiser.model.locate(photons, torch.from_numpy(states).to(localiser.device))
+
+    def place(model: "Network", device: str, start: int, batch: int) -> int:
+        part = slice(start, min(start + batch, n))
+        k = part.stop - start
+        padded, states = np.zeros((batch, size, size), np.float32), np.zeros((batch, size, size), np.uint8)
+        padded[:k], states[:k] = counts[part], state[part]
+        # TF32 would keep 10 bits of 23, and the fastest convolution of a cuDNN benchmark is not always the same one.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            photons = torch.from_numpy(padded).to(device) / gain
+            answer = model.locate(photons, torch.from_numpy(states).to(device))
             located.positions[part] = answer.offsets[:k].cpu().numpy()
             located.std[part] = answer.errors[:k].cpu().numpy()
             located.domain[part] = answer.domain[:k].sigmoid().cpu().numpy()
+        return part.stop
+
+    done = 0 if localiser.device == "cpu" else _on_gpu(localiser, place, n, batch_size, located.notes)
+    while done < n:
+        done = place(localiser.model, "cpu", done, CPU_BATCH)
     located.positions[:] += (size - 1) / 2
     return located
+
+
+#: Has a network on a device place the patches from the given one on, a batch of them; returns where the next starts.
+_Place: TypeAlias = "Callable[[Network, str, int, int], int]"
+
+
+def _on_gpu(localiser: Localiser, place: _Place, n: int, batch: int, notes: dict[str, int]) -> int:
+    """Place n patches in batches that fit; how many are placed: fewer than n where not even the smallest fits."""
+    import torch
+
+    done, model = 0, None
+    while done < n:
+        try:
+            if model is None:
+                # A copy: where it does not fit, the one on the CPU is there still.
+                model = deepcopy(localiser.model).to(localiser.device)
+            done = place(model, localiser.device, done, batch)
+            continue
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and not _GPU_IS_FULL.search(str(error)):
+                raise
+        # After the handler, in which the error's traceback would still hold the tensors of the batch.
+        torch.cuda.empty_cache()
+        if model is None or batch <= SMALLEST_GPU_BATCH:
+            notes["patches_moved_to_cpu"] = n - done
+            break
+        batch = max(batch // 2, SMALLEST_GPU_BATCH)
+        notes["gpu_batch_halved"] = notes.get("gpu_batch_halved", 0) + 1
+    return done
 
 
 def _weights_folder() -> Path:

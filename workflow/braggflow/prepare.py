@@ -31,6 +31,8 @@ class Work:
     redone: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     """Of groups that left no part."""
+    searched: dict[int, int] = field(default_factory=dict)
+    """How often the frames of a group (by its first) were tried alone, because it killed workers."""
     finished: int = 0
     processed: int = 0
     """Frames, in this run."""
@@ -61,7 +63,11 @@ def prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any]
         folder=folder,
         config=settings,
         series=graph.Series(
-            str(path.resolve()), str(folder.path), settings.model_dump_json(), store.run_digest(identity)
+            str(path.resolve()),
+            str(folder.path),
+            settings.model_dump_json(),
+            store.run_digest(identity),
+            identity["code"]["sources"],
         ),
         identity=identity,
         dataset={"name": name, "path": str(path.resolve()), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
@@ -94,7 +100,7 @@ def _check_levels(opened: graph.Opened) -> None:
 def check_folder(folder: store.RunFolder, identity: Mapping[str, Any], *, overwrite: bool) -> None:
     """Refuse a run folder that cannot be used, or that holds a run of another identity."""
     if not folder.path.exists():
-        above = next(path for path in folder.path.parents if path.exists())
+        above = existing(folder.path)
         if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
             raise InputError(f"output.folder: {above} is not a folder that can be written in; choose another --out")
         return
@@ -111,6 +117,11 @@ def check_folder(folder: store.RunFolder, identity: Mapping[str, Any], *, overwr
             + "\n  ".join(changes)
             + "\nChoose another --out, or throw the old run away with --set output.overwrite=true"
         )
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(above for above in (path, *path.parents) if above.exists())
 
 
 def take_up(work: Work) -> bool:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ _RESULT_MODULES = (
     *("localise", "models", "patches", "peaks", "profile_kernels", "sources"),
 )
 
+#: Who looks whether a run goes on holds its lock for an instant.
+_LOCK_SECONDS = 0.5
 
 _Number = TypeVar("_Number", int, float)
 
@@ -56,6 +59,10 @@ class Part:
     """Frames that could not be processed, as {frame, reason}."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent, by stage."""
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Tasks by "kind worker": where it was made."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """How often something unusual was done, by what it was (a batch halved for lack of memory, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class PartSummary:
     removed: dict[str, int]
     failures: list[dict[str, Any]]
     seconds: dict[str, float]
+    tasks: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +194,18 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
 @contextmanager
 def lock(folder: RunFolder) -> Iterator[None]:
     """Hold the run folder: two runs writing to one are refused. The lock ends with its process, however that ends."""
+    deadline = time.monotonic() + _LOCK_SECONDS
     with (folder.path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder.path}: another run writes here; wait for it or choose another --out") from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise InputError(
+                        f"{folder.path}: another run writes here; wait for it or choose another --out"
+                    ) from None
+                time.sleep(0.05)
         yield
 
 
@@ -241,7 +257,16 @@ def resume(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> Non
 
 def write_part(folder: RunFolder, part: Part, run: str) -> PartSummary:
     """Write one part, whole or not at all; `run` is the digest of the run's identity."""
-    summary = PartSummary(part.first, part.stop, len(part.table), part.removed, part.failures, part.seconds)
+    summary = PartSummary(
+        part.first,
+        part.stop,
+        len(part.table),
+        removed=part.removed,
+        failures=part.failures,
+        seconds=part.seconds,
+        tasks=part.tasks,
+        notes=part.notes,
+    )
     meta = json.dumps({"run": run, **asdict(summary)}).encode()
     content = BytesIO()
     np.savez(content, meta=np.frombuffer(meta, np.uint8), peaks=part.table)

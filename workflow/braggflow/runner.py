@@ -1,0 +1,533 @@
+"""One run over data sets on one cluster: a bounded window of groups, shared fairly; poison frames; an orderly end.
+
+Data sets are opened when their turn comes and forgotten when they are concluded, so that memory and the amount lost to
+a crash stay the same for any number of frames and data sets.
+"""
+
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import MappingProxyType
+from typing import Any, Literal
+from uuid import uuid4
+
+import xarray as xr
+from distributed import Future, KilledWorker
+
+from braggflow import graph, prepare, store
+from braggflow.cluster import Cluster
+from braggflow.config import InputError, RunConfig
+from braggflow.keeper import Demand
+from braggflow.prepare import Work
+from braggflow.reruns import Reruns
+
+#: Groups in flight per worker thread: one running, one waiting behind it, and some slack for those that end together.
+WINDOW_PER_THREAD = 3
+#: Data sets that take turns, where there are as many.
+TAKING_TURNS = 4
+#: How often a group that killed workers is searched for the frame that does it.
+MAX_SEARCHES = 3
+_WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is; given to the `progress` callback about twice a second and after each finished group."""
+
+    dataset: str
+    """The one that last made a step; "" before the first."""
+    datasets_done: int
+    datasets_total: int
+    frames_done: int
+    """In the data sets opened so far, also by earlier runs."""
+    frames_total: int
+    """In the data sets opened so far."""
+    frames_before: int
+    """Done by earlier runs: not part of this run's rate."""
+    frames_failed: int
+    peaks: int
+    dashboard: str
+    cluster: str
+    """Workers there are and jobs that wait; "" where their number is fixed."""
+    notes: tuple[str, ...]
+    """What the user should know, so far."""
+    share: float
+    """Of the whole, 0 to 1; data sets that are not opened yet count as long as the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one data set."""
+
+    name: str
+    folder: Path
+    status: str
+    """complete, partial (some frames failed), interrupted, or refused (nothing was written)."""
+    frames: int = 0
+    frames_failed: int = 0
+    frames_processed: int = 0
+    """In this run; 0 where all was done before."""
+    peaks: int = 0
+    seconds: float = 0.0
+    tasks_rerun: int = 0
+    """Tasks that had to be done again, because their worker was lost or a file could not be read."""
+    message: str = ""
+
+
+@dataclass(slots=True)
+class _Search:
+    """For the frame of a group that kills workers: each is processed alone."""
+
+    left: set[int]
+    poison: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A task that was submitted, and what it is for."""
+
+    kind: Literal["group", "probe", "conclude"]
+    work: Work
+    future: "Future[Any]"
+    group: graph.Group | None = None
+    position: int = -1
+
+
+class Runner:
+    """One run over all data sets that `source` gives; `total` is their number as far as it is known.
+
+    `source` gives opened data sets, outcomes of those that need no work, and None where there is nothing yet. `record`
+    is called with each outcome.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        resolved: RunConfig,
+        source: Iterator[Work | Outcome | None],
+        *,
+        total: Callable[[], int],
+        record: Callable[[Outcome], None],
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.cluster, self.client, self.pools = cluster, cluster.client, cluster.pools
+        self.config, self.source, self.total = resolved, source, total
+        self.record, self.progress = record, progress
+        self.active: dict[str, Work] = {}
+        self.turns: deque[tuple[Work, Iterator[graph.Group]]] = deque()
+        self.in_flight: dict[Any, _Flight] = {}
+        self.finished: SimpleQueue[Future[Any]] = SimpleQueue()
+        self.searches: dict[tuple[str, int], _Search] = {}
+        self.reruns = Reruns(self.client)
+        self.outcomes: list[Outcome] = []
+        self.exhausted = self.stopping = False
+        self.submitted = self.datasets_opened = self.datasets_concluded = self.groups_opened = 0
+        self.frames_total = self.frames_before = self.frames_processed = self.frames_failed = self.peaks = 0
+        self.seconds = {"cpu": resolved.compute.task_seconds, "gpu": 0.0}
+        """Of one group on the workers of each kind: the mean of those done, and at first what is aimed at."""
+        self.measured = 0
+
+    def run(self) -> list[Outcome]:
+        """Work until every data set is concluded. Ctrl-C, or a cluster that is lost, leaves a resumable state.
+
+        Raises `InputError` where the cluster cannot do the work and nothing was begun.
+        """
+        try:
+            self._wait_for_workers()
+            while True:
+                self._feed()
+                if not self.in_flight and self.exhausted:
+                    break
+                self._check_cluster()
+                self._take_finished()
+        except KeyboardInterrupt:
+            self._finish_running()
+        except InputError as error:
+            if not self.datasets_opened:
+                raise
+            self._leave(str(error))
+        finally:
+            self.reruns.close()
+        return self.outcomes
+
+    # ---- what is submitted ----
+
+    def _wait_for_workers(self) -> None:
+        """Nothing is begun before a worker has shown that it can work."""
+        self._report("")
+        while not self.cluster.ready:
+            self._demand()
+            self._check_cluster()
+            time.sleep(_WAIT_SECONDS)
+            self._report("")
+
+    def _feed(self) -> None:
+        window = WINDOW_PER_THREAD * max(1, self.cluster.threads())
+        while len(self.in_flight) < window and (turn := self._next_group()) is not None:
+            self._submit(*turn)
+        self._demand()
+
+    def _next_group(self) -> tuple[Work, graph.Group] | None:
+        """The next group of the data set whose turn it is."""
+        while len(self.turns) < TAKING_TURNS and not self.exhausted:
+            try:
+                item = next(self.source)
+            except StopIteration:
+                self.exhausted = True
+                break
+            if item is None:
+                break
+            if isinstance(item, Outcome):
+                self._end(item)
+            else:
+                self._begin(item)
+        while self.turns:
+            work, groups = self.turns.popleft()
+            group = next(groups, None)
+            if group is not None:
+                self.turns.append((work, groups))
+                return work, group
+        return None
+
+    def _begin(self, work: Work) -> None:
+        work.started = time.monotonic()
+        try:
+            work.folder.path.mkdir(parents=True, exist_ok=True)
+            work.resources.enter_context(store.lock(work.folder))
+            # Another run may have been here since this one was prepared.
+            prepare.check_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
+            prepare.take_up(work)
+            start = store.resume if work.done else store.begin
+            start(work.folder, work.config, self._info(work, "running"))
+        except (InputError, OSError) as error:
+            work.resources.close()
+            self._end(Outcome(work.name, work.folder.path, "refused", message=str(error)))
+            return
+        self.active[work.name] = work
+        self.datasets_opened += 1
+        self.groups_opened += len(work.todo)
+        self.frames_total += len(work.numbers)
+        self.frames_before += sum(part.stop - part.first for part in work.done.values())
+        self.peaks += sum(part.peaks for part in work.done.values())
+        if work.todo:
+            self.turns.append((work, iter(work.todo)))
+        else:
+            self._conclude(work)
+
+    def _submit(self, work: Work, group: graph.Group, skip: Mapping[int, str] = MappingProxyType({})) -> None:
+        self.submitted += 1
+        future = graph.submit(
+            self.client,
+            work.series,
+            group,
+            self.pools,
+            retries=self.config.compute.retries,
+            priority=-self.submitted,  # the oldest first
+            skip=skip,
+        )
+        self._launch(_Flight("group", work, future, group))
+
+    def _launch(self, flight: _Flight) -> None:
+        self.in_flight[flight.future.key] = flight
+        flight.future.add_done_callback(self.finished.put)
+
+    def _demand(self) -> None:
+        """Tell the cluster how much is left; data sets not opened yet count as much as those that were."""
+        left = sum(len(work.todo) - work.finished for work in self.active.values())
+        if not self.exhausted:
+            each = self.groups_opened / self.datasets_opened if self.datasets_opened else graph.MIN_GROUPS
+            left += int(each * max(0, self.total() - len(self.outcomes) - len(self.active)))
+        concluding = sum(flight.kind != "group" for flight in self.in_flight.values())
+        self.cluster.need(Demand(left + concluding, self.seconds["cpu"], self.seconds["gpu"]))
+
+    # ---- what comes back ----
+
+    def _take_finished(self) -> None:
+        """Take what has finished, waiting for the first for a moment."""
+        work = None
+        try:
+            future = self.finished.get(timeout=_WAIT_SECONDS)
+            while True:
+                flight = self.in_flight.pop(future.key, None)
+                if flight is not None:
+                    work = flight.work
+                    {"group": self._take_group, "probe": self._take_probe, "conclude": self._take_table}[flight.kind](
+                        flight
+                    )
+                future = self.finished.get_nowait()
+        except Empty:
+            pass
+        self._report(work.name if work is not None else "")
+
+    def _take_group(self, flight: _Flight) -> None:
+        work, group, future = flight.work, flight.group, flight.future
+        assert group is not None
+        if future.status == "finished":
+            part = work.done[group.first, group.stop] = future.result()
+            self.peaks += part.peaks
+            self.frames_failed += len(part.failures)
+            self._measure(part)
+        elif self.stopping or future.status in ("cancelled", "lost"):
+            return
+        else:
+            error = future.exception()
+            if isinstance(error, InputError):
+                raise error  # this worker is not like the client: nothing it says can be used
+            if isinstance(error, KilledWorker) and self._search(flight):
+                return
+            self._fail(work, group, f"{type(error).__name__}: {error}")
+        self._finished(work, group)
+
+    def _fail(self, work: Work, group: graph.Group, reason: str) -> None:
+        self.frames_failed += group.stop - group.first
+        work.failures += [{"frame": number, "reason": reason} for number in work.numbers[group.first : group.stop]]
+
+    def _finished(self, work: Work, group: graph.Group) -> None:
+        frames = group.stop - group.first
+        work.finished += 1
+        work.redone += 1
+        work.processed += frames
+        self.frames_processed += frames
+        if work.finished == len(work.todo):
+            self._conclude(work)
+
+    def _measure(self, part: store.PartSummary) -> None:
+        network = part.seconds.get("localise", 0.0) if self.pools.gpu else 0.0
+        took = {"cpu": sum(part.seconds.values()) - network, "gpu": network}
+        self.measured += 1
+        self.seconds = {
+            kind: took[kind] if self.measured == 1 else before + (took[kind] - before) / self.measured
+            for kind, before in self.seconds.items()
+        }
+
+    def _search(self, flight: _Flight) -> bool:
+        """Process each frame of a group that kills workers alone; False where that has not helped before."""
+        work, group = flight.work, flight.group
+        assert group is not None
+        searched = work.searched.get(group.first, 0)
+        if searched >= MAX_SEARCHES:
+            return False
+        work.searched[group.first] = searched + 1
+        positions = range(group.first, group.stop)
+        self.searches[work.name, group.first] = _Search(set(positions))
+        for position in positions:
+            future = graph.submit_probe(self.client, work.series, position, self.pools, priority=1)
+            self._launch(_Flight("probe", work, future, group, position))
+        return True
+
+    def _take_probe(self, flight: _Flight) -> None:
+        if self.stopping or flight.future.status in ("cancelled", "lost"):
+            return
+        group = flight.group
+        assert group is not None
+        search = self.searches[flight.work.name, group.first]
+        search.left.discard(flight.position)
+        if flight.future.status == "error" and isinstance(flight.future.exception(), KilledWorker):
+            search.poison[flight.position] = f"KilledWorker: {flight.future.exception()}"
+        if not search.left:
+            del self.searches[flight.work.name, group.first]
+            self._submit(flight.work, group, search.poison)
+
+    def _conclude(self, work: Work) -> None:
+        """Join the parts and write the report, on a worker, so that the window goes on being fed."""
+        info = self._info(work, "partial" if _failures(work) else "complete")
+        info["tasks_rerun"] = self.reruns.of(work.name)
+        future = self.client.submit(
+            conclude,
+            work.folder,
+            list(work.done.values()),
+            work.coords,
+            info,
+            report=self.config.output.report,
+            key=("conclude", work.name, uuid4().hex[:8]),
+            pure=False,
+            priority=1,
+            **({"resources": {"CPU": 1}} if self.pools.cpu else {}),
+        )
+        self._launch(_Flight("conclude", work, future))
+
+    def _take_table(self, flight: _Flight) -> None:
+        work, future = flight.work, flight.future
+        if future.status == "finished":
+            info = future.result()
+            message = f"no report ({info['report_error']})" if "report_error" in info else ""
+        elif self.stopping or future.status in ("cancelled", "lost"):
+            return
+        else:
+            error = future.exception()
+            info = self._info(work, "partial")
+            message = f"the parts are done, but the table could not be written: {type(error).__name__}: {error}"
+            with suppress(OSError):  # a full disk may be the reason
+                store.write_info(work.folder, info | {"error": message})
+        counts = info["counts"]
+        self._close(
+            work,
+            Outcome(
+                work.name,
+                work.folder.path,
+                info["status"],
+                frames=counts["frames"],
+                frames_failed=counts["frames_failed"],
+                frames_processed=work.processed,
+                peaks=counts["peaks"],
+                seconds=time.monotonic() - work.started,
+                tasks_rerun=info.get("tasks_rerun", 0),
+                message=message,
+            ),
+        )
+
+    def _close(self, work: Work, outcome: Outcome) -> None:
+        work.resources.close()
+        del self.active[work.name]
+        self.datasets_concluded += 1
+        self._end(outcome)
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.record(outcome)
+
+    # ---- the end before the end ----
+
+    def _check_cluster(self) -> None:
+        self.cluster.check()
+        if self.client.status != "running":
+            raise InputError(f"cluster: its scheduler is lost (connection {self.client.status})")
+
+    def _finish_running(self) -> None:
+        """After Ctrl-C: let running tasks end, and cancel those that wait. Ctrl-C again: leave at once."""
+        self.stopping = True
+        try:
+            self.cluster.notes.append("stopping when the running tasks are done; Ctrl-C again leaves at once")
+            self._report("")
+            # What runs is known by the group: a key is (kind, data set, first, ...).
+            stacks = self.client.call_stack() if self.in_flight else {}
+            running = {key[1:4] for keys in stacks.values() for key in keys if isinstance(key, tuple)}
+            waiting = {
+                key: flight
+                for key, flight in self.in_flight.items()
+                if flight.kind == "probe" or (flight.kind == "group" and key[1:4] not in running)
+            }
+            for key in waiting:
+                del self.in_flight[key]
+            self.client.cancel([flight.future for flight in waiting.values()])
+            while self.in_flight:
+                self._check_cluster()
+                self._take_finished()
+        except (KeyboardInterrupt, InputError):
+            pass
+        self._leave("")
+
+    def _leave(self, message: str) -> None:
+        """Write down how far every data set is, then cancel what is left."""
+        self.stopping = True
+        for work in list(self.active.values()):
+            with suppress(OSError):  # the parts count, whatever run.json says
+                store.write_info(work.folder, self._info(work, "interrupted"))
+            self._close(
+                work,
+                Outcome(
+                    work.name,
+                    work.folder.path,
+                    "interrupted",
+                    frames=len(work.numbers),
+                    frames_failed=len(_failures(work)),
+                    frames_processed=work.processed,
+                    peaks=sum(part.peaks for part in work.done.values()),
+                    seconds=time.monotonic() - work.started,
+                    message=message,
+                ),
+            )
+        # Last, because it takes the longest: who presses Ctrl-C again has lost nothing.
+        if self.client.status == "running":
+            self.client.cancel([flight.future for flight in self.in_flight.values()])
+
+    def _report(self, dataset: str) -> None:
+        if self.progress is None:
+            return
+        done, without_work = self.frames_before + self.frames_processed, len(self.outcomes) - self.datasets_concluded
+        opened = self.datasets_opened * done / self.frames_total if self.frames_total else 0.0
+        self.progress(
+            Progress(
+                dataset=dataset,
+                datasets_done=len(self.outcomes),
+                datasets_total=self.total(),
+                frames_done=done,
+                frames_total=self.frames_total,
+                frames_before=self.frames_before,
+                frames_failed=self.frames_failed,
+                peaks=self.peaks,
+                dashboard=self.cluster.dashboard,
+                cluster=self.cluster.summary(),
+                notes=tuple(self.cluster.notes),
+                share=(opened + without_work) / max(1, self.total()),
+            )
+        )
+
+    def _info(self, work: Work, status: str) -> dict[str, Any]:
+        parts = list(work.done.values())
+        failures = _failures(work)
+        return {
+            "status": status,
+            "dataset": work.dataset,
+            "identity": work.identity,
+            "run": work.series.run,
+            "plan": [(group.first, group.stop) for group in work.groups],
+            "counts": {
+                "frames": len(work.numbers),
+                "frames_failed": len(failures),
+                "peaks": sum(part.peaks for part in parts),
+                "removed": store.total(part.removed for part in parts),
+                "flags": {},
+                "methods": {},
+            },
+            "seconds": {"wall": time.monotonic() - work.started, "stages": store.total(part.seconds for part in parts)},
+            "parts": {"total": len(work.groups), "done": len(parts), "redone": work.redone},
+            "failures": failures,
+            "notes": store.total(part.notes for part in parts),
+            "versions": store.versions(),
+            "machine": {
+                "python": platform.python_version(),
+                "system": platform.platform(),
+                "cores": os.cpu_count(),
+                "host": platform.node(),
+            },
+            "workers": {"threads": self.cluster.threads(), **asdict(self.pools)},
+            "tasks": store.total(part.tasks for part in parts),
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _failures(work: Work) -> list[dict[str, Any]]:
+    return [*(failure for part in work.done.values() for failure in part.failures), *work.failures]
+
+
+def conclude(
+    folder: store.RunFolder,
+    parts: Sequence[store.PartSummary],
+    coords: xr.Dataset,
+    info: dict[str, Any],
+    *,
+    report: bool,
+) -> dict[str, Any]:
+    """Join a data set's parts into its table, write `run.json` and the report; returns the content of `run.json`."""
+    attributes = {"run": info["run"], "model": str(info["identity"]["model"]), "source": info["dataset"]["path"]}
+    failed = [failure["frame"] for failure in info["failures"]]
+    counted = store.consolidate(folder, list(parts), coords, failed, attributes)
+    info["counts"] |= counted
+    store.write_info(folder, info)
+    if report:
+        from braggflow.report import write_report
+
+        try:
+            write_report(folder.path)
+        except Exception as error:  # noqa: BLE001 - the table is whole: whatever ails the pictures must not spoil it
+            info["report_error"] = f"{type(error).__name__}: {error}"
+            store.write_info(folder, info)
+    return info
