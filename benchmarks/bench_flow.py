@@ -13,7 +13,7 @@ from pathlib import Path
 from data import frames_store
 from distributed import Client, wait
 
-from braggflow import cluster, frames, graph
+from braggflow import cluster, frames, graph, store
 from braggflow.config import ComputeConfig, RunConfig, resolve
 
 WORKERS, REPEATS = 2, 5
@@ -30,8 +30,8 @@ CASES = {
 }
 
 
-def read_group(path: str, settings: str, chunks: tuple[tuple[int, int], ...]) -> int:
-    opened = graph._open(path, settings, "bench")
+def read_group(series: graph.Series, chunks: tuple[tuple[int, int], ...]) -> int:
+    opened = graph._opened(series)
     return sum(int(frames.read(opened.data, opened.positions[first:stop])[0, 0, 0]) for first, stop in chunks)
 
 
@@ -45,11 +45,11 @@ def seconds(submit: Callable[[], list]) -> float:
 
 def compare(client: Client, path: Path, n_frames: int, out: Path) -> None:
     base = resolve(BASE)
-    settings = base.model_dump_json()
+    series = graph.Series(str(path), "", base.model_dump_json(), "bench", store.code_version()["sources"])
     groups = graph.plan(frames.open_frames(path), base)
 
     def read() -> list:
-        return [client.submit(read_group, str(path), settings, group.chunks, pure=False) for group in groups]
+        return [client.submit(read_group, series, group.chunks, pure=False) for group in groups]
 
     seconds(read)  # fill the file cache
     for name, changes in CASES.items():
@@ -66,7 +66,7 @@ def compare(client: Client, path: Path, n_frames: int, out: Path) -> None:
 
 def submit(client: Client, path: Path, config: RunConfig, out: Path) -> list:
     (out / "parts").mkdir(exist_ok=True)
-    series = graph.Series(str(path), str(out), config.model_dump_json(), "bench")
+    series = graph.Series(str(path), str(out), config.model_dump_json(), "bench", store.code_version()["sources"])
     pools = cluster.Pools(cpu=False, gpu=False)
     return [
         graph.submit(client, series, group, pools, retries=0, priority=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from braggflow import __version__
+from braggflow import __version__, cli_cluster
 from braggflow.config import InputError, LocaliseConfig, PatchesConfig, Section
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(cli_cluster.app, name="cluster")
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes (default: one per core).")]
