@@ -244,73 +244,104 @@ def _foreground(image: Any, mask: Any, threshold: Any) -> Any:
 
 @nb.njit(cache=True, nogil=True)
 def _merge(pixels: Any, order: Any, width: int) -> Any:
-    """Union-find over the foreground from the highest pixel down.
+    """Where the islands of the foreground are born and merge, from the highest pixel down.
 
     `pixels` flat indices, ascending; `order` positions in it from the highest pixel to the lowest. Returns positions
-    of the maxima, positions of the pixels at which they merge (-1: never), and numbers of pixels joined until then.
+    of the maxima, positions of the pixels at which they merge (-1: never), and numbers of pixels above those.
+
+    A pixel joins the island of its highest neighbour as soon as it rises, so whole basins, pixels with the same maximum
+    uphill, can be merged in place of pixels: two that touch merge at the lower pixel of the highest pair that touches.
     """
     n = len(pixels)
-    # Positions of the neighbours in the row above, found by walking along it; those below see this pixel as above.
-    above = np.full((n, 3), -1, np.int32)
-    start = 0
-    for i in range(n):
-        p = pixels[i]
-        x = p % width
-        while pixels[start] < p - width - 1:
-            start += 1
-        j = start
-        while j < i and pixels[j] <= p - width + 1:
-            d = pixels[j] - (p - width)
-            # An offset of one column does not reach around the frame's edge.
-            if (d >= 0 or x > 0) and (d <= 0 or x < width - 1):
-                above[i, d + 1] = j
-            j += 1
-    below = np.full((n, 3), -1, np.int32)
-    for i in range(n):
-        for k in range(3):
-            if above[i, k] >= 0:
-                below[above[i, k], k] = i
-
-    rank: Any = np.empty(n, np.int32)
+    rank: Any = np.empty(n + 1, np.int32)  # 0 is the highest; the last stands for a neighbour below the threshold
+    rank[n] = n
     for k in range(n):
         rank[order[k]] = k
-    parent = np.arange(n, dtype=np.int32)  # by rank: a root is its island's maximum, the island's lowest rank
-    area = np.ones(n, np.int64)
-    births = np.empty(n, np.int64)
-    deaths = np.empty(n, np.int64)
-    areas = np.empty(n, np.int64)
-    neighbours = np.empty(8, np.int64)
+    uphill, before = _uphill(pixels, rank, width)
+    basin: Any = np.empty(n, np.int32)  # by rank: the rank of its maximum
+    for k in range(n):
+        up = uphill[order[k]]
+        basin[k] = k if up == k else basin[up]
+    # Pairs of touching basins, in lists by the rank of the lower pixel, at which they merge if nothing did before.
+    newest = np.full(n, -1, np.int32)
+    pairs = np.empty((1024, 3), np.int32)
     m = 0
-    for k in range(n):
-        i = order[k]
-        for j in range(3):
-            neighbours[j] = above[i, j]
-            neighbours[3 + j] = below[i, j]
-        p = pixels[i]
-        neighbours[6] = i - 1 if i > 0 and pixels[i - 1] == p - 1 and p % width > 0 else -1
-        neighbours[7] = i + 1 if i + 1 < n and pixels[i + 1] == p + 1 and p % width < width - 1 else -1
-        island = k
-        for q in neighbours:
-            if q < 0 or rank[q] > k:
-                continue
-            root = rank[q]
-            while parent[root] != root:
-                parent[root] = parent[parent[root]]
-                root = parent[root]
-            if root == island:
-                continue
-            elder, younger = (root, island) if root < island else (island, root)
-            if younger != k:  # the pixel itself is no maximum: it only joins
-                births[m], deaths[m], areas[m] = order[younger], i, area[younger]
+    for i in range(n):
+        own = basin[rank[i]]
+        if m + 4 > len(pairs):
+            pairs = np.concatenate((pairs, np.empty_like(pairs)))
+        for j in before[i]:
+            if j < n and basin[rank[j]] != own:
+                lower = max(rank[i], rank[j])
+                pairs[m, 0], pairs[m, 1], pairs[m, 2] = own, basin[rank[j]], newest[lower]
+                newest[lower] = m
                 m += 1
-            parent[younger] = elder
-            area[elder] += area[younger]
-            island = elder
+
+    island: Any = np.arange(n).astype(np.int32)  # by rank: union-find over basins, whose root is the highest
+    area = np.zeros(n, np.int64)
+    births, deaths, areas = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    found = 0
     for k in range(n):
-        if parent[k] == k:
-            births[m], deaths[m], areas[m] = order[k], -1, area[k]
-            m += 1
-    return births[:m], deaths[:m], areas[:m]
+        pair = newest[k]
+        while pair >= 0:
+            one, other = _root(island, pairs[pair, 0]), _root(island, pairs[pair, 1])
+            pair = pairs[pair, 2]
+            if one != other:
+                elder, younger = min(one, other), max(one, other)
+                births[found], deaths[found], areas[found] = order[younger], order[k], area[younger]
+                found += 1
+                island[younger] = elder
+                area[elder] += area[younger]
+        area[_root(island, basin[k])] += 1
+    for k in range(n):
+        if basin[k] == k and island[k] == k:
+            births[found], deaths[found], areas[found] = order[k], -1, area[k]
+            found += 1
+    return births[:found], deaths[:found], areas[:found]
+
+
+@nb.njit(cache=True, nogil=True)
+def _uphill(pixels: Any, rank: Any, width: int) -> Any:
+    """The rank of each pixel's highest neighbour (its own at a maximum), and its neighbours that come before it.
+
+    Positions of the four before (n: below the threshold) are looked up in two rows of the frame.
+    """
+    n = len(pixels)
+    uphill = np.empty(n + 1, np.int32)
+    before = np.empty((n, 4), np.int32)
+    above, here = np.full(width + 2, n, np.int32), np.full(width + 2, n, np.int32)
+    first_above = first_here = start_above = start = stop = 0
+    for i in range(n):
+        p = pixels[i]
+        if p >= stop:  # a new row
+            for j in range(first_above, first_here):
+                above[pixels[j] - start_above + 1] = n
+            above, here = here, above
+            first_above, first_here, start_above = first_here, i, start
+            start = p // width * width
+            if start != start_above + width:
+                for j in range(first_above, i):
+                    above[pixels[j] - start_above + 1] = n
+                first_above = i
+            stop = start + width
+        x = p - start + 1
+        a, b, c, d = above[x - 1], above[x], above[x + 1], here[x - 1]
+        here[x] = i
+        before[i, 0], before[i, 1], before[i, 2], before[i, 3] = a, b, c, d
+        # Without branches, which noise would make unpredictable; what is written at n is never read.
+        own = rank[i]
+        uphill[i] = min(own, rank[a], rank[b], rank[c], rank[d])
+        for j in (a, b, c, d):
+            uphill[j] = min(uphill[j], own)
+    return uphill, before
+
+
+@nb.njit(cache=True, nogil=True)
+def _root(island: Any, k: int) -> int:
+    while island[k] != k:
+        island[k] = island[island[k]]
+        k = island[k]
+    return k
 
 
 def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> peaks.Table:
