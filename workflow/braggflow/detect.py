@@ -22,6 +22,10 @@ from braggflow.config import DetectConfig, InputError, Level
 
 #: Pixels sampled for the frame's noise, for a precision of about half a per cent.
 _NOISE_SAMPLE = 16_384
+#: What is known of a maximum: a small part of `PEAK_DTYPE`, as most maxima are noise and soon dropped.
+MAXIMUM_DTYPE = np.dtype(
+    [(name, peaks.PEAK_DTYPE[name]) for name in ("y_pixel", "x_pixel", "birth", "death", "score", "area")]
+)
 #: Foreground pixels that are made room for at first; a frame that has more takes more.
 _FOREGROUND = 65_536
 
@@ -188,19 +192,19 @@ def _above_grid(counts: Any, grid: Any, cell: int) -> Any:
     return above
 
 
-def persistence(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> peaks.Table:
-    """Every peak of score above 0 of one frame, unsorted: the compiled engine.
+def persistence(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> NDArray[np.void]:
+    """Every peak of score above 0 of one frame, unsorted, rows of `MAXIMUM_DTYPE`: the compiled engine.
 
     `image` (y, x) of any real dtype, `mask` (y, x) True = ignore, `minval` > 0 counts. Only pixels at or above
     `minval` are visited. The result holds for every higher `minval` too: see `at_minval`.
     """
     threshold = _threshold(image.dtype, minval)
     if threshold is None:
-        return peaks.empty()
+        return np.empty(0, MAXIMUM_DTYPE)
     pixels, values = _foreground(image, mask, threshold)
     order = np.argsort(values, kind="stable")[::-1]
     births, deaths, areas = _merge(pixels, order, image.shape[1])
-    table = peaks.empty(len(births))
+    table = np.empty(len(births), MAXIMUM_DTYPE)
     table["y_pixel"], table["x_pixel"] = np.divmod(pixels[births], image.shape[1])
     table["birth"] = values[births]
     table["death"] = np.where(deaths >= 0, values[deaths], 0) if len(values) else 0
@@ -344,7 +348,7 @@ def _root(island: Any, k: int) -> int:
     return k
 
 
-def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> peaks.Table:
+def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> NDArray[np.void]:
     """The same peaks by `findpeaks.stats.topology`, the reference: thousands of times slower, `area` not known (0)."""
     import findpeaks.stats
 
@@ -352,13 +356,13 @@ def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: 
     findpeaks.stats.logger.setLevel(logging.WARNING)
     threshold = _threshold(image.dtype, minval)
     if threshold is None:
-        return peaks.empty()
+        return np.empty(0, MAXIMUM_DTYPE)
     # float64, because the library breaks ties by adding multiples of the dtype's epsilon.
     floored = np.where(mask | ~(image >= threshold), 0, image).astype(np.float64)
     if not floored.any():
-        return peaks.empty()
+        return np.empty(0, MAXIMUM_DTYPE)
     groups = findpeaks.stats.topology(floored, limit=0)["groups0"]
-    table = peaks.empty(len(groups))
+    table = np.zeros(len(groups), MAXIMUM_DTYPE)
     for row, (maximum, _birth, _score, saddle) in zip(table, groups, strict=True):
         row["y_pixel"], row["x_pixel"] = maximum
         # Levels are read from the frame: the library's carry its tie-breaking noise.
@@ -368,7 +372,7 @@ def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: 
     return table[table["score"] > 0]
 
 
-def at_minval(table: peaks.Table, minval: float) -> peaks.Table:
+def at_minval(table: NDArray[np.void], minval: float) -> NDArray[np.void]:
     """The peaks that a run at a higher `minval` would find: born at or above it; those that died below it die at 0.
 
     `area` is not known at the higher level and set to 0.
@@ -380,15 +384,15 @@ def at_minval(table: peaks.Table, minval: float) -> peaks.Table:
     return result
 
 
-def filter_peaks(table: peaks.Table, shape: tuple[int, ...], minscore: float, config: DetectConfig) -> Detection:
+def filter_peaks(maxima: NDArray[np.void], shape: tuple[int, ...], minscore: float, config: DetectConfig) -> Detection:
     """Drop what the configuration's filters name, counting by reason; `shape` (y, x) is the searched frame's."""
     removed = {}
 
-    def keep(table: peaks.Table, key: str, kept: NDArray[np.bool_]) -> peaks.Table:
+    def keep(table: NDArray[np.void], key: str, kept: NDArray[np.bool_]) -> NDArray[np.void]:
         removed[key] = int(len(table) - np.count_nonzero(kept))
         return table[kept]
 
-    table = keep(table, "minscore", table["score"] > minscore)
+    table = keep(maxima, "minscore", maxima["score"] > minscore)
     if config.min_area > 1:
         table = keep(table, "min_area", table["area"] >= config.min_area)
     if config.max_area is not None:
@@ -399,10 +403,14 @@ def filter_peaks(table: peaks.Table, shape: tuple[int, ...], minscore: float, co
         table = keep(table, "min_edge_distance", distance >= config.min_edge_distance)
     if config.min_neighbour_distance > 0:
         table = keep(table, "min_neighbour_distance", ~_near_higher(table, config.min_neighbour_distance))
-    return Detection(table[np.lexsort((table["x_pixel"], table["y_pixel"]))], removed)
+    table = table[np.lexsort((table["x_pixel"], table["y_pixel"]))]
+    found = peaks.empty(len(table))
+    for name in MAXIMUM_DTYPE.fields or ():
+        found[name] = table[name]
+    return Detection(found, removed)
 
 
-def _near_higher(table: peaks.Table, distance: float) -> NDArray[np.bool_]:
+def _near_higher(table: NDArray[np.void], distance: float) -> NDArray[np.bool_]:
     """Which maxima lie closer than `distance` (pixels) to a higher one (ties: to one later in the frame)."""
     near = np.zeros(len(table), bool)
     if len(table) < 2:

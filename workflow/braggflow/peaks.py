@@ -104,15 +104,14 @@ RESERVED = frozenset({*VARIABLES, "peak", "peak_count", "frame_failed"})
 
 PEAK_DTYPE = np.dtype([(name, variable.dtype) for name, variable in VARIABLES.items()])
 
+_MISSING = np.array(tuple(variable.missing for variable in VARIABLES.values()), PEAK_DTYPE).tobytes()
+
 Table = NDArray[np.void]
 
 
 def empty(n: int = 0) -> Table:
     """A table of `n` peaks with every variable at its missing value (shape (n,), dtype `PEAK_DTYPE`)."""
-    table = np.empty(n, PEAK_DTYPE)
-    for name, variable in VARIABLES.items():
-        table[name] = variable.missing
-    return table
+    return np.frombuffer(bytearray(_MISSING * n), PEAK_DTYPE)
 
 
 def concatenate(tables: Sequence[Table]) -> Table:
