@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from braggflow import detect
+from braggflow import background, detect
 from braggflow.config import DetectConfig, InputError, NoiseMultiple
 
 PERSISTENCE = ["y_pixel", "x_pixel", "birth", "death", "score"]
@@ -198,18 +198,45 @@ def test_local_background_follows_a_gradient_and_ignores_peaks_and_masked_pixels
     image[60:66, 60:66] += 5000
     mask = no_mask(image)
     image[:, 100:140], mask[:, 100:140] = -1, True
-    background = detect.local_background(image.astype(np.float32), mask, cell=20)
+    found = background.local_background(image.astype(np.float32), mask, cell=20)
     inside = np.zeros(image.shape, bool)
     inside[:, :90] = True
-    assert np.abs(background - level)[inside].max() < 6
-    assert background.dtype == np.float32
-    assert background.shape == image.shape
+    assert np.abs(found - level)[inside].max() < 6
+    assert found.dtype == np.float32
+    assert found.shape == image.shape
 
 
 def test_local_background_of_a_constant_frame_is_exact_for_any_cell():
     image = np.full((37, 53), 600, np.uint16)
     for cell in (8, 32, 100):
-        np.testing.assert_array_equal(detect.local_background(image, no_mask(image), cell=cell), 600)
+        np.testing.assert_array_equal(background.local_background(image, no_mask(image), cell=cell), 600)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(
+        np.int16, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=70), elements=st.integers(-9, 60)
+    ),
+    st.sampled_from([8, 9, 16, 32]),
+    st.integers(0, 5),
+)
+def test_searching_above_the_local_background_equals_searching_an_image_of_it(image, cell, seed):
+    mask = np.random.default_rng(seed).random(image.shape) < 0.1 * (seed % 3)
+    if mask.all():
+        return
+    config = DetectConfig(minval=7.0, minscore=2.0, background="local", background_cell=cell)
+    above = detect.subtract_background(image, mask, config)
+    expected = detect.filter_peaks(detect.persistence(above, mask, 7.0), image.shape, 2.0, config)
+    found = detect.detect(image, mask, config)
+    assert found.removed == expected.removed
+    np.testing.assert_array_equal(found.table[[*PERSISTENCE, "area"]], expected.table[[*PERSISTENCE, "area"]])
+    relative = config.model_copy(update={"minval": NoiseMultiple(sigma=3)})
+    try:
+        minval, _ = detect.levels(above, mask, relative)
+    except InputError:  # no noise
+        return
+    expected = detect.filter_peaks(detect.persistence(above, mask, minval), image.shape, 2.0, config)
+    assert detect.detect(image, mask, relative).removed == expected.removed
 
 
 def test_background_frame_is_subtracted():

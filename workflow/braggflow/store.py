@@ -36,7 +36,7 @@ FORMAT = "braggflow-peaks"
 TABLE_CHUNK = 262_144
 #: Modules whose source decides the numbers; a change in one is another code version.
 _RESULT_MODULES = (
-    *("assemble", "detect", "fit", "fit_solver", "fit_start", "frames", "graph", "hdf5"),
+    *("assemble", "background", "detect", "fit", "fit_solver", "fit_start", "frames", "graph", "hdf5"),
     *("localise", "models", "patches", "peaks", "profile_kernels", "sources"),
 )
 
