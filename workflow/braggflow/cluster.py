@@ -1,5 +1,6 @@
 """A Dask cluster from a profile: worker processes of this machine, jobs of a batch system, or one that runs already."""
 
+import json
 import logging
 import signal
 import socket
@@ -9,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import dask
+import psutil
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Scheduler, Security, SpecCluster
 
@@ -21,6 +22,8 @@ from braggflow.jobs import JobKind, UnavailableError
 from braggflow.keeper import Demand, Keeper
 from braggflow.profiles import BatchProfile, ExistingProfile, LocalProfile, Profile
 from braggflow.session import session
+
+logger = logging.getLogger(__name__)
 
 #: How long a local cluster may be without any worker before the run says so.
 NO_WORKERS_SECONDS = 60
@@ -60,8 +63,9 @@ class Cluster:
 
     @property
     def ready(self) -> bool:
-        """Whether a worker is there and agrees with this client."""
-        return self.keeper is None or self.keeper.verified("cpu") > 0
+        """Whether a worker of each group is there and agrees with this client."""
+        groups = ("cpu", "gpu") if self.pools.gpu else ("cpu",)
+        return self.keeper is None or all(self.keeper.verified(group) for group in groups)
 
     def need(self, demand: Demand) -> None:
         """Say how much work is left."""
@@ -102,11 +106,13 @@ def open_cluster(profile: Profile | None, config: RunConfig, paths: Sequence[str
 
 def of_client(client: Client, config: RunConfig, paths: Sequence[str] = ()) -> Cluster:
     """The cluster of a connected client, its workers checked."""
-    made = Cluster(client, pools(client, network=config.localise.method != "none"), dashboard=client.dashboard_link)
-    if not _is_local(client):
-        verify(client, paths, gpu_needed=config.localise.device.startswith("cuda") and made.pools.gpu)
-        if (address := _address(client)).startswith("tcp://"):
-            made.notes.append(f"{address}: listens without authentication; who reaches it can run code as you")
+    network = config.localise.method != "none"
+    made = Cluster(client, pools(client, network=network), dashboard=client.dashboard_link)
+    gpu_needed = network and config.localise.device.startswith("cuda")
+    if gpu_needed or not _is_local(client):
+        verify(client, paths, gpu_needed=gpu_needed)
+    if not _is_local(client) and (address := _address(client)).startswith("tcp://"):
+        made.notes.append(f"{address}: listens without authentication; who reaches it can run code as you")
     return made
 
 
@@ -114,24 +120,25 @@ def of_client(client: Client, config: RunConfig, paths: Sequence[str] = ()) -> C
 def local(config: ComputeConfig, profile: LocalProfile | None = None) -> Iterator[Client]:
     """A cluster of single-threaded worker processes on this machine, reachable from this machine only."""
     profile = profile or LocalProfile(kind="local")
-    memory_limit = profile.memory_limit or config.memory_limit
     security = Security.temporary() if profile.tls else None
     try:
         # Workers that cannot start are an error after this time, and not a wait without end.
-        dask.config.set({"distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS}s"})
-        cluster = LocalCluster(
-            n_workers=profile.workers or config.workers or CPU_COUNT,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            protocol="tls://" if security else "tcp://",
-            security=security,
-            dashboard_address="127.0.0.1:0",
-            memory_limit=memory_limit,
-            preload=[_IGNORE_CTRL_C],
-            silence_logs=logging.ERROR,  # that a worker took long to end is no news for a user
-        )
+        with dask.config.set({"distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS}s"}):
+            cluster = LocalCluster(
+                n_workers=profile.workers or config.workers or CPU_COUNT,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                protocol="tls://" if security else "tcp://",
+                security=security,
+                dashboard_address="127.0.0.1:0",
+                memory_limit=profile.memory_limit or config.memory_limit,
+                preload=[_IGNORE_CTRL_C],
+                silence_logs=logging.ERROR,  # that a worker took long to end is no news for a user
+            )
     except ValueError as error:
-        raise InputError(f"compute.memory_limit: {memory_limit!r} is not accepted ({error})") from error
+        own = profile.memory_limit
+        where = f"memory_limit: {own!r}" if own else f"compute.memory_limit: {config.memory_limit!r}"
+        raise InputError(f"{where} is not accepted ({error})") from error
     with cluster, Client(cluster) as client:
         try:
             client.wait_for_workers(1, timeout=NO_WORKERS_SECONDS)
@@ -144,9 +151,7 @@ def local(config: ComputeConfig, profile: LocalProfile | None = None) -> Iterato
 
 @contextmanager
 def _existing(profile: ExistingProfile) -> Iterator[Client]:
-    where = profile.address or profile.scheduler_file
-    if profile.scheduler_file is not None and not Path(profile.scheduler_file).is_file():
-        raise InputError(f"scheduler_file: {where} does not exist; is the scheduler running?")
+    address = profile.address or _written_address(Path(str(profile.scheduler_file)))
     security = None
     if profile.tls_cert is not None:
         for key in ("tls_ca_file", "tls_cert", "tls_key"):
@@ -159,53 +164,47 @@ def _existing(profile: ExistingProfile) -> Iterator[Client]:
             tls_client_key=profile.tls_key,
         )
     try:
-        client = Client(
-            profile.address,
-            scheduler_file=profile.scheduler_file,
-            security=security,
-            timeout=_CONNECT_SECONDS,
-        )
-    except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(f"cluster: no scheduler answers at {where} ({error})") from error
+        client = Client(address, security=security, timeout=_CONNECT_SECONDS)
+    except TypeError as error:  # so distributed says that tls:// was given no certificate
+        raise InputError(f"address: {address} needs tls_ca_file, tls_cert and tls_key ({error})") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cluster: no scheduler answers at {address} ({error})") from error
     with client:
         yield client
 
 
+def _written_address(file: Path) -> str:
+    """The address in the file of a scheduler."""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["address"])
+    except OSError as error:
+        raise InputError(
+            f"scheduler_file: {file} cannot be read ({error.strerror}); is the scheduler running?"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"scheduler_file: {file} is not one that dask scheduler --scheduler-file wrote") from error
+
+
 @contextmanager
 def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> Iterator[Cluster]:
+    network, gpu_needed = config.localise.method != "none", config.localise.device.startswith("cuda")
+    if gpu_needed and network and profile.gpu is None:
+        raise InputError(
+            f"localise.device: {config.localise.device}, but the cluster profile has no `gpu` group; add one, or "
+            "set localise.device to auto or cpu"
+        )
     batch = jobs.BATCH_SYSTEMS[profile.kind]()
-    network = config.localise.method != "none"
     with session(Path(profile.directory), batch) as held:
-        kinds = [
-            JobKind(profile, name, log_directory=str(held.logs))
-            for name in (("cpu", "gpu") if profile.gpu is not None and network else ("cpu",))
-        ]
-        if config.localise.device.startswith("cuda") and len(kinds) == 1 and network:
-            raise InputError(
-                f"localise.device: {config.localise.device}, but the cluster profile has no `gpu` group; add one, or "
-                "set localise.device to auto or cpu"
-            )
+        names = ("cpu", "gpu") if profile.gpu is not None and network else ("cpu",)
+        kinds = [JobKind(profile, name, log_directory=str(held.logs)) for name in names]
         try:
             for kind in kinds:
                 batch.refuse_impossible(kind)
         except UnavailableError as error:
             raise InputError(f"cluster: {profile.kind} does not answer ({error})") from error
         security = held.security()
-        scheduler = {
-            "cls": Scheduler,
-            "options": {
-                "protocol": "tls://",
-                "security": security,
-                "interface": kinds[0].option("interface"),
-                "port": 0,
-                "dashboard_address": "127.0.0.1:0",
-                **(kinds[0].option("scheduler_options") or {}),
-            },
-        }
-        # Jobs may wait for hours; that none will ever start is for the keeper to see.
-        dask.config.set({"distributed.scheduler.no-workers-timeout": None})
         with (
-            SpecCluster(scheduler=scheduler, workers={}, security=security, silence_logs=logging.ERROR) as spec,
+            _scheduler(profile, kinds[0], security) as spec,
             Client(spec, security=security) as client,
         ):
             keeper = Keeper(
@@ -216,9 +215,9 @@ def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> It
                 security,
                 seconds_per_worker=profile.seconds_per_worker,
                 paths=paths,
-                gpu_needed=config.localise.device.startswith("cuda"),
+                gpu_needed=gpu_needed,
             )
-            port = urlsplit(client.dashboard_link).port
+            port = client.scheduler_info(n_workers=0)["services"]["dashboard"]
             made = Cluster(client, Pools(cpu=True, gpu=len(kinds) == 2), keeper, f"http://127.0.0.1:{port}/status")
             made.notes.append(f"from elsewhere: ssh -N -L {port}:127.0.0.1:{port} {socket.gethostname()}")
             keeper.start()
@@ -226,8 +225,37 @@ def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> It
                 yield made
             finally:
                 with _undisturbed():
-                    keeper.close()
+                    try:
+                        keeper.close()
+                    except InputError as error:  # the results are none the worse for it
+                        logger.warning("%s", error)
                 keeper.wait_until_gone(_GONE_SECONDS)
+
+
+def _scheduler(profile: BatchProfile, kind: JobKind, security: Security) -> SpecCluster:
+    """A scheduler in this process, with no workers of its own."""
+    options = {"interface": kind.option("interface"), "port": 0, **(kind.option("scheduler_options") or {})}
+    if profile.scheduler_interface is not None:
+        options["interface"] = profile.scheduler_interface
+    interfaces = psutil.net_if_addrs()
+    if options["interface"] is not None and options["interface"] not in interfaces:
+        raise InputError(
+            f"interface: {options['interface']} is not a network interface of this machine; there are: "
+            f"{', '.join(interfaces)}. Where nodes call theirs otherwise, give this one as scheduler_interface"
+        )
+    # Whatever is configured elsewhere: nobody gets in without the certificate.
+    options |= {"protocol": "tls://", "security": security, "dashboard_address": "127.0.0.1:0"}
+    try:
+        # Jobs may wait for hours; that none will ever start is for the keeper to see.
+        with dask.config.set({"distributed.scheduler.no-workers-timeout": None}):
+            return SpecCluster(
+                scheduler={"cls": Scheduler, "options": options},
+                workers={},
+                security=security,
+                silence_logs=logging.ERROR,
+            )
+    except RuntimeError as error:
+        raise InputError(f"cluster: its scheduler cannot start ({error.__cause__ or error})") from error
 
 
 @contextmanager
@@ -255,11 +283,15 @@ def pools(client: Client, *, network: bool) -> Pools:
 
 
 def verify(client: Client, paths: Sequence[str] = (), *, gpu_needed: bool = False) -> None:
-    """Raise `InputError` where a worker has other versions than this client, or does not see `paths`."""
+    """Raise `InputError` where a worker has other versions than this client, or does not see `paths`.
+
+    With `gpu_needed` also where one that the network's tasks go to has no GPU.
+    """
     known = client.scheduler_info(n_workers=-1)["workers"]
     names = {address: str(info["name"]) for address, info in known.items()}
     with_gpu = [address for address, info in known.items() if "GPU" in info["resources"]]
-    for gpu, addresses in ((False, list(set(known) - set(with_gpu))), (gpu_needed, with_gpu)):
+    others = [address for address in known if address not in with_gpu]
+    for gpu, addresses in ((gpu_needed and not with_gpu, others), (gpu_needed, with_gpu)):
         if not addresses:
             continue
         said = client.run(worker.describe, tuple(paths), gpu=gpu, workers=addresses, on_error="return")

@@ -248,6 +248,8 @@ def messages(error: ValidationError, root: type[BaseModel]) -> list[str]:
             close = difflib.get_close_matches(location[-1], model.model_fields, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             lines[key] = f"{key}: unknown key (value {problem['input']!r}); accepted: {_accepted(model)}.{hint}"
+        elif problem["type"] == "missing":
+            lines[key] = f"{key}: is missing"
         elif _is_level(location):
             level = ".".join(location[:2])
             lines[level] = (

@@ -9,7 +9,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ TAKING_TURNS = 4
 #: How often a group that killed workers is searched for the frame that does it.
 MAX_SEARCHES = 3
 _WAIT_SECONDS = 0.5
+_LOST = "cluster: the connection to its scheduler is lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,8 @@ class Runner:
         self.reruns = Reruns(self.client)
         self.outcomes: list[Outcome] = []
         self.exhausted = self.stopping = False
+        self.threads = 0
+        """That took CPU tasks when last asked: a scheduler that is lost would answer late."""
         self.submitted = self.datasets_opened = self.datasets_concluded = self.groups_opened = 0
         self.frames_total = self.frames_before = self.frames_processed = self.frames_failed = self.peaks = 0
         self.seconds = {"cpu": resolved.compute.task_seconds, "gpu": 0.0}
@@ -137,24 +140,27 @@ class Runner:
     def run(self) -> list[Outcome]:
         """Work until every data set is concluded. Ctrl-C, or a cluster that is lost, leaves a resumable state.
 
-        Raises `InputError` where the cluster cannot do the work and nothing was begun.
+        Where nothing was begun, Ctrl-C is passed on, and `InputError` raised where the cluster cannot do the work.
         """
         try:
             self._wait_for_workers()
             while True:
+                self._check_cluster()
                 self._feed()
                 if not self.in_flight and self.exhausted:
                     break
-                self._check_cluster()
                 self._take_finished()
         except KeyboardInterrupt:
+            if not (self.active or self.outcomes):
+                raise
             self._finish_running()
         except InputError as error:
             if not self.datasets_opened:
                 raise
             self._leave(str(error))
         finally:
-            self.reruns.close()
+            with suppress(OSError):  # a scheduler that is lost counts no more
+                self.reruns.close()
         return self.outcomes
 
     # ---- what is submitted ----
@@ -169,7 +175,8 @@ class Runner:
             self._report("")
 
     def _feed(self) -> None:
-        window = WINDOW_PER_THREAD * max(1, self.cluster.threads())
+        self.threads = self.cluster.threads()
+        window = WINDOW_PER_THREAD * max(1, self.threads)
         while len(self.in_flight) < window and (turn := self._next_group()) is not None:
             self._submit(*turn)
         self._demand()
@@ -258,30 +265,28 @@ class Runner:
                 flight = self.in_flight.pop(future.key, None)
                 if flight is not None:
                     work = flight.work
-                    {"group": self._take_group, "probe": self._take_probe, "conclude": self._take_table}[flight.kind](
-                        flight
-                    )
+                    take = {"group": self._take_group, "probe": self._take_probe, "conclude": self._take_table}
+                    take[flight.kind](flight, *_ended(future))
                 future = self.finished.get_nowait()
         except Empty:
             pass
         self._report(work.name if work is not None else "")
 
-    def _take_group(self, flight: _Flight) -> None:
-        work, group, future = flight.work, flight.group, flight.future
+    def _take_group(self, flight: _Flight, part: Any, error: Exception | None) -> None:
+        work, group = flight.work, flight.group
         assert group is not None
-        if future.status == "finished":
-            part = work.done[group.first, group.stop] = future.result()
+        if error is None:
+            work.done[group.first, group.stop] = part
             self.peaks += part.peaks
             self.frames_failed += len(part.failures)
             self._measure(part)
-        elif self.stopping or future.status in ("cancelled", "lost"):
+        elif self.stopping:
+            return
+        elif isinstance(error, InputError):
+            raise error  # this worker is not like the client: nothing it says can be used
+        elif isinstance(error, KilledWorker) and self._search(flight):
             return
         else:
-            error = future.exception()
-            if isinstance(error, InputError):
-                raise error  # this worker is not like the client: nothing it says can be used
-            if isinstance(error, KilledWorker) and self._search(flight):
-                return
             self._fail(work, group, f"{type(error).__name__}: {error}")
         self._finished(work, group)
 
@@ -322,15 +327,15 @@ class Runner:
             self._launch(_Flight("probe", work, future, group, position))
         return True
 
-    def _take_probe(self, flight: _Flight) -> None:
-        if self.stopping or flight.future.status in ("cancelled", "lost"):
+    def _take_probe(self, flight: _Flight, _: Any, error: Exception | None) -> None:
+        if self.stopping:
             return
         group = flight.group
         assert group is not None
         search = self.searches[flight.work.name, group.first]
         search.left.discard(flight.position)
-        if flight.future.status == "error" and isinstance(flight.future.exception(), KilledWorker):
-            search.poison[flight.position] = f"KilledWorker: {flight.future.exception()}"
+        if isinstance(error, KilledWorker):
+            search.poison[flight.position] = f"KilledWorker: {error}"
         if not search.left:
             del self.searches[flight.work.name, group.first]
             self._submit(flight.work, group, search.poison)
@@ -338,7 +343,8 @@ class Runner:
     def _conclude(self, work: Work) -> None:
         """Join the parts and write the report, on a worker, so that the window goes on being fed."""
         info = self._info(work, "partial" if _failures(work) else "complete")
-        info["tasks_rerun"] = self.reruns.of(work.name)
+        with _connected():
+            info["tasks_rerun"] = self.reruns.of(work.name)
         future = self.client.submit(
             conclude,
             work.folder,
@@ -353,15 +359,13 @@ class Runner:
         )
         self._launch(_Flight("conclude", work, future))
 
-    def _take_table(self, flight: _Flight) -> None:
-        work, future = flight.work, flight.future
-        if future.status == "finished":
-            info = future.result()
+    def _take_table(self, flight: _Flight, info: Any, error: Exception | None) -> None:
+        work = flight.work
+        if error is None:
             message = f"no report ({info['report_error']})" if "report_error" in info else ""
-        elif self.stopping or future.status in ("cancelled", "lost"):
+        elif self.stopping:
             return
         else:
-            error = future.exception()
             info = self._info(work, "partial")
             message = f"the parts are done, but the table could not be written: {type(error).__name__}: {error}"
             with suppress(OSError):  # a full disk may be the reason
@@ -398,7 +402,7 @@ class Runner:
     def _check_cluster(self) -> None:
         self.cluster.check()
         if self.client.status != "running":
-            raise InputError(f"cluster: its scheduler is lost (connection {self.client.status})")
+            raise InputError(_LOST)
 
     def _finish_running(self) -> None:
         """After Ctrl-C: let running tasks end, and cancel those that wait. Ctrl-C again: leave at once."""
@@ -407,7 +411,8 @@ class Runner:
             self.cluster.notes.append("stopping when the running tasks are done; Ctrl-C again leaves at once")
             self._report("")
             # What runs is known by the group: a key is (kind, data set, first, ...).
-            stacks = self.client.call_stack() if self.in_flight else {}
+            with _connected():
+                stacks = self.client.call_stack() if self.in_flight else {}
             running = {key[1:4] for keys in stacks.values() for key in keys if isinstance(key, tuple)}
             waiting = {
                 key: flight
@@ -498,10 +503,32 @@ class Runner:
                 "cores": os.cpu_count(),
                 "host": platform.node(),
             },
-            "workers": {"threads": self.cluster.threads(), **asdict(self.pools)},
+            "workers": {"threads": self.threads, **asdict(self.pools)},
             "tasks": store.total(part.tasks for part in parts),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Where the scheduler is asked."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(_LOST) from error
+
+
+def _ended(future: "Future[Any]") -> tuple[Any, Exception | None]:
+    """What an ended task returned, or what it failed with; raises `InputError` where that cannot be known."""
+    error: Exception | None = None
+    if future.status == "finished":
+        try:
+            return future.result(), None
+        except Exception as reason:  # noqa: BLE001 - its worker was lost, and the task then failed, with whatever
+            error = reason
+    if future.status == "error":
+        return None, future.exception()
+    raise InputError(_LOST) from error  # with the connection, all futures are cancelled
 
 
 def _failures(work: Work) -> list[dict[str, Any]]:

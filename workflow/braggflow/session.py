@@ -19,7 +19,7 @@ import psutil
 from distributed import Security
 
 from braggflow.config import InputError
-from braggflow.jobs import BatchSystem
+from braggflow.jobs import BatchSystem, UnavailableError
 
 
 @dataclass(slots=True)
@@ -80,29 +80,33 @@ def session(directory: Path, batch: BatchSystem) -> Iterator[Session]:
     """A new session in `directory`; raises `InputError` where no folder can be made that only the user can read."""
     made = Session(directory / f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}")
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (made.folder, made.keys, made.logs):
-            folder.mkdir(mode=0o700)
-        process = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-        made.owner.write_text(json.dumps(process), encoding="ascii")
-        mode = stat.S_IMODE(made.keys.stat().st_mode)
-    except OSError as error:
-        raise InputError(
-            f"directory: {directory} cannot be used ({error.strerror}); must be a folder that you can write in, on a "
-            "file system that the nodes share"
-        ) from error
-    try:
-        if mode & 0o077:
+        try:
+            _make(made)
+        except OSError as error:
             raise InputError(
-                f"directory: {directory} is on a file system where a folder cannot be closed to others (mode "
-                f"{mode:o}); keys would be open to them. Choose another"
-            )
+                f"directory: {directory} cannot be used ({error.strerror}); must be a folder that you can write in, "
+                "on a file system that the nodes share"
+            ) from error
         sweep(directory, batch)
         yield made
     finally:
         shutil.rmtree(made.keys, ignore_errors=True)
         if not made.keep_logs:
             shutil.rmtree(made.folder, ignore_errors=True)
+
+
+def _make(made: Session) -> None:
+    made.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (made.folder, made.keys, made.logs):
+        folder.mkdir(mode=0o700)
+    process = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    made.owner.write_text(json.dumps(process), encoding="ascii")
+    mode = stat.S_IMODE(made.keys.stat().st_mode)
+    if mode & 0o077:
+        raise InputError(
+            f"directory: {made.folder.parent} is on a file system where a folder cannot be closed to others (mode "
+            f"{mode:o}); keys would be open to them. Choose another"
+        )
 
 
 def sweep(directory: Path, batch: BatchSystem) -> None:
@@ -114,11 +118,15 @@ def sweep(directory: Path, batch: BatchSystem) -> None:
             if process["host"] != socket.gethostname() or _lives(process["pid"], process["started"]):
                 continue
             ids = left.jobs.read_text(encoding="ascii").split() if left.jobs.exists() else []
-        except (OSError, ValueError, KeyError):
-            continue  # being made, or being removed
-        if left.keys.exists():  # a session that ended in order has cancelled its jobs and keeps only its logs
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # being made, being removed, or not ours
+        if not left.keys.exists():
+            continue  # it ended in order: its jobs are cancelled, and its logs are for the user
+        try:
             batch.cancel(list(batch.states(ids)))
-            shutil.rmtree(left.folder, ignore_errors=True)
+        except UnavailableError:
+            continue  # the next session tries again
+        shutil.rmtree(left.folder, ignore_errors=True)
 
 
 def _lives(pid: int, started: float) -> bool:

@@ -94,5 +94,5 @@ def check(name: str, found: Description, *, gpu_needed: bool) -> None:
     if found.gpu is not None and not found.gpu and (gpu_needed or not found.allocated):
         raise InputError(
             f"{where}: has no GPU (CUDA_VISIBLE_DEVICES: {found.allocated or 'not set'}, torch sees none); "
-            "ask for one in the profile's `gpu` group, or leave the group out: the CPU workers then do its work"
+            "ask for one in the profile's `gpu` group, or do without: localise.device auto or cpu, and no `gpu` group"
         )

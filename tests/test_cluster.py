@@ -1,0 +1,95 @@
+"""Clusters on this machine, and schedulers that cannot be joined."""
+
+import dask
+import pytest
+import torch
+from distributed import Client, Security
+
+from braggflow import cluster, profiles
+from braggflow.cluster import open_cluster
+from braggflow.config import ComputeConfig, InputError, RunConfig
+from braggflow.profiles import LocalProfile
+
+
+def refusal(profile: dict[str, object], config: RunConfig | None = None) -> str:
+    with (
+        pytest.raises(InputError) as refused,
+        open_cluster(profiles.check(profile), config or RunConfig()),
+    ):
+        pytest.fail("the cluster was opened")
+    return str(refused.value)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """The TLS keys of a profile, with files of a certificate."""
+    texts = Security.temporary().get_tls_config_for_role("client")
+    files = {"tls_ca_file": texts["ca_file"], "tls_cert": texts["cert"], "tls_key": texts["key"]}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    return {name: str(tmp_path / name) for name in files}
+
+
+def test_a_local_cluster_with_tls_lets_nobody_else_in_and_leaves_dasks_configuration_as_it_was():
+    before = dask.config.get("distributed.scheduler")
+    with cluster.local(ComputeConfig(workers=1), LocalProfile(kind="local", tls=True)) as client:
+        address = client.scheduler_info()["address"]
+        assert address.startswith("tls://127.0.0.1:")
+        assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+        with pytest.raises(OSError, match="TLS certificate does not match"):
+            Client(address, security=Security.temporary(), timeout=2)
+    assert dask.config.get("distributed.scheduler") == before
+
+
+def test_a_memory_limit_that_is_none_is_named_where_it_was_given():
+    said = refusal({"kind": "local", "workers": 1, "memory_limit": "much"})
+    assert said.startswith("memory_limit: 'much' is not accepted")
+    config = RunConfig(compute=ComputeConfig(workers=1, memory_limit="much"))
+    assert refusal({"kind": "local"}, config).startswith("compute.memory_limit: 'much' is not accepted")
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_a_scheduler_that_does_not_answer_is_named(scheme, certificate, monkeypatch):
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.5)
+    # Port 1 is nobody's.
+    profile = {"kind": "existing", "address": f"{scheme}://127.0.0.1:1", **(certificate if scheme == "tls" else {})}
+    assert refusal(profile).startswith(f"cluster: no scheduler answers at {scheme}://127.0.0.1:1 (")
+
+
+def test_tls_without_certificates_is_refused_with_the_keys_to_give():
+    said = refusal({"kind": "existing", "address": "tls://127.0.0.1:1"})
+    assert said.startswith("address: tls://127.0.0.1:1 needs tls_ca_file, tls_cert and tls_key (")
+
+
+@pytest.mark.parametrize("key", ["tls_ca_file", "tls_cert", "tls_key"])
+def test_a_certificate_that_is_not_there_is_named(key, certificate, tmp_path):
+    profile = {"kind": "existing", "address": "tls://127.0.0.1:1", **certificate, key: str(tmp_path / "gone")}
+    assert refusal(profile) == f"{key}: {tmp_path / 'gone'} does not exist"
+
+
+def test_files_that_are_no_certificates_are_refused(certificate, tmp_path):
+    (tmp_path / "tls_key").write_text("nothing")
+    said = refusal({"kind": "existing", "address": "tls://127.0.0.1:1", **certificate})
+    assert said.startswith("cluster: no scheduler answers at tls://127.0.0.1:1 (")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read (No such file or directory); is the scheduler running?"),
+        ("{", "is not one that dask scheduler --scheduler-file wrote"),
+        ("{}", "is not one that dask scheduler --scheduler-file wrote"),
+    ],
+)
+def test_a_scheduler_file_that_is_missing_or_not_one_is_named(content, words, tmp_path):
+    file = tmp_path / "scheduler.json"
+    if content is not None:
+        file.write_text(content)
+    assert refusal({"kind": "existing", "scheduler_file": str(file)}) == f"scheduler_file: {file} {words}"
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_said_before_anything_is_begun():
+    config = RunConfig.model_validate({"localise": {"device": "cuda"}, "compute": {"workers": 1}})
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert "has no GPU" in refusal({"kind": "local"}, config)
