@@ -91,13 +91,13 @@ def test_shifting_the_frame_shifts_the_peaks(seed, dy, dx):
     np.testing.assert_array_equal(canonical(before), canonical(after))
 
 
-def test_area_counts_the_pixels_above_the_death_level():
+def test_area_counts_the_pixels_down_to_the_one_at_which_a_peak_merges():
     image = np.zeros((5, 9))
     image[2, 1:8] = [3, 9, 3, 2, 4, 6, 4]
     table = detect.persistence(image, no_mask(image), 1)
     high, low = table[np.argsort(table["birth"])[::-1]]
     assert (high["death"], high["area"]) == (0, 7)
-    assert (low["birth"], low["death"], low["area"]) == (6, 2, 3)
+    assert (low["birth"], low["death"], low["area"]) == (6, 2, 4)
 
 
 def test_masked_pixels_are_never_peaks_and_separate_islands():

@@ -241,7 +241,7 @@ def _merge(pixels: Any, order: Any, width: int) -> Any:
     """Where the islands of the foreground are born and merge, from the highest pixel down.
 
     `pixels` flat indices, ascending; `order` positions in it from the highest pixel to the lowest. Returns positions
-    of the maxima, positions of the pixels at which they merge (-1: never), and numbers of pixels above those.
+    of the maxima, positions of the pixels at which they merge (-1: never), and numbers of pixels down to those.
 
     A pixel joins the island of its highest neighbour as soon as it rises, so whole basins, pixels with the same maximum
     uphill, can be merged in place of pixels: two that touch merge at the lower pixel of the highest pair that touches.
@@ -282,7 +282,7 @@ def _merge(pixels: Any, order: Any, width: int) -> Any:
             pair = pairs[pair, 2]
             if one != other:
                 elder, younger = min(one, other), max(one, other)
-                births[found], deaths[found], areas[found] = order[younger], order[k], area[younger]
+                births[found], deaths[found], areas[found] = order[younger], order[k], area[younger] + 1
                 found += 1
                 island[younger] = elder
                 area[elder] += area[younger]

@@ -70,7 +70,7 @@ VARIABLES: dict[str, Variable] = {
     "birth": Variable("f8", "count", "level of the maximum in the searched frame"),
     "death": Variable("f8", "count", "level at which the peak merges into a higher one (0 if never)"),
     "score": Variable("f8", "count", "persistence, birth - death"),
-    "area": Variable("i4", "pixel2", "pixels joined to the peak above its death level", 0),
+    "area": Variable("i4", "pixel2", "pixels of the peak, down to the one at which it merges", 0),
     "y": Variable("f8", "pixel", "row of the peak: the position to use, by method"),
     "x": Variable("f8", "pixel", "column of the peak: the position to use, by method"),
     "y_std": Variable("f4", "pixel", "standard uncertainty of y (NaN where unknown)"),
