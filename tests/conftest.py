@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from numpy.typing import NDArray
 
-from braggflow import frames
+from braggflow import frames, peaks
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +61,10 @@ def make_store(
     data = xr.Dataset(variables, coords={"frame": numbers, "time": ("frame", time)}, attrs=attributes or {})
     data.to_zarr(path, zarr_format=3, consolidated=False, encoding={"frames": {"chunks": (chunk, *images.shape[1:])}})
     return path
+
+
+def assert_same_table(a: xr.Dataset, b: xr.Dataset) -> None:
+    """Check that two peak tables are equal, bit for bit."""
+    assert a.sizes == b.sizes
+    for name in [*peaks.VARIABLES, "frame", "peak_count", "frame_failed", "time"]:
+        np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=name)

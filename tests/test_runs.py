@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
-from conftest import make_store, spots
+from conftest import assert_same_table, make_store, spots
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, get_task_stream
 
 import braggflow
@@ -58,12 +58,6 @@ def undisturbed(tmp_path_factory, data, client):
     (outcome,) = runs.run(settings(), [data], out=out, client=client)
     assert outcome.status == "complete"
     return store.open_peaks(outcome.folder).load()
-
-
-def assert_same_table(a, b):
-    assert a.sizes == b.sizes
-    for name in [*peaks.VARIABLES, "frame", "peak_count", "frame_failed", "time"]:
-        np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=name)
 
 
 def info_of(outcome):

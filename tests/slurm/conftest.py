@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+
+if TYPE_CHECKING:
+    from slurm.slow_runs import Series
 
 HERE = Path(__file__).parent
 SCRIPT = HERE.parents[1] / "cluster" / "test-slurm.sh"
@@ -108,6 +111,14 @@ def slurm() -> Iterator[Slurm]:
         if os.getuid() == 0:
             command(str(SCRIPT), "stop", str(folder))
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory: pytest.TempPathFactory) -> "Series":
+    """A series slow enough for its run to be disturbed, with the table of an undisturbed run."""
+    from slurm.slow_runs import make_series  # imports from here
+
+    return make_series(tmp_path_factory.mktemp("series"))
 
 
 @pytest.fixture(autouse=True)

@@ -184,6 +184,11 @@ class Follower:
         self._given.update(ready)
         return [self.folder / key for key in ready]
 
+    @property
+    def settled(self) -> float:
+        """When all that the last `poll` saw will have been unchanged long enough, monotonic s; 0 for nothing."""
+        return max((seen.since + self.settle_seconds for seen in self._seen.values()), default=0.0)
+
     def waiting(self) -> dict[Path, str]:
         """The stores that were there at the last `poll` and are not finished, and why not."""
         return {self.folder / key: reason for key, seen in self._seen.items() if (reason := self._reason(seen))}

@@ -139,7 +139,8 @@ def local(config: ComputeConfig, profile: LocalProfile | None = None) -> Iterato
         own = profile.memory_limit
         where = f"memory_limit: {own!r}" if own else f"compute.memory_limit: {config.memory_limit!r}"
         raise InputError(f"{where} is not accepted ({error})") from error
-    with cluster, Client(cluster) as client:
+    # A frame that kills its worker does so several times: its place must not be given up while it starts again.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1000h"}), cluster, Client(cluster) as client:
         try:
             client.wait_for_workers(1, timeout=NO_WORKERS_SECONDS)
         except TimeoutError:

@@ -10,13 +10,13 @@ part files, and only their summaries travel.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -33,8 +33,12 @@ SECONDS_PER_PIXEL, SECONDS_PER_FRAME = 6e-9, 2e-3
 #: A series is cut into at least this many groups, so that workers end together and little is lost to a crash.
 MIN_GROUPS = 16
 _RETRY_PAUSE_SECONDS = 0.2
-#: What reading a damaged chunk raises: file system errors, and the codecs' own.
-UNREADABLE = (OSError, ValueError, RuntimeError)
+#: What reading a damaged chunk raises: file system errors, the codecs' own, and what a length made of nonsense does.
+UNREADABLE = (OSError, ValueError, RuntimeError, MemoryError)
+#: What may have passed a moment later.
+_TRANSIENT = (OSError, MemoryError)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,15 +237,8 @@ def search(opened: Opened, first: int, stop: int, skip: Mapping[int, str] = Mapp
         return Found(peaks.empty(), patches.empty(config.patches), {}, failures, seconds)
     for number, pixels in zip(numbers, raw, strict=True):
         try:
-            with _timed(seconds, "correct"):
-                frame = frames.correct(pixels, opened.correction)
-            with _timed(seconds, "detect"):
-                detection = detect.detect(
-                    frame.counts, frame.mask, config.detect, background_frame=opened.background_frame
-                )
-            with _timed(seconds, "patches"):
-                cut, table = patches.cut(frame, detection.table, config.patches, **_noise(config))
-        except (ValueError, ArithmeticError) as error:
+            detection, cut, table = _persist(config, partial(_peaks_of, opened, pixels, seconds))
+        except Exception as error:  # noqa: BLE001 - recorded; its neighbours are none the worse
             failures.append(_failure(number, error))
             continue
         kept = table["snr"] >= config.detect.min_snr
@@ -250,6 +247,20 @@ def search(opened: Opened, first: int, stop: int, skip: Mapping[int, str] = Mapp
         cuts.append(patches.select(cut, kept))
         removed.update(detection.removed, min_snr=int(np.count_nonzero(~kept)))
     return Found(peaks.concatenate(tables), patches.concatenate(cuts), dict(removed), failures, seconds)
+
+
+def _peaks_of(
+    opened: Opened, pixels: NDArray[Any], seconds: dict[str, float]
+) -> tuple[detect.Detection, patches.Patches, peaks.Table]:
+    """What is found in one raw frame, the patches of its peaks, and their rows of the table; adds to `seconds`."""
+    config = opened.config
+    with _timed(seconds, "correct"):
+        frame = frames.correct(pixels, opened.correction)
+    with _timed(seconds, "detect"):
+        detection = detect.detect(frame.counts, frame.mask, config.detect, background_frame=opened.background_frame)
+    with _timed(seconds, "patches"):
+        cut, table = patches.cut(frame, detection.table, config.patches, **_noise(config))
+    return detection, cut, table
 
 
 def locate(config: RunConfig, found: Sequence[Found]) -> Answer:
@@ -316,16 +327,18 @@ def _opened(series: Series) -> Opened:
 
 
 def _read(opened: Opened, selected: Sequence[int]) -> NDArray[Any]:
-    """The raw frames at positions of the selected ones, tried again where the file system may recover."""
-    positions = opened.positions[list(selected)]
-    for attempt in range(opened.config.compute.retries + 1):
+    """The raw frames at positions of the selected ones."""
+    return _persist(opened.config, partial(frames.read, opened.data, opened.positions[list(selected)]))
+
+
+def _persist(config: RunConfig, attempt: Callable[[], _T]) -> _T:
+    """What `attempt` returns, tried again `compute.retries` times where what it raises may pass."""
+    for retry in range(config.compute.retries):
         try:
-            return frames.read(opened.data, positions)
-        except OSError:
-            if attempt == opened.config.compute.retries:
-                raise
-            time.sleep(_RETRY_PAUSE_SECONDS * 2**attempt)
-    raise AssertionError("unreachable")
+            return attempt()
+        except _TRANSIENT:
+            time.sleep(_RETRY_PAUSE_SECONDS * 2**retry)
+    return attempt()
 
 
 def _failure(number: int, error: Exception) -> dict[str, Any]:

@@ -32,6 +32,8 @@ _SILENT_SECONDS = 90.0
 _SURPLUS_SECONDS = 5.0
 #: Jobs in succession that end before a worker came, or submissions that fail, after which the run is refused.
 _ATTEMPTS = 3
+#: Of what such a job printed, the last lines are shown.
+_LINES = 8
 _RETRY_SECONDS = 2.0
 
 
@@ -258,22 +260,24 @@ class Keeper:
         if job.had_workers:
             return
         printed = self._printed(pool, job)
-        if "CANCELLED AT" in printed and "DUE TO" not in printed:
-            return  # by somebody
+        cancelled = [line for line in printed if "CANCELLED AT" in line]
+        if cancelled and "DUE TO TIME LIMIT" not in cancelled[-1]:
+            return  # by somebody, or for somebody's sake
+        self._session.keep_logs = True
         pool.failures += 1
         if pool.failures >= _ATTEMPTS:
+            said = "\n".join(f"  {line}" for line in printed[-_LINES:]) or "nothing"
             raise InputError(
                 f"{pool.kind.name}: {pool.failures} jobs in succession ended before a worker came up. Job {job.id} "
-                f"said:\n{printed or 'nothing'}"
+                f"said:\n{said}"
             )
 
-    def _printed(self, pool: _Pool, job: _Job) -> str:
-        """The last lines that a job printed."""
-        self._session.keep_logs = True
+    def _printed(self, pool: _Pool, job: _Job) -> list[str]:
+        """The lines that a job printed."""
         lines: list[str] = []
         for path in sorted(Path(pool.kind.log_directory).glob(f"{job.name}[-.]*")):
             lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-8:])
+        return lines
 
     def _submit(self, pool: _Pool, n: int) -> None:
         if time.monotonic() < pool.pause_until:
@@ -286,15 +290,17 @@ class Keeper:
                 script = pool.kind.script(name, self._address, self._security)
                 try:
                     job = jobs.submit(pool.kind, script)
-                except UnavailableError as error:
-                    self._not_accepted(pool, error)
+                except (UnavailableError, InputError) as error:
+                    if isinstance(error, InputError) and not pool.jobs:
+                        raise
+                    self._not_accepted(pool, error)  # what others of the group were given is not impossible
                     return
                 self._session.remember(job)
                 pool.jobs[job] = _Job(job, name)
                 pool.submitted += 1
                 self._changed = time.monotonic()
 
-    def _not_accepted(self, pool: _Pool, error: UnavailableError) -> None:
+    def _not_accepted(self, pool: _Pool, error: Exception) -> None:
         pool.failures += 1
         pool.pause_until = time.monotonic() + _RETRY_SECONDS * 2 ** min(pool.failures, 5)
         if pool.failures >= _ATTEMPTS and not pool.submitted:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from uuid import uuid4
 
 import xarray as xr
 from distributed import Future, KilledWorker
+from distributed.scheduler import NoWorkerError
 
 from braggflow import graph, prepare, store
 from braggflow.cluster import Cluster
@@ -35,6 +37,8 @@ TAKING_TURNS = 4
 #: How often a group that killed workers is searched for the frame that does it.
 MAX_SEARCHES = 3
 _WAIT_SECONDS = 0.5
+#: How long the result of a task, less than a kilobyte, may take to come.
+_RESULT_SECONDS = 5.0
 _LOST = "cluster: the connection to its scheduler is lost"
 
 
@@ -60,7 +64,7 @@ class Progress:
     notes: tuple[str, ...]
     """What the user should know, so far."""
     share: float
-    """Of the whole, 0 to 1; data sets that are not opened yet count as long as the others."""
+    """Of the whole, 0 to 1, each data set counting the same; falls only where `follow` finds more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,9 @@ class Outcome:
 class _Search:
     """For the frame of a group that kills workers: each is processed alone."""
 
-    left: set[int]
+    work: Work
+    group: graph.Group
+    left: Iterator[int]
     poison: dict[int, str] = field(default_factory=dict)
 
 
@@ -125,13 +131,16 @@ class Runner:
         self.turns: deque[tuple[Work, Iterator[graph.Group]]] = deque()
         self.in_flight: dict[Any, _Flight] = {}
         self.finished: SimpleQueue[Future[Any]] = SimpleQueue()
-        self.searches: dict[tuple[str, int], _Search] = {}
-        self.reruns = Reruns(self.client)
+        self.lost: list[Future[Any]] = []
+        """That finished, but whose result went with its worker: they run again."""
+        self.searches: deque[_Search] = deque()
+        """The first is under way."""
+        self.reruns, self.versions = Reruns(self.client), store.versions()
         self.outcomes: list[Outcome] = []
         self.exhausted = self.stopping = False
         self.threads = 0
         """That took CPU tasks when last asked: a scheduler that is lost would answer late."""
-        self.submitted = self.datasets_opened = self.datasets_concluded = self.groups_opened = 0
+        self.submitted = self.datasets_opened = self.groups_opened = 0
         self.frames_total = self.frames_before = self.frames_processed = self.frames_failed = self.peaks = 0
         self.seconds = {"cpu": resolved.compute.task_seconds, "gpu": 0.0}
         """Of one group on the workers of each kind: the mean of those done, and at first what is aimed at."""
@@ -258,19 +267,45 @@ class Runner:
 
     def _take_finished(self) -> None:
         """Take what has finished, waiting for the first for a moment."""
-        work = None
-        try:
-            future = self.finished.get(timeout=_WAIT_SECONDS)
+        for future in [future for future in self.lost if future.done()]:
+            self.lost.remove(future)
+            self.finished.put(future)
+        futures, dataset = [], ""
+        with suppress(Empty):
+            futures.append(self.finished.get(timeout=_WAIT_SECONDS))
             while True:
-                flight = self.in_flight.pop(future.key, None)
-                if flight is not None:
-                    work = flight.work
-                    take = {"group": self._take_group, "probe": self._take_probe, "conclude": self._take_table}
-                    take[flight.kind](flight, *_ended(future))
-                future = self.finished.get_nowait()
-        except Empty:
-            pass
-        self._report(work.name if work is not None else "")
+                futures.append(self.finished.get_nowait())
+        take = {"group": self._take_group, "probe": self._take_probe, "conclude": self._take_table}
+        for future, result, error in self._ended([future for future in futures if future.key in self.in_flight]):
+            flight = self.in_flight.pop(future.key)
+            take[flight.kind](flight, result, error)
+            dataset = flight.work.name
+        self._report(dataset)
+
+    def _ended(self, futures: "Sequence[Future[Any]]") -> "list[tuple[Future[Any], Any, Exception | None]]":
+        """Each with what it returned or failed with; none where the results are not to be had yet.
+
+        They are asked for together: that costs the scheduler, and takes, no longer than one alone. Never waits for a
+        task that runs again: that may need a worker that the batch system does not give for hours.
+        """
+        done = {future.key: future for future in futures if future.status == "finished"}
+        ask = partial(self.client.gather, done, errors="skip", asynchronous=True)
+        try:
+            results = self.client.sync(ask, callback_timeout=_RESULT_SECONDS) if done else {}
+        except TimeoutError:
+            self.lost += futures  # those whose worker was lost run again, the others are asked for again
+            return []
+        except OSError as reason:
+            raise InputError(_LOST) from reason
+        ended: list[tuple[Future[Any], Any, Exception | None]] = []
+        for future in futures:
+            error = future.exception() if future.status == "error" else None
+            if isinstance(error, NoWorkerError):
+                raise InputError("cluster: all its workers are lost, and no others came in time")
+            if error is None and (future.key not in results or future.status in ("cancelled", "lost")):
+                raise InputError(_LOST)  # with the connection, all futures are cancelled
+            ended.append((future, results.get(future.key), error))
+        return ended
 
     def _take_group(self, flight: _Flight, part: Any, error: Exception | None) -> None:
         work, group = flight.work, flight.group
@@ -320,25 +355,29 @@ class Runner:
         if searched >= MAX_SEARCHES:
             return False
         work.searched[group.first] = searched + 1
-        positions = range(group.first, group.stop)
-        self.searches[work.name, group.first] = _Search(set(positions))
-        for position in positions:
-            future = graph.submit_probe(self.client, work.series, position, self.pools, priority=1)
-            self._launch(_Flight("probe", work, future, group, position))
+        self.searches.append(_Search(work, group, iter(range(group.first, group.stop))))
+        if len(self.searches) == 1:
+            self._probe()
         return True
+
+    def _probe(self) -> None:
+        """Process the next suspect. One at a time in the whole run: whatever waits on a worker that dies is blamed."""
+        while self.searches:
+            search = self.searches[0]
+            position = next(search.left, None)
+            if position is not None:
+                future = graph.submit_probe(self.client, search.work.series, position, self.pools, priority=1)
+                self._launch(_Flight("probe", search.work, future, search.group, position))
+                return
+            self.searches.popleft()
+            self._submit(search.work, search.group, search.poison)
 
     def _take_probe(self, flight: _Flight, _: Any, error: Exception | None) -> None:
         if self.stopping:
             return
-        group = flight.group
-        assert group is not None
-        search = self.searches[flight.work.name, group.first]
-        search.left.discard(flight.position)
         if isinstance(error, KilledWorker):
-            search.poison[flight.position] = f"KilledWorker: {error}"
-        if not search.left:
-            del self.searches[flight.work.name, group.first]
-            self._submit(flight.work, group, search.poison)
+            self.searches[0].poison[flight.position] = f"KilledWorker: {error}"
+        self._probe()
 
     def _conclude(self, work: Work) -> None:
         """Join the parts and write the report, on a worker, so that the window goes on being fed."""
@@ -354,7 +393,7 @@ class Runner:
             report=self.config.output.report,
             key=("conclude", work.name, uuid4().hex[:8]),
             pure=False,
-            priority=1,
+            priority=2,  # before a probe, which may kill the worker that both wait for
             **({"resources": {"CPU": 1}} if self.pools.cpu else {}),
         )
         self._launch(_Flight("conclude", work, future))
@@ -390,7 +429,6 @@ class Runner:
     def _close(self, work: Work, outcome: Outcome) -> None:
         work.resources.close()
         del self.active[work.name]
-        self.datasets_concluded += 1
         self._end(outcome)
 
     def _end(self, outcome: Outcome) -> None:
@@ -456,14 +494,13 @@ class Runner:
     def _report(self, dataset: str) -> None:
         if self.progress is None:
             return
-        done, without_work = self.frames_before + self.frames_processed, len(self.outcomes) - self.datasets_concluded
-        opened = self.datasets_opened * done / self.frames_total if self.frames_total else 0.0
+        underway = sum(1 - (len(work.todo) - work.finished) / len(work.groups) for work in self.active.values())
         self.progress(
             Progress(
                 dataset=dataset,
                 datasets_done=len(self.outcomes),
                 datasets_total=self.total(),
-                frames_done=done,
+                frames_done=self.frames_before + self.frames_processed,
                 frames_total=self.frames_total,
                 frames_before=self.frames_before,
                 frames_failed=self.frames_failed,
@@ -471,7 +508,7 @@ class Runner:
                 dashboard=self.cluster.dashboard,
                 cluster=self.cluster.summary(),
                 notes=tuple(self.cluster.notes),
-                share=(opened + without_work) / max(1, self.total()),
+                share=(len(self.outcomes) + underway) / max(1, self.total()),
             )
         )
 
@@ -496,7 +533,7 @@ class Runner:
             "parts": {"total": len(work.groups), "done": len(parts), "redone": work.redone},
             "failures": failures,
             "notes": store.total(part.notes for part in parts),
-            "versions": store.versions(),
+            "versions": self.versions,
             "machine": {
                 "python": platform.python_version(),
                 "system": platform.platform(),
@@ -516,19 +553,6 @@ def _connected() -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(_LOST) from error
-
-
-def _ended(future: "Future[Any]") -> tuple[Any, Exception | None]:
-    """What an ended task returned, or what it failed with; raises `InputError` where that cannot be known."""
-    error: Exception | None = None
-    if future.status == "finished":
-        try:
-            return future.result(), None
-        except Exception as reason:  # noqa: BLE001 - its worker was lost, and the task then failed, with whatever
-            error = reason
-    if future.status == "error":
-        return None, future.exception()
-    raise InputError(_LOST) from error  # with the connection, all futures are cancelled
 
 
 def _failures(work: Work) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Data sets in, run folders out: what is asked for, on which cluster, and what became of it."""
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +21,8 @@ from braggflow.profiles import Profile
 from braggflow.runner import Outcome, Progress, Runner
 
 __all__ = ["Outcome", "Progress", "find_peaks", "run"]
+
+logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
 
@@ -49,15 +53,20 @@ def run(
     names = campaign.names(paths)
     follower = Follower(Path(follow)) if follow is not None else None
     source = _Source(resolved, paths, follower, idle_seconds)
-    refused_or_done, first = _first_work(source)
-    outcomes = list(refused_or_done)
+    before, first = _first_work(source)
     folder, several = Path(resolved.output.folder), len(paths) > 1 or follower is not None
 
     def record(outcome: Outcome) -> None:
-        if several and (outcome.seconds or outcome.status != "complete"):  # else it was recorded when it was done
+        if not several or (outcome.status == "complete" and not outcome.seconds):
+            return  # a complete one was recorded when it was done
+        try:
             campaign.append(folder, {**_recorded(outcome), "path": str(source.paths[outcome.name])})
+        except OSError as error:  # run.json says the same of all but those refused: no reason to stop
+            logger.warning("%s: cannot be written (%s)", folder / campaign.OUTCOMES, error.strerror)
 
-    if first is not None:
+    if first is None:
+        outcomes = before
+    else:
         with ExitStack() as stack:
             if client is None and (where is None or where.kind == "local"):
                 graph.compile_kernels(graph.open_series(frames.open_frames(Path(first.series.path)), resolved))
@@ -67,14 +76,14 @@ def run(
                 if client is not None
                 else stack.enter_context(cluster.open_cluster(where, resolved, needed))
             )
-            runner = Runner(
-                used, resolved, chain([first], source), total=source.total, record=record, progress=progress
-            )
-            outcomes = [*outcomes, *runner.run()]
-    outcomes += source.unfinished()
+            opened = chain(before, [first], source)
+            runner = Runner(used, resolved, opened, total=source.total, record=record, progress=progress)
+            outcomes = runner.run()
+    unfinished = source.unfinished()
+    outcomes = [*outcomes, *source.not_begun(), *unfinished]
     if outcomes and all(outcome.status == "refused" for outcome in outcomes):
         raise InputError("\n".join(outcome.message for outcome in outcomes))
-    for outcome in refused_or_done:
+    for outcome in (*(before if first is None else ()), *unfinished):
         record(outcome)
     order = {name: position for position, name in enumerate([*names, *source.paths])}
     return sorted(outcomes, key=lambda outcome: order[outcome.name])
@@ -109,7 +118,9 @@ class _Source:
     ) -> None:
         self.resolved, self.waiting, self.follower = resolved, list(paths), follower
         self.alone = len(paths) == 1 and follower is None
+        self._named = {os.path.realpath(path) for path in paths}
         self.idle_seconds = idle_seconds
+        self.given = 0
         self.paths: dict[str, Path] = {}
         """Those given out, by name."""
         self.model = None
@@ -121,7 +132,7 @@ class _Source:
 
     def total(self) -> int:
         """Data sets known so far."""
-        return len(self.paths) + len(self.waiting)
+        return self.given + len(self.waiting)
 
     def __iter__(self) -> Iterator[Work | Outcome | None]:
         return self
@@ -140,15 +151,18 @@ class _Source:
         if now - self._polled < _POLL_SECONDS:
             return
         self._polled = now
-        came = follower.poll()
-        if came or follower.waiting():
-            self._last_came = now
-        self.waiting += came
+        self.waiting += [path for path in follower.poll() if not self._is_named(path)]
+        self._last_came = max(self._last_came, follower.settled)
+
+    def _is_named(self, path: Path) -> bool:
+        """Whether a store of the followed folder is one that the user named too."""
+        return os.path.realpath(path) in self._named
 
     def _idle(self) -> bool:
         return self.idle_seconds is not None and time.monotonic() - self._last_came > self.idle_seconds
 
     def _open(self, path: Path) -> Work | Outcome:
+        self.given += 1
         name = campaign.name(path)
         folder = Path(self.resolved.output.folder) / name
         if name in self.paths:
@@ -165,9 +179,19 @@ class _Source:
         counts = store.read_info(work.folder)["counts"]
         return Outcome(name, work.folder.path, "complete", frames=counts["frames"], peaks=counts["peaks"])
 
+    def not_begun(self) -> list[Outcome]:
+        """Data sets that the run ended before."""
+        self.paths |= {campaign.name(path): path for path in self.waiting}
+        folder = Path(self.resolved.output.folder)
+        return [
+            Outcome(name, folder / name, "interrupted", message="was not begun")
+            for name in map(campaign.name, self.waiting)
+        ]
+
     def unfinished(self) -> list[Outcome]:
         """Stores of the followed folder that were not finished, and so not taken."""
-        waiting = self.follower.waiting() if self.follower is not None else {}
+        found = self.follower.waiting() if self.follower is not None else {}
+        waiting = {path: why for path, why in found.items() if not self._is_named(path)}
         self.paths |= {campaign.name(path): path for path in waiting}
         return [
             Outcome(

@@ -1,0 +1,213 @@
+"""What a campaign of 10^6 frames of 2048² in 2,000 data sets costs its scheduler and its client: stages do nothing.
+
+The runner, its window, its files and the tasks are real, but for what the tasks compute. The scheduler has a process of
+its own, and so have two workers, all on the loopback interface, so that its time and its memory are its own. Time is
+CPU time, and compared with what plain Dask takes for as many tasks that do nothing, in the same run.
+
+`--quick` takes a tenth of the data sets; `--gpu` cuts groups into the tasks of a cluster with GPU workers.
+"""
+
+import argparse
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import xarray as xr
+from distributed import Client
+
+from braggflow import cluster, frames, graph, runner, store
+from braggflow.config import RunConfig, resolve
+from braggflow.prepare import Work
+
+DATASETS, FRAMES, SHAPE = 2000, 500, (2048, 2048)
+#: Several threads a worker, for they wait more than they work: 48 groups are in flight.
+WORKERS, THREADS = 2, 8
+#: Where the campaign is looked at.
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+# ---- the stages ----
+
+
+def process(_: graph.Series, group: graph.Group, *__: Any) -> store.PartSummary:
+    stages = ("read", "correct", "detect", "patches", "localise", "fit")
+    return store.PartSummary(group.first, group.stop, 0, {"minscore": 0}, [], dict.fromkeys(stages, 0.1))
+
+
+def find(_: graph.Series, first: int, *__: Any) -> int:
+    return first
+
+
+def locate(_: graph.Series, found: Sequence[int]) -> int:
+    return len(found)
+
+
+def conclude(_: store.RunFolder, __: Any, ___: Any, info: dict[str, Any], **____: Any) -> dict[str, Any]:
+    return info
+
+
+def replace_stages() -> None:
+    import bench_scheduler as importable  # workers find the functions under this name, not under __main__
+
+    graph._process = graph._finish = importable.process
+    graph._find, graph._locate, runner.conclude = importable.find, importable.locate, importable.conclude
+
+
+# ---- the campaign ----
+
+
+def campaign(config: RunConfig, n: int) -> Iterator[Work]:
+    """Data sets that exist by name only, with the groups that real ones of this size have."""
+    data = xr.Dataset(
+        {"frames": (("frame", "y", "x"), np.broadcast_to(np.uint16(0), (FRAMES, *SHAPE)))},
+        coords={"frame": np.arange(FRAMES)},
+    )
+    data["frames"].encoding["chunks"] = (frames.chunk_frames(FRAMES, SHAPE, np.dtype("uint16")), *SHAPE)
+    groups = graph.plan(data, config)
+    identity = store.identity(config, {}, None)
+    series = graph.Series("", "", config.model_dump_json(), store.run_digest(identity), identity["code"]["sources"])
+    for number in range(n):
+        name = f"scan_{number:05d}"
+        folder = Path(config.output.folder) / name
+        yield Work(
+            name=name,
+            folder=store.RunFolder(folder),
+            config=config,
+            series=replace(series, path=f"/data/beamtime/{name}.zarr", folder=str(folder)),
+            identity=identity,
+            dataset={"name": name, "path": f"/data/beamtime/{name}.zarr", "frames": FRAMES},
+            numbers=list(range(FRAMES)),
+            coords=data[["frame"]],
+            groups=groups,
+        )
+
+
+@contextmanager
+def processes(folder: Path, *, gpu: bool) -> Iterator[tuple[Client, psutil.Process]]:
+    """A client of a scheduler and its workers, each a process, and the scheduler's."""
+    file = folder / "scheduler.json"
+    with ExitStack() as stack:
+
+        def start(*words: str) -> psutil.Process:
+            started = subprocess.Popen(
+                [sys.executable, "-m", "dask", *words, "--host", "127.0.0.1", "--scheduler-file", file],
+                cwd=Path(__file__).parent,  # on the path that workers import from
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(started.wait)
+            stack.callback(started.terminate)
+            return psutil.Process(started.pid)
+
+        scheduler = start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        while not file.exists():
+            time.sleep(0.1)
+        for resources in ("CPU=1000", "GPU=1") if gpu else ("",) * WORKERS:
+            offered = ("--resources", resources) if resources else ()
+            options = ("--no-nanny", "--no-dashboard", "--nthreads", str(THREADS), "--local-directory", str(folder))
+            start("worker", *options, *offered)
+        with Client(scheduler_file=str(file)) as client:
+            client.wait_for_workers(WORKERS)
+            client.run(_import_the_package)
+            yield client, scheduler
+
+
+def _import_the_package() -> None:
+    import braggflow.graph  # noqa: F401 - once a process, and not what is measured
+
+
+@dataclass(frozen=True)
+class Look:
+    """At the scheduler and the client: CPU seconds since they began, memory in MB."""
+
+    seconds: Mapping[str, float]
+    memory: Mapping[str, float]
+
+    @classmethod
+    def at(cls, watched: Mapping[str, psutil.Process]) -> "Look":
+        times = {name: process.cpu_times() for name, process in watched.items()}
+        return cls(
+            {name: time.user + time.system for name, time in times.items()},
+            {name: process.memory_info().rss / 2**20 for name, process in watched.items()},
+        )
+
+    def milliseconds_since(self, before: "Look", tasks: int, name: str) -> float:
+        return (self.seconds[name] - before.seconds[name]) / tasks * 1e3
+
+
+def measure(n: int, *, gpu: bool) -> None:
+    replace_stages()
+    with tempfile.TemporaryDirectory() as out, processes(Path(out), gpu=gpu) as (client, scheduler):
+        config = resolve({"output": {"folder": f"{out}/runs", "report": False}})
+        groups = next(campaign(config, 1)).groups
+        tasks = 1 + (sum(len(group.chunks) + 2 for group in groups) if gpu else len(groups))
+        watched = {"scheduler": scheduler, "client": psutil.Process()}
+        print(
+            f"{n * FRAMES:,} frames of {SHAPE[0]}² in {n:,} data sets: {n * tasks:,} tasks of {len(groups)} groups each"
+        )
+        client.run_on_scheduler(_import_the_package)
+        before = Look.at(watched)
+        client.gather(client.map(_nothing, range(n), pure=False, **({"resources": {"CPU": 1}} if gpu else {})))
+        plain = Look.at(watched).milliseconds_since(before, n, "scheduler")
+
+        looks, done, start = [Look.at(watched)], 0, time.perf_counter()
+        print("| done | scheduler, ms a task | of plain Dask | MB | client, ms a task | MB | tasks/s |")
+        print("|---|---|---|---|---|---|---|")
+
+        def record(outcome: runner.Outcome) -> None:
+            nonlocal done, start
+            assert outcome.status == "complete", outcome
+            done += 1
+            marks = [round(share * n) for share in SHARES]
+            if done not in marks:
+                return
+            look, now, passed = Look.at(watched), time.perf_counter(), tasks * n / len(SHARES)
+            took = [look.milliseconds_since(looks[-1], passed, name) for name in watched]
+            print(
+                f"| {done / n:.0%} | {took[0]:.2f} | {took[0] / plain:.1f} | {look.memory['scheduler']:.0f} "
+                f"| {took[1]:.2f} | {look.memory['client']:.0f} | {passed / (now - start):.0f} |",
+                flush=True,
+            )
+            looks.append(look)
+            start = now
+
+        used = cluster.of_client(client, config)
+        runner.Runner(used, config, campaign(config, n), total=lambda: n, record=record, progress=None).run()
+        total = [looks[-1].milliseconds_since(looks[0], tasks * n, name) for name in watched]
+        print(f"all: scheduler {total[0]:.2f} ms a task (plain Dask {plain:.2f}), client {total[1]:.2f} ms")
+        print(f"keys that dask remembers in the scheduler: {client.run_on_scheduler(_keys_remembered):,}")
+
+
+def _nothing(_: int) -> None:
+    pass
+
+
+def _keys_remembered() -> int:
+    from dask.utils import key_split
+
+    return int(key_split.cache_info().currsize)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="a tenth of the data sets")
+    options.add_argument("--gpu", action="store_true", help="tasks as on a cluster with GPU workers; implies --quick")
+    given = options.parse_args()
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("dask", "distributed"))
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {psutil.cpu_count()} cores, Python {platform.python_version()}, {versions}")
+    measure(DATASETS // 10 if given.quick or given.gpu else DATASETS, gpu=given.gpu)
+
+
+if __name__ == "__main__":
+    main()
