@@ -4,11 +4,13 @@ The runner, its window, its files and the tasks are real, but for what the tasks
 its own, and so have two workers, all on the loopback interface, so that its time and its memory are its own. Time is
 CPU time, and compared with what plain Dask takes for as many tasks that do nothing, in the same run.
 
-`--quick` takes a tenth of the data sets; `--gpu` cuts groups into the tasks of a cluster with GPU workers.
+`--quick` takes a tenth of the data sets; `--gpu` cuts groups into the tasks of a cluster with GPU workers; `--stages`
+measures instead what real stages take for a frame on one worker, and what they read.
 """
 
 import argparse
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,15 +26,17 @@ from typing import Any
 import numpy as np
 import psutil
 import xarray as xr
+from data import frames_store
 from distributed import Client
 
 from braggflow import cluster, frames, graph, runner, store
-from braggflow.config import RunConfig, resolve
+from braggflow.config import ComputeConfig, RunConfig, resolve
 from braggflow.prepare import Work
 
 DATASETS, FRAMES, SHAPE = 2000, 500, (2048, 2048)
 #: Several threads a worker, for they wait more than they work: 48 groups are in flight.
 WORKERS, THREADS = 2, 8
+STAGES = ("read", "correct", "detect", "patches", "localise", "fit")
 #: Where the campaign is looked at.
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -41,8 +45,7 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def process(_: graph.Series, group: graph.Group, *__: Any) -> store.PartSummary:
-    stages = ("read", "correct", "detect", "patches", "localise", "fit")
-    return store.PartSummary(group.first, group.stop, 0, {"minscore": 0}, [], dict.fromkeys(stages, 0.1))
+    return store.PartSummary(group.first, group.stop, 0, {"minscore": 0}, [], dict.fromkeys(STAGES, 0.1))
 
 
 def find(_: graph.Series, first: int, *__: Any) -> int:
@@ -189,6 +192,37 @@ def measure(n: int, *, gpu: bool) -> None:
         print(f"keys that dask remembers in the scheduler: {client.run_on_scheduler(_keys_remembered):,}")
 
 
+def measure_stages(client: Client, size: int, peaks: int, n: int, **sections: Any) -> None:
+    """What the stages of one real series take, seconds a frame, when its files are in memory; medians of three."""
+    path = frames_store(size=size, peaks=peaks, n_frames=n)
+    config = resolve({"detect": {"minval": 30, "minscore": 15, "min_area": 3}, **sections})
+    groups, looks = graph.plan(frames.open_frames(path), config), []
+    for _ in range(4):  # the first compiles, loads the network and fills the file cache
+        with tempfile.TemporaryDirectory() as out:
+            (Path(out) / "parts").mkdir()
+            series = graph.Series(str(path), out, config.model_dump_json(), "bench", store.code_version()["sources"])
+            pools, start = cluster.Pools(cpu=False, gpu=False), time.perf_counter()
+            parts = client.gather(
+                [graph.submit(client, series, group, pools, retries=0, priority=0) for group in groups]
+            )
+            took = store.total(part.seconds for part in parts) | {"whole": time.perf_counter() - start}
+            looks.append(took | {"peaks": sum(part.peaks for part in parts)})
+    found = {key: statistics.median(look[key] for look in looks[1:]) / n for key in looks[0]}
+    stored = sum(file.stat().st_size for file in (path / "frames" / "c").rglob("*") if file.is_file())
+    times = " | ".join(f"{1e3 * found[key]:.1f}" for key in (*STAGES, "whole"))
+    print(f"| {size}² | {found['peaks']:.0f} | {times} | {stored / n / 1e6:.2f} |", flush=True)
+
+
+def stages() -> None:
+    print(f"ms a frame, one worker | {' | '.join(STAGES)} | whole | MB read")
+    with cluster.local(ComputeConfig(workers=1)) as client:
+        for method, fraction in (("none", 0), ("none", 1), ("compact", 1), ("braggnn", 1)):
+            print(f"network: {method}, share of peaks fitted: {fraction}")
+            for size, peaks, n in ((2048, 500, 48), (4096, 2000, 16)):
+                sections = {"localise": {"method": method}, "fit": {"fraction": fraction}}
+                measure_stages(client, size, peaks, n, **sections)
+
+
 def _nothing(_: int) -> None:
     pass
 
@@ -203,9 +237,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="a tenth of the data sets")
     options.add_argument("--gpu", action="store_true", help="tasks as on a cluster with GPU workers; implies --quick")
+    options.add_argument("--stages", action="store_true", help="real stages instead")
     given = options.parse_args()
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("dask", "distributed"))
     print(f"{datetime.now(UTC):%Y-%m-%d}, {psutil.cpu_count()} cores, Python {platform.python_version()}, {versions}")
+    if given.stages:
+        stages()
+        return
     measure(DATASETS // 10 if given.quick or given.gpu else DATASETS, gpu=given.gpu)
 
 

@@ -302,9 +302,12 @@ class Runner:
             error = future.exception() if future.status == "error" else None
             if isinstance(error, NoWorkerError):
                 raise InputError("cluster: all its workers are lost, and no others came in time")
-            if error is None and (future.key not in results or future.status in ("cancelled", "lost")):
-                raise InputError(_LOST)  # with the connection, all futures are cancelled
-            ended.append((future, results.get(future.key), error))
+            if future.status == "cancelled":
+                raise InputError(_LOST)  # as all futures are, with the connection
+            if error is not None or (future.key in results and future.status == "finished"):
+                ended.append((future, results.get(future.key), error))
+            else:
+                self.lost.append(future)
         return ended
 
     def _take_group(self, flight: _Flight, part: Any, error: Exception | None) -> None:

@@ -159,7 +159,7 @@ class _Source:
         return os.path.realpath(path) in self._named
 
     def _idle(self) -> bool:
-        return self.idle_seconds is not None and time.monotonic() - self._last_came > self.idle_seconds
+        return self.idle_seconds is not None and self._polled - self._last_came > self.idle_seconds
 
     def _open(self, path: Path) -> Work | Outcome:
         self.given += 1
