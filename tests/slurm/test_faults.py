@@ -69,8 +69,8 @@ def test_after_the_client_was_killed_the_same_command_clears_up_and_goes_on_with
 
 
 def test_workers_whose_client_was_killed_end_by_themselves(slurm: Slurm, tmp_path: Path, series: Series) -> None:
-    profile = write_profile(tmp_path, death_timeout=5, cpu={"cores": 4, "processes": 1, "maximum": 3})
-    with started(series, profile, *WITHOUT_NETWORK, "--set", "compute.task_seconds=600") as run:
+    profile = write_profile(tmp_path, death_timeout=15)
+    with started(series, profile, *WITHOUT_NETWORK) as run:
         run.wait_until_begun()
         os.killpg(run.process.pid, signal.SIGKILL)
         run.process.wait()
@@ -111,7 +111,7 @@ def test_a_worker_that_reaches_its_lifetime_is_replaced(slurm: Slurm, tmp_path: 
         return len(names) > 1
 
     with started(series, profile, "--follow", later) as run:  # so that it waits, if it was faster than the lifetime
-        assert wait_until(replaced, 120), run.output
+        assert wait_until(lambda: run.ended or replaced(), 120), run.output
         assert wait_until(lambda: run.info["status"] == "complete", 120), run.output
         run.ctrl_c()
         run.assert_complete(series.table)
