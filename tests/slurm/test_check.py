@@ -6,27 +6,22 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from conftest import make_store, spots
 
 from braggflow import store
 from slurm.conftest import Slurm, command, wait_until
+from slurm.slow_runs import outside_interface
 
 
 @pytest.fixture
 def site(tmp_path: Path, slurm: Slurm) -> Path:
     """A folder with a profile, a configuration and a small series."""
-    interface = next(
-        name
-        for name, addresses in psutil.net_if_addrs().items()
-        if any(address.family.name == "AF_INET" and not address.address.startswith("127.") for address in addresses)
-    )
     profile = {
         "kind": "slurm",
         "directory": str(tmp_path / "shared"),
         "walltime": "0:30:00",
-        "interface": interface,
+        "interface": outside_interface(),
         "memory": "2GB",
         "cpu": {"partition": "cpu", "cores": 1, "maximum": 2},
         "gpu": {"partition": "gpu", "cores": 1},
