@@ -183,6 +183,7 @@ def run(
         outcomes = runs.run(
             resolved, data or (), out=out, profile=cluster, follow=follow, idle_seconds=idle, progress=show
         )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and told
     display.summary(outcomes)
     raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)
 

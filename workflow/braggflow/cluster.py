@@ -171,7 +171,11 @@ def _existing(profile: ExistingProfile) -> Iterator[Client]:
     except (OSError, ValueError) as error:
         raise InputError(f"cluster: no scheduler answers at {address} ({error})") from error
     with client:
-        yield client
+        try:
+            yield client
+        finally:
+            if client.status != "running":  # that it cannot connect again is no news
+                logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
 
 
 def _written_address(file: Path) -> str:

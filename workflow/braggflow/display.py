@@ -19,7 +19,7 @@ from braggflow import campaign, frames, store
 
 if TYPE_CHECKING:  # they load dask and torch
     from braggflow import train
-    from braggflow.runs import Outcome, Progress
+    from braggflow.outcome import Outcome, Progress
 
 #: Where the output is no terminal (a batch job's log), a plain line this often.
 _LINE_SECONDS = 10.0
@@ -122,7 +122,12 @@ def summary(outcomes: Sequence["Outcome"]) -> None:
     """
     table = Table("data set", "status", "frames", "failed", "peaks", "frames/s", "seconds", title="braggflow run")
     many = len(outcomes) > _ROWS
-    shown = [outcome for outcome in outcomes if outcome.status != "complete" or outcome.message or not many]
+    not_begun = [outcome for outcome in outcomes if outcome.status == "interrupted" and not outcome.frames]
+    shown = [
+        outcome
+        for outcome in outcomes
+        if outcome not in not_begun and (outcome.status != "complete" or outcome.message or not many)
+    ]
     for outcome in shown:
         if outcome.status == "refused":
             table.add_row(outcome.name, outcome.status)
@@ -143,6 +148,8 @@ def summary(outcomes: Sequence["Outcome"]) -> None:
         _plain(console, f"{len(outcomes)} data sets: {', '.join(f'{n} {status}' for status, n in by_status.items())}")
     if shown:
         console.print(table)
+    if not_begun:
+        _plain(console, f"not begun: {len(not_begun)} data sets; the same command goes on with them.")
     if rerun := sum(outcome.tasks_rerun for outcome in outcomes):
         _plain(console, f"tasks run again after their worker was lost or a read failed: {rerun}")
     for outcome in shown:
