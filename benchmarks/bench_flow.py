@@ -68,10 +68,8 @@ def submit(client: Client, path: Path, config: RunConfig, out: Path) -> list:
     (out / "parts").mkdir(exist_ok=True)
     series = graph.Series(str(path), str(out), config.model_dump_json(), "bench", store.code_version()["sources"])
     pools = cluster.Pools(cpu=False, gpu=False)
-    return [
-        graph.submit(client, series, group, pools, retries=0, priority=0)
-        for group in graph.plan(frames.open_frames(path), config)
-    ]
+    orders = [graph.Order(series, group) for group in graph.plan(frames.open_frames(path), config)]
+    return graph.submit(client, orders, pools, retries=0, priority=0)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ import xarray as xr
 from data import frames_store
 from distributed import Client
 
-from braggflow import cluster, frames, graph, runner, store
+from braggflow import cluster, frames, graph, outcome, runner, store
 from braggflow.config import ComputeConfig, RunConfig, resolve
 from braggflow.prepare import Work
 
@@ -168,7 +168,7 @@ def measure(n: int, *, gpu: bool) -> None:
         print("| done | scheduler, ms a task | of plain Dask | MB | client, ms a task | MB | tasks/s |")
         print("|---|---|---|---|---|---|---|")
 
-        def record(outcome: runner.Outcome) -> None:
+        def record(outcome: outcome.Outcome) -> None:
             nonlocal done, start
             assert outcome.status == "complete", outcome
             done += 1
@@ -202,9 +202,8 @@ def measure_stages(client: Client, size: int, peaks: int, n: int, **sections: An
             (Path(out) / "parts").mkdir()
             series = graph.Series(str(path), out, config.model_dump_json(), "bench", store.code_version()["sources"])
             pools, start = cluster.Pools(cpu=False, gpu=False), time.perf_counter()
-            parts = client.gather(
-                [graph.submit(client, series, group, pools, retries=0, priority=0) for group in groups]
-            )
+            orders = [graph.Order(series, group) for group in groups]
+            parts = client.gather(graph.submit(client, orders, pools, retries=0, priority=0))
             took = store.total(part.seconds for part in parts) | {"whole": time.perf_counter() - start}
             looks.append(took | {"peaks": sum(part.peaks for part in parts)})
     found = {key: statistics.median(look[key] for look in looks[1:]) / n for key in looks[0]}

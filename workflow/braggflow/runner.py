@@ -4,22 +4,17 @@ Data sets are opened when their turn comes and forgotten when they are concluded
 a crash stay the same for any number of frames and data sets.
 """
 
-import os
-import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import Any, Literal
 from uuid import uuid4
 
-import xarray as xr
 from distributed import Future, KilledWorker
 from distributed.scheduler import NoWorkerError
 
@@ -27,6 +22,7 @@ from braggflow import graph, prepare, store
 from braggflow.cluster import Cluster
 from braggflow.config import InputError, RunConfig
 from braggflow.keeper import Demand
+from braggflow.outcome import Outcome, Progress, conclude, describe, failures_of
 from braggflow.prepare import Work
 from braggflow.reruns import Reruns
 
@@ -40,50 +36,6 @@ _WAIT_SECONDS = 0.5
 #: How long the result of a task, less than a kilobyte, may take to come.
 _RESULT_SECONDS = 5.0
 _LOST = "cluster: the connection to its scheduler is lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is; given to the `progress` callback about twice a second and after each finished group."""
-
-    dataset: str
-    """The one that last made a step; "" before the first."""
-    datasets_done: int
-    datasets_total: int
-    frames_done: int
-    """In the data sets opened so far, also by earlier runs."""
-    frames_total: int
-    """In the data sets opened so far."""
-    frames_before: int
-    """Done by earlier runs: not part of this run's rate."""
-    frames_failed: int
-    peaks: int
-    dashboard: str
-    cluster: str
-    """Workers there are and jobs that wait; "" where their number is fixed."""
-    notes: tuple[str, ...]
-    """What the user should know, so far."""
-    share: float
-    """Of the whole, 0 to 1, each data set counting the same; falls only where `follow` finds more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one data set."""
-
-    name: str
-    folder: Path
-    status: str
-    """complete, partial (some frames failed), interrupted, or refused (nothing was written)."""
-    frames: int = 0
-    frames_failed: int = 0
-    frames_processed: int = 0
-    """In this run; 0 where all was done before."""
-    peaks: int = 0
-    seconds: float = 0.0
-    tasks_rerun: int = 0
-    """Tasks that had to be done again, because their worker was lost or a file could not be read."""
-    message: str = ""
 
 
 @dataclass(slots=True)
@@ -186,8 +138,10 @@ class Runner:
     def _feed(self) -> None:
         self.threads = self.cluster.threads()
         window = WINDOW_PER_THREAD * max(1, self.threads)
-        while len(self.in_flight) < window and (turn := self._next_group()) is not None:
-            self._submit(*turn)
+        turns: list[tuple[Work, graph.Group]] = []
+        while len(self.in_flight) + len(turns) < window and (turn := self._next_group()) is not None:
+            turns.append(turn)
+        self._submit(turns)
         self._demand()
 
     def _next_group(self) -> tuple[Work, graph.Group] | None:
@@ -237,18 +191,19 @@ class Runner:
         else:
             self._conclude(work)
 
-    def _submit(self, work: Work, group: graph.Group, skip: Mapping[int, str] = MappingProxyType({})) -> None:
-        self.submitted += 1
-        future = graph.submit(
+    def _submit(
+        self, turns: Sequence[tuple[Work, graph.Group]], skip: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
+        futures = graph.submit(
             self.client,
-            work.series,
-            group,
+            [graph.Order(work.series, group, skip) for work, group in turns],
             self.pools,
             retries=self.config.compute.retries,
             priority=-self.submitted,  # the oldest first
-            skip=skip,
         )
-        self._launch(_Flight("group", work, future, group))
+        self.submitted += len(turns)
+        for (work, group), future in zip(turns, futures, strict=True):
+            self._launch(_Flight("group", work, future, group))
 
     def _launch(self, flight: _Flight) -> None:
         self.in_flight[flight.future.key] = flight
@@ -373,7 +328,7 @@ class Runner:
                 self._launch(_Flight("probe", search.work, future, search.group, position))
                 return
             self.searches.popleft()
-            self._submit(search.work, search.group, search.poison)
+            self._submit([(search.work, search.group)], search.poison)
 
     def _take_probe(self, flight: _Flight, _: Any, error: Exception | None) -> None:
         if self.stopping:
@@ -384,7 +339,7 @@ class Runner:
 
     def _conclude(self, work: Work) -> None:
         """Join the parts and write the report, on a worker, so that the window goes on being fed."""
-        info = self._info(work, "partial" if _failures(work) else "complete")
+        info = self._info(work, "partial" if failures_of(work) else "complete")
         with _connected():
             info["tasks_rerun"] = self.reruns.of(work.name)
         future = self.client.submit(
@@ -483,7 +438,7 @@ class Runner:
                     work.folder.path,
                     "interrupted",
                     frames=len(work.numbers),
-                    frames_failed=len(_failures(work)),
+                    frames_failed=len(failures_of(work)),
                     frames_processed=work.processed,
                     peaks=sum(part.peaks for part in work.done.values()),
                     seconds=time.monotonic() - work.started,
@@ -516,37 +471,7 @@ class Runner:
         )
 
     def _info(self, work: Work, status: str) -> dict[str, Any]:
-        parts = list(work.done.values())
-        failures = _failures(work)
-        return {
-            "status": status,
-            "dataset": work.dataset,
-            "identity": work.identity,
-            "run": work.series.run,
-            "plan": [(group.first, group.stop) for group in work.groups],
-            "counts": {
-                "frames": len(work.numbers),
-                "frames_failed": len(failures),
-                "peaks": sum(part.peaks for part in parts),
-                "removed": store.total(part.removed for part in parts),
-                "flags": {},
-                "methods": {},
-            },
-            "seconds": {"wall": time.monotonic() - work.started, "stages": store.total(part.seconds for part in parts)},
-            "parts": {"total": len(work.groups), "done": len(parts), "redone": work.redone},
-            "failures": failures,
-            "notes": store.total(part.notes for part in parts),
-            "versions": self.versions,
-            "machine": {
-                "python": platform.python_version(),
-                "system": platform.platform(),
-                "cores": os.cpu_count(),
-                "host": platform.node(),
-            },
-            "workers": {"threads": self.threads, **asdict(self.pools)},
-            "tasks": store.total(part.tasks for part in parts),
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        return describe(work, status, versions=self.versions, workers={"threads": self.threads, **asdict(self.pools)})
 
 
 @contextmanager
@@ -556,32 +481,3 @@ def _connected() -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(_LOST) from error
-
-
-def _failures(work: Work) -> list[dict[str, Any]]:
-    return [*(failure for part in work.done.values() for failure in part.failures), *work.failures]
-
-
-def conclude(
-    folder: store.RunFolder,
-    parts: Sequence[store.PartSummary],
-    coords: xr.Dataset,
-    info: dict[str, Any],
-    *,
-    report: bool,
-) -> dict[str, Any]:
-    """Join a data set's parts into its table, write `run.json` and the report; returns the content of `run.json`."""
-    attributes = {"run": info["run"], "model": str(info["identity"]["model"]), "source": info["dataset"]["path"]}
-    failed = [failure["frame"] for failure in info["failures"]]
-    counted = store.consolidate(folder, list(parts), coords, failed, attributes)
-    info["counts"] |= counted
-    store.write_info(folder, info)
-    if report:
-        from braggflow.report import write_report
-
-        try:
-            write_report(folder.path)
-        except Exception as error:  # noqa: BLE001 - the table is whole: whatever ails the pictures must not spoil it
-            info["report_error"] = f"{type(error).__name__}: {error}"
-            store.write_info(folder, info)
-    return info

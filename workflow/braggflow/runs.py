@@ -16,9 +16,10 @@ from distributed import Client
 from braggflow import campaign, cluster, config, frames, graph, peaks, prepare, profiles, store
 from braggflow.campaign import Follower
 from braggflow.config import InputError, RunConfig
+from braggflow.outcome import Outcome, Progress
 from braggflow.prepare import Work
 from braggflow.profiles import Profile
-from braggflow.runner import Outcome, Progress, Runner
+from braggflow.runner import Runner
 
 __all__ = ["Outcome", "Progress", "find_peaks", "run"]
 
