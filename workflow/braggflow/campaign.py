@@ -9,6 +9,7 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -271,6 +272,8 @@ def append(folder: Path, entry: Mapping[str, Any]) -> None:
     content = json.dumps(line, default=str).encode() + b"\n"
     file = os.open(folder / OUTCOMES, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
+        with suppress(OSError):  # a file system without locks: at worst an empty line, where another is writing
+            fcntl.flock(file, fcntl.LOCK_EX)
         size = os.fstat(file).st_size
         if size and os.pread(file, 1, size - 1) != b"\n":
             content = b"\n" + content  # a crash left half a line: keep apart from it
