@@ -442,6 +442,17 @@ def test_groups_hold_whole_chunks_and_every_frame_once(data):
         assert regrouped == groups
 
 
+def test_no_chunk_of_the_store_is_read_for_two_groups_chunks(data):
+    opened = braggflow.open_frames(data)  # of two frames a chunk
+    for start, step in ((1, 1), (0, 3), (3, 1), (5, 2)):
+        config = RunConfig.model_validate({"frames": {"start": start, "step": step}})
+        positions = graph.selected(opened, config)
+        chunks = [chunk for group in graph.plan(opened, config) for chunk in group.chunks]
+        read = [set((positions[first:stop] // 2).tolist()) for first, stop in chunks]
+        assert all(len(one) == 1 for one in read)
+        assert len(set.union(*read)) == len(chunks)
+
+
 # ---- killed ----
 
 

@@ -22,6 +22,9 @@ FORMAT = "braggflow-frames"
 FORMAT_VERSION = 1
 #: Aimed-at size of one chunk before compression: long enough to amortise a read, short enough to hold a few.
 CHUNK_BYTES = 16 * 2**20
+#: What is compressed at a time. In Blosc's own choice for this codec, 32 KiB, frames take more space and twice as long
+#: to decode; bits shuffled in place of bytes do so too (docs/benchmarks.md).
+BLOCK_BYTES = 2**20
 #: A short series of small frames is cut finer, so that several workers share it and damage to a file costs little.
 MIN_CHUNKS = 32
 #: Above this many chunks, they are packed into shards so that file systems need not hold a file for each.
@@ -77,7 +80,9 @@ def create(
         dtype=dtype,
         chunks=(step, *shape),
         shards=(step * per_shard, *shape) if per_shard > 1 else None,
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=dtype.itemsize),
+        compressors=BloscCodec(
+            cname="zstd", clevel=1, shuffle="shuffle", typesize=dtype.itemsize, blocksize=BLOCK_BYTES
+        ),
         dimension_names=("frame", "y", "x"),
         attributes={"units": "count", "coordinates": " ".join(coords)} if coords else {"units": "count"},
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from braggflow import assemble, detect, fit, frames, localise, patches, peaks, store
 from braggflow.cluster import Pools
 from braggflow.config import InputError, RunConfig
+from braggflow.reading import Reader, keep_memory
 
 #: Time that a task is expected to take per pixel (reading and searching) and per frame; measured on one core.
 SECONDS_PER_PIXEL, SECONDS_PER_FRAME = 6e-9, 2e-3
@@ -99,6 +101,7 @@ class Opened:
     """A series as a worker holds it between tasks."""
 
     data: xr.Dataset
+    reader: Reader
     config: RunConfig
     correction: frames.Correction
     background_frame: NDArray[np.float32] | None
@@ -110,27 +113,21 @@ class Opened:
 
 def plan(data: xr.Dataset, config: RunConfig) -> list[Group]:
     """Groups of whole chunks whose tasks last about `compute.task_seconds`; the same for any number of workers."""
-    n = len(selected(data, config))
+    chunk_of = selected(data, config) // int(data["frames"].encoding["chunks"][0])
+    edges = [0, *(np.flatnonzero(np.diff(chunk_of)) + 1).tolist(), len(chunk_of)]
+    chunks = list(pairwise(edges)) if len(chunk_of) else []
     height, width = data["frames"].shape[1:]
-    chunk = max(1, int(data["frames"].encoding["chunks"][0]) // config.frames.step)
     per_frame = SECONDS_PER_FRAME + SECONDS_PER_PIXEL * height * width
-    wanted = min(config.compute.task_seconds / per_frame, n / MIN_GROUPS)
-    size = chunk * max(1, round(wanted / chunk))
-    return [
-        Group(first, min(first + size, n), tuple(_spans(first, min(first + size, n), chunk)))
-        for first in range(0, n, size)
-    ]
+    wanted = min(config.compute.task_seconds / per_frame, len(chunk_of) / MIN_GROUPS)
+    step = max(1, round(wanted * len(chunks) / max(1, len(chunk_of))))
+    grouped = [tuple(chunks[first : first + step]) for first in range(0, len(chunks), step)]
+    return [Group(group[0][0], group[-1][1], group) for group in grouped]
 
 
 def regroup(groups: Sequence[Group], spans: Sequence[tuple[int, int]]) -> list[Group]:
     """The same chunks in groups of other spans (an earlier run's), which hold whole chunks too."""
     chunks = [chunk for group in groups for chunk in group.chunks]
     return [Group(first, stop, tuple(c for c in chunks if first <= c[0] < stop)) for first, stop in spans]
-
-
-def _spans(first: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
-    for start in range(first, stop, step):
-        yield start, min(start + step, stop)
 
 
 def selected(data: xr.Dataset, config: RunConfig) -> NDArray[np.int64]:
@@ -193,7 +190,11 @@ def _on_cpu(pools: Pools) -> dict[str, Any]:
 
 def _process(series: Series, group: Group, skip: Mapping[int, str]) -> store.PartSummary:
     opened = _opened(series)
-    found = [search(opened, first, stop, skip) for first, stop in group.chunks]
+    following = [first for first, _ in group.chunks[1:]] + [None]
+    found = [
+        search(opened, first, stop, skip, following=after)
+        for (first, stop), after in zip(group.chunks, following, strict=True)
+    ]
     return _write(series, group, found, locate(opened.config, found), _here("process"))
 
 
@@ -236,8 +237,18 @@ def _write(
     return store.write_part(store.RunFolder(Path(series.folder)), part, series.run)
 
 
-def search(opened: Opened, first: int, stop: int, skip: Mapping[int, str] = MappingProxyType({})) -> Found:
-    """Read, correct, detect and cut the selected frames at positions [first, stop) that are not in `skip`."""
+def search(
+    opened: Opened,
+    first: int,
+    stop: int,
+    skip: Mapping[int, str] = MappingProxyType({}),
+    *,
+    following: int | None = None,
+) -> Found:
+    """Read, correct, detect and cut the selected frames at positions [first, stop) that are not in `skip`.
+
+    The chunk with the selected frame at position `following` is read from its file meanwhile.
+    """
     config = opened.config
     positions = [position for position in range(first, stop) if position not in skip]
     numbers = [opened.numbers[position] for position in positions]
@@ -250,7 +261,7 @@ def search(opened: Opened, first: int, stop: int, skip: Mapping[int, str] = Mapp
     ]
     try:
         with _timed(seconds, "read"):
-            raw: Iterable[NDArray[Any]] = _read(opened, positions) if positions else ()
+            raw: Iterable[NDArray[Any]] = _read(opened, positions, following) if positions else ()
     except UNREADABLE as error:
         failures += [_failure(number, error) for number in numbers]
         return Found(peaks.empty(), patches.empty(config.patches), {}, failures, seconds)
@@ -318,6 +329,7 @@ def open_series(data: xr.Dataset, config: RunConfig) -> Opened:
     positions = selected(data, config)
     return Opened(
         data,
+        Reader(data),
         config,
         frames.prepare(data, config.frames),
         frames.background_frame(data, config),
@@ -342,12 +354,14 @@ def _opened(series: Series) -> Opened:
             f"worker: has braggflow {own['version']} (sources {own['sources']}), the client has other sources "
             f"({series.sources}); results would be mixed. Install the same on both"
         )
+    keep_memory()
     return open_series(frames.open_frames(series.path), RunConfig.model_validate_json(series.settings))
 
 
-def _read(opened: Opened, selected: Sequence[int]) -> NDArray[Any]:
-    """The raw frames at positions of the selected ones."""
-    return _persist(opened.config, partial(frames.read, opened.data, opened.positions[list(selected)]))
+def _read(opened: Opened, selected: Sequence[int], following: int | None) -> NDArray[Any]:
+    """The raw frames at positions of the selected ones, until the next are read."""
+    after = None if following is None else int(opened.positions[following])
+    return _persist(opened.config, partial(opened.reader.read, opened.positions[list(selected)], following=after))
 
 
 def _persist(config: RunConfig, attempt: Callable[[], _T]) -> _T:
