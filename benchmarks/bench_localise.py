@@ -1,6 +1,7 @@
 """Patches per second on one core, and error over the limit by class, of every network, the fit and the centroid.
 
 The reference is BraggNN as its published code runs it: eager, batches of 256, attention between 32-channel embeddings.
+Then what a GPU could do at most: by its arithmetic and by the bytes that cross the bus, both counted, nothing measured.
 With BRAGGFLOW_REAL_DATA set, the upstream checkpoint is measured beside ours.
 
     python benchmarks/bench_localise.py [SECONDS PER METHOD]
@@ -14,8 +15,9 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from braggflow import evaluate, localise, methods, scenes
+from braggflow import evaluate, localise, methods, patches, scenes
 from braggflow.config import LocaliseConfig
 from braggflow.models import BraggNN, normalise
 
@@ -23,6 +25,10 @@ REFERENCE = "BraggNN, published form"
 REFERENCE_BATCH = 256
 SIZE = 11
 PEAKS = 5000
+ON_CPU = LocaliseConfig(device="cpu")
+#: An H200's data sheet, dense; and what is left of a PCIe 5 x16 link's 63 GB/s in practice.
+GPU_FLOP_PER_S = {"float32": 67e12, "bfloat16": 989e12}
+BUS_BYTES_PER_S = 55e9
 
 
 def published_form(model: BraggNN, counts: np.ndarray) -> np.ndarray:
@@ -30,8 +36,7 @@ def published_form(model: BraggNN, counts: np.ndarray) -> np.ndarray:
     results = []
     with torch.no_grad():
         for start in range(0, len(counts), REFERENCE_BATCH):
-            patches = normalise(torch.from_numpy(counts[start : start + REFERENCE_BATCH]))
-            features = model.cnn_layers[0](patches)
+            features = model.cnn_layers[0](normalise(torch.from_numpy(counts[start : start + REFERENCE_BATCH])))
             theta, phi, g = (
                 layer(features).flatten(2) for layer in (model.nlb.theta_layer, model.nlb.phi_layer, model.nlb.g_layer)
             )
@@ -56,23 +61,86 @@ def best_times(calls: Mapping[str, Callable[[], object]], seconds: float) -> dic
     return best
 
 
-def main(seconds: float) -> None:
+def measure(seconds: float) -> list[dict[str, str | float]]:
+    """Rows of name, patches_per_s and ratio to the first row's, on one core; `seconds` for each method."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    drawn = scenes.simulate(8 * REFERENCE_BATCH, rng=np.random.default_rng(0), config=scenes.CLASSES["sampled"])
-    on_cpu = LocaliseConfig(device="cpu")
-    chosen = methods.select((), (), on_cpu, size=SIZE)
-    (braggnn,) = methods.select(("braggnn",), (), on_cpu, size=SIZE)
-    assert braggnn.localiser is not None
-    model = braggnn.localiser.model
-    calls = {REFERENCE: partial(published_form, model, drawn.counts)}
-    calls |= {method.name: partial(method.locate, drawn) for method in chosen}
-    times = best_times(calls, seconds)
-    print(f"{'one CPU core':<28}{'patches/s':>10}{'ratio':>8}")
-    for name, best in times.items():
-        print(f"{name:<28}{len(drawn) / best:>10.0f}{times[REFERENCE] / best:>8.2f}")
-    same = np.abs(braggnn.locate(drawn).positions - published_form(model, drawn.counts)).max()
-    print(f"largest difference of braggnn from the published form: {same:.1e} px")
+    try:
+        drawn = scenes.simulate(8 * REFERENCE_BATCH, rng=np.random.default_rng(0), config=scenes.CLASSES["sampled"])
+        chosen = methods.select((), (), ON_CPU, size=SIZE)
+        calls = {REFERENCE: partial(published_form, braggnn().model, drawn.counts)}
+        calls |= {method.name: partial(method.locate, drawn) for method in chosen}
+        times = best_times(calls, seconds)
+    finally:
+        torch.set_num_threads(threads)
+    return [
+        {"name": name, "patches_per_s": len(drawn) / best, "ratio": times[REFERENCE] / best}
+        for name, best in times.items()
+    ]
 
+
+def braggnn() -> localise.Localiser:
+    return localise.load(ON_CPU.model_copy(update={"method": "braggnn"}), SIZE)
+
+
+def differences(n: int) -> dict[str, tuple[float, float]]:
+    """Largest and RMS distance, px, of each network's positions from its reference in torch, over all classes.
+
+    The reference is the published form for BraggNN, the module for the other; n patches of each class.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for config in (*scenes.CLASSES.values(), scenes.SceneConfig()):
+        drawn = scenes.simulate(n, rng=np.random.default_rng(4), config=config)
+        for name in localise.NETWORKS:
+            localiser = localise.load(ON_CPU.model_copy(update={"method": name}), SIZE)
+            if name == "braggnn":
+                reference = published_form(localiser.model, patches.filled(drawn.counts, drawn.state))
+            else:
+                with torch.inference_mode():
+                    answer = localiser.model.locate(torch.from_numpy(drawn.counts), torch.from_numpy(drawn.state))
+                reference = answer.offsets.numpy() + SIZE // 2
+            located = localise.locate(localiser, drawn.counts, drawn.state)
+            found.setdefault(name, []).append(np.hypot(*(located.positions - reference).T))
+    every = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: (one.max(), float(np.sqrt(np.mean(one**2)))) for name, one in every.items()}
+
+
+def roofline() -> list[dict[str, str | float]]:
+    """By network: operations and bytes over the bus for a patch, and the patches/s that a GPU's limits allow.
+
+    Operations are the floating point ones of convolutions, matrix products and dense layers, as torch counts them in
+    what runs on a GPU. A patch crosses the bus as 16-bit counts, for `compact` with 8-bit states; 5 float32 come back.
+    """
+    rows: list[dict[str, str | float]] = []
+    for name in localise.NETWORKS:
+        model = localise.load(ON_CPU.model_copy(update={"method": name}), SIZE).model
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.locate(torch.rand(64, SIZE, SIZE), torch.zeros(64, SIZE, SIZE, dtype=torch.uint8))
+        flop = counter.get_total_flops() / 64
+        there = SIZE**2 * (3 if name == "compact" else 2)
+        limits = {kind: rate / flop for kind, rate in GPU_FLOP_PER_S.items()}
+        rows.append({"name": name, "flop": flop, "bytes": there + 20, **limits, "bus": BUS_BYTES_PER_S / there})
+    return rows
+
+
+def main(seconds: float) -> None:
+    print(f"{'one CPU core':<28}{'patches/s':>10}{'ratio':>8}")
+    for row in measure(seconds):
+        print(f"{row['name']:<28}{row['patches_per_s']:>10.0f}{row['ratio']:>8.2f}")
+    for name, (largest, rms) in differences(PEAKS).items():
+        print(f"{name}: positions differ from float32 in torch by {largest:.1e} px at most, RMS {rms:.1e} px")
+
+    print(
+        "\nGPU, by arithmetic only: millions of patches/s at most (H200: its data sheet; bus: PCIe 5 x16 in practice)"
+    )
+    print(f"{'':<14}{'FLOP':>10}{'bytes':>8}{'float32':>10}{'bfloat16':>10}{'bus':>8}")
+    for row in roofline():
+        allowed = "".join(
+            f"{row[kind] / 1e6:>{width}.0f}" for kind, width in (("float32", 10), ("bfloat16", 10), ("bus", 8))
+        )
+        print(f"{row['name']:<14}{row['flop']:>10.0f}{row['bytes']:>8.0f}{allowed}")
+
+    chosen = methods.select((), (), ON_CPU, size=SIZE)
     if folder := os.environ.get("BRAGGFLOW_REAL_DATA"):
         checkpoint = f"{folder}/braggnn_upstream/fc16_8_4_2-sz11.pth"
         upstream = localise.load(LocaliseConfig(checkpoint=checkpoint, device="cpu"), SIZE)

@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import braggflow
-from braggflow import evaluate, localise, scenes, synthetic
+from braggflow import evaluate, gpu, localise, patches, scenes, synthetic
 from braggflow.config import InputError, LocaliseConfig
-from braggflow.localise import CPU_BATCH, SMALLEST_GPU_BATCH, Localiser, Located
+from braggflow.gpu import SMALLEST_BATCH
+from braggflow.lanes import LANES
+from braggflow.localise import Localiser, Located
 from braggflow.models import Answer, BraggNN, Compact, Network
 from braggflow.patches import State
 
@@ -85,6 +87,65 @@ def test_shipped_weights_beat_the_upstream_checkpoint_in_every_class(upstream: P
         assert rms["compact"] < 0.5 * rms["upstream"], kind
 
 
+def by_torch(localiser: Localiser, drawn: scenes.Scenes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the network as written in `models` answers."""
+    counts = patches.filled(drawn.counts, drawn.state) if localiser.name == "braggnn" else drawn.counts
+    with torch.inference_mode():
+        answer = localiser.model.locate(torch.from_numpy(counts), torch.from_numpy(drawn.state))
+    return tuple(
+        part.numpy() for part in (answer.offsets + localiser.size // 2, answer.errors, answer.domain.sigmoid())
+    )
+
+
+@pytest.mark.parametrize(("name", "size"), SHIPPED)
+def test_on_a_cpu_shipped_networks_answer_as_in_torch_in_every_class(name: str, size: int) -> None:
+    localiser = localise.load(LocaliseConfig(method=name, device="cpu"), size)
+    for config in (*scenes.CLASSES.values(), scenes.SceneConfig()):
+        drawn = scenes.simulate(100, rng=np.random.default_rng(8), config=config, size=size)
+        located = localise.locate(localiser, drawn.counts, drawn.state)
+        positions, std, domain = by_torch(localiser, drawn)
+        np.testing.assert_allclose(located.positions, positions, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(located.std, std, rtol=1e-4)
+        np.testing.assert_allclose(located.domain, domain, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(BraggNN(size, (64, 32, 16, 8)) for size in (9, 13)),
+        BraggNN(15, (5,)),
+        Compact(9, channels=7, hidden=9, judges=3),
+        Compact(13, channels=17, hidden=1, judges=48),
+        Compact(15),
+    ],
+    ids=lambda model: f"{type(model).__name__}({model.size})",
+)
+def test_on_a_cpu_networks_of_any_layout_answer_as_in_torch(model: Network) -> None:
+    if isinstance(model, BraggNN):
+        with torch.no_grad():
+            for layer in (model.nlb.theta_layer, model.nlb.phi_layer):
+                layer.weight.mul_(30)  # attention that is far from uniform
+    localiser = localiser_of(model)
+    drawn = scenes.simulate(2 * LANES + 1, rng=np.random.default_rng(9), size=model.size)
+    located = localise.locate(localiser, drawn.counts, drawn.state)
+    for one, other in zip(numbers(located), by_torch(localiser, drawn), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [BraggNN(9), Compact(9)], ids=["braggnn", "compact"])
+def test_a_patch_that_holds_no_numbers_leaves_the_others_alone(model: Network) -> None:
+    localiser = localiser_of(model)
+    drawn = scenes.simulate(2 * LANES, rng=np.random.default_rng(6), size=9)
+    one = localise.locate(localiser, drawn.counts, drawn.state)
+    counts = drawn.counts.copy()
+    counts[3] = np.nan
+    other = localise.locate(localiser, counts, drawn.state)
+    rest = np.arange(len(drawn)) != 3
+    for part, whole in zip(numbers(other), numbers(one), strict=True):
+        assert same_bits(part[rest], whole[rest])
+    assert np.isnan(other.positions[3]).all()
+
+
 @pytest.fixture(scope="module")
 def invariant_case() -> Callable[[str, int], Case]:
     cases: dict[tuple[str, int], Case] = {}
@@ -93,7 +154,7 @@ def invariant_case() -> Callable[[str, int], Case]:
         if (name, size) not in cases:
             torch.manual_seed(size)
             localiser = localiser_of(BraggNN(size) if name == "braggnn" else Compact(size))
-            drawn = scenes.simulate(2 * CPU_BATCH + 40, rng=np.random.default_rng(size), size=size)
+            drawn = scenes.simulate(6 * LANES + 5, rng=np.random.default_rng(size), size=size)
             cases[name, size] = localiser, drawn, localise.locate(localiser, drawn.counts, drawn.state)
         return cases[name, size]
 
@@ -103,7 +164,7 @@ def invariant_case() -> Callable[[str, int], Case]:
 @given(
     st.sampled_from(("braggnn", "compact")),
     st.sampled_from((9, 11, 13, 15)),
-    st.integers(1, 2 * CPU_BATCH + 40),
+    st.integers(1, 6 * LANES + 5),
     st.integers(0, 2**32 - 1),
     st.integers(1, 2),
     st.integers(1, 5000),
@@ -241,6 +302,16 @@ def test_the_shapes_in_a_checkpoint_tell_its_layout(tmp_path: Path, dense: tuple
     assert same_bits(localise.locate(localiser, counts, state).positions, expected)
 
 
+def test_weights_are_read_once_by_a_process_until_their_file_changes(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path / "mine.safetensors", Compact(9))
+    config = LocaliseConfig(checkpoint=checkpoint, device="cpu")
+    first = localise.load(config, 9)
+    assert localise.load(config, 9) is first
+    save(tmp_path / "mine.safetensors", Compact(9, hidden=32))
+    second = localise.load(config, 9)
+    assert second.sha256 == localise.identity(config, 9)["sha256"] != first.sha256
+
+
 class Bomb:
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (Path(os.environ["BRAGGFLOW_TEST_BOMB"]),)
@@ -329,7 +400,7 @@ class OnGpu(Compact):
         self.failed: weakref.ref[torch.Tensor] | None = None
 
     def to(self, *args: Any, **options: Any) -> "OnGpu":
-        self.on_gpu = args == ("cpu:0",)
+        self.on_gpu = args == (torch.device("cpu:0"),)
         if self.on_gpu and not self.holds:
             raise self.error()
         return super().to(*args, **options)
@@ -388,7 +459,7 @@ def test_a_gpu_that_runs_out_of_memory_goes_on_in_smaller_batches(
     [
         ((), 256, {"patches_moved_to_cpu": 700}),
         ((0,), 256, {"gpu_batch_halved": 2, "patches_moved_to_cpu": 700}),
-        ((SMALLEST_GPU_BATCH - 1,), 100, {"gpu_batch_halved": 1, "patches_moved_to_cpu": 700}),
+        ((SMALLEST_BATCH - 1,), 100, {"gpu_batch_halved": 1, "patches_moved_to_cpu": 700}),
         ((0,), 10, {"patches_moved_to_cpu": 700}),
         ((256, 0), 256, {"gpu_batch_halved": 2, "patches_moved_to_cpu": 444}),
     ],
@@ -430,3 +501,61 @@ def test_a_gpu_that_ran_out_of_memory_is_tried_again_by_the_next_call(some_patch
     assert localise.locate(localiser, some_patches.counts, some_patches.state).notes["patches_moved_to_cpu"] == 700
     model.holds = [4096]
     assert localise.locate(localiser, some_patches.counts, some_patches.state).notes == {}
+
+
+def test_a_network_stays_on_its_gpu_between_calls(some_patches: scenes.Scenes) -> None:
+    model = OnGpu(256, lacks=torch.OutOfMemoryError("CUDA out of memory."))
+    localiser = replace(localiser_of(model), device="cpu:0")
+    first = localise.locate(localiser, some_patches.counts, some_patches.state, batch_size=256)
+    model.holds = []  # it could not be copied again
+    again = localise.locate(localiser, some_patches.counts, some_patches.state, batch_size=256)
+    assert again.notes == {}
+    for one, other in zip(numbers(again), numbers(first), strict=True):
+        assert same_bits(one, other)
+
+
+def located_by(on_device: gpu.OnDevice, counts: np.ndarray, state: np.ndarray, gain: float = 1) -> np.ndarray:
+    answers = np.full((len(counts), 5), -1, np.float32)
+    done, _ = on_device.locate(counts, state, gain, 128, answers)
+    assert done == len(counts)
+    return answers
+
+
+@pytest.mark.parametrize("model", [BraggNN(9), Compact(9)], ids=["braggnn", "compact"])
+def test_counts_sent_as_16_bits_are_located_as_the_same_counts_in_float32(
+    some_patches: scenes.Scenes, model: Network
+) -> None:
+    on_device = gpu.OnDevice(localiser_of(model).model, "cpu:0")
+    counts, state = np.round(some_patches.counts[:200]), some_patches.state[:200]
+    counts[0, 0, 0] = 65535
+    with_fractions = counts.copy()
+    with_fractions[::128, 4, 4] += 0.5  # a patch in each batch
+    same = np.arange(len(counts)) % 128 != 0
+    one = located_by(on_device, counts, state, gain=3)
+    other = located_by(on_device, with_fractions, state, gain=3)
+    assert same_bits(one[same], other[same])
+    assert not same_bits(one, other)
+
+
+def test_only_counts_that_16_bits_hold_exactly_are_sent_so() -> None:
+    words = np.zeros((2, 3, 3), np.uint16)
+    counts = np.arange(9, dtype=np.float32).reshape(1, 3, 3) * 8191.875
+    counts = np.floor(counts)
+    assert gpu.as_words(counts, words)
+    np.testing.assert_array_equal(words[0], counts[0])
+    for odd in (65536, -1, 0.5, np.nan, np.inf, 1e30):
+        changed = counts.copy()
+        changed[0, 1, 1] = odd
+        assert not gpu.as_words(changed, words)
+
+
+def test_a_network_that_no_cuda_graph_can_be_made_of_is_called_as_it_is(some_patches: scenes.Scenes) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("here a CUDA graph can be made")
+    model = localiser_of(Compact(9)).model
+    answers = np.empty((700, 5), np.float32)
+    done, notes = gpu.OnDevice(model, "cpu:0", capture=True).locate(
+        some_patches.counts, some_patches.state, 1, 128, answers
+    )
+    assert (done, notes) == (700, {"cuda_graph_not_captured": 1})
+    assert same_bits(answers, located_by(gpu.OnDevice(model, "cpu:0"), some_patches.counts, some_patches.state))

@@ -6,13 +6,13 @@ torch is imported by the functions that need it: asking which network a run woul
 import hashlib
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from importlib import resources
 from math import isqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,24 +24,18 @@ from braggflow.peaks import Method
 if TYPE_CHECKING:
     import torch
 
+    from braggflow.gpu import OnDevice
     from braggflow.models import Network
+    from braggflow.network_kernels import Kernel
 
 NETWORKS = ("braggnn", "compact")
-#: Patches that go through a network at once on a CPU, always: with one shape (the last batch is padded) a patch's
-#: result is the same bits whatever its companions, its place and the number of threads. More gave no more speed.
-CPU_BATCH = 128
-#: A GPU that cannot hold this many patches at once leaves them to the CPU.
-SMALLEST_GPU_BATCH = 64
-#: A lack of GPU memory in errors that are no `torch.OutOfMemoryError`: of CUDA itself (as on a GPU that others have
-#: filled), cuBLAS and cuDNN.
-_GPU_IS_FULL = re.compile("CUDA error: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED")
 #: A patch with a lower `Located.domain` is out of the network's domain.
 IN_DOMAIN = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Localiser:
-    """A network with its weights, and where to compute it."""
+    """A network with its weights, and where to compute it. The weights must stay as they are."""
 
     name: str
     """braggnn or compact."""
@@ -55,6 +49,20 @@ class Localiser:
     """cpu, cuda or cuda:N."""
     model: "Network"
     """On the CPU, whatever the device."""
+
+    @cached_property
+    def kernel(self) -> "Kernel":
+        """The network compiled for the CPU."""
+        from braggflow import network_kernels
+
+        return network_kernels.compiled(self.model)
+
+    @cached_property
+    def on_device(self) -> "OnDevice":
+        """The network on its device, which is no CPU."""
+        from braggflow.gpu import OnDevice
+
+        return OnDevice(self.model, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,8 @@ class Located:
     """(n,) probability that the patch is of the kind the network was made for; NaN from a network that states none."""
     notes: dict[str, int] = field(default_factory=dict)
     """What a GPU that ran out of memory led to, empty where none did: `gpu_batch_halved`, how often the batch was
-    halved; `patches_moved_to_cpu`, how many of the patches were located on the CPU, since no batch fitted."""
+    halved; `patches_moved_to_cpu`, how many of the patches were located on the CPU, since no batch fitted. And
+    `cuda_graph_not_captured`, 1 where the network is slower for that."""
 
 
 def shipped() -> dict[str, tuple[int, ...]]:
@@ -98,19 +107,29 @@ def load(config: LocaliseConfig, size: int) -> Localiser:
     Raises `InputError` naming `localise.checkpoint`, `localise.method` or `localise.device`.
     """
     path = _weights_file(config, size)
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _refuse(path, f"cannot be read ({error.strerror})") from error
+    return _loaded(
+        path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns), config.method, device(config.device), size
+    )
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, stamp: tuple[int, ...], method: str, place: str, size: int) -> Localiser:  # noqa: ARG001
+    """The weights file of this `stamp`, kept by the process: each of a run's tasks asks for the same one."""
     content = _read(path)
     name = _name(path, content)
-    place = device(config.device)
     model = _build(path, name, _state(path, content))
     if model.size != size:
         raise InputError(
             f"localise.checkpoint: {path} is for patches of size {model.size}, patches.size is {size}; "
             f"set patches.size={model.size} or give weights for {size}"
         )
-    if config.method in NETWORKS and config.method != name:
+    if method in NETWORKS and method != name:
         raise InputError(
-            f"localise.checkpoint: {path} holds a {name} network, localise.method is {config.method}; "
-            f"must be auto or {name}"
+            f"localise.checkpoint: {path} holds a {name} network, localise.method is {method}; must be auto or {name}"
         )
     import torch
 
@@ -128,10 +147,10 @@ def locate(
 ) -> Located:
     """Positions of the peaks in n patches of counts with the states of their pixels, both of shape (n, size, size).
 
-    `gain` is the number of counts per photon. `batch_size` is the number of patches at once on a GPU; on a CPU it is
-    `CPU_BATCH`. Every batch has the same shape, so results do not depend on how patches are batched: bit for bit on a
-    CPU. On a GPU that runs out of memory the batch is halved, down to `SMALLEST_GPU_BATCH`; if not even that fits, the
-    CPU does the rest. `Located.notes` says so. The next call tries `batch_size` again: memory may be free by then.
+    `gain` is the number of counts per photon. On a CPU one thread computes, and a patch's result is the same bits
+    whatever its companions and its place. `batch_size` is the number of patches at once on a GPU, the last batch filled
+    up. On a GPU that runs out of memory it is halved, down to `gpu.SMALLEST_BATCH`; if not even that fits, the CPU does
+    the rest. `Located.notes` says so. The next call tries `batch_size` again: memory may be free by then.
     Raises `InputError` for patches of another size.
     """
     size = localiser.size
@@ -139,61 +158,17 @@ def locate(
         raise InputError(f"patches of shape {counts.shape} given to a network for (n, {size}, {size})")
     if state.shape != counts.shape:
         raise InputError(f"states of shape {state.shape} given with patches of shape {counts.shape}")
-    import torch
-
-    n = len(counts)
     if localiser.name == "braggnn":  # it needs a full square
         counts = patches.filled(counts, state)
-    located = Located(Method[localiser.name], np.empty((n, 2)), np.empty((n, 2), np.float32), np.empty(n, np.float32))
-
-    def place(model: "Network", device: str, start: int, batch: int) -> int:
-        part = slice(start, min(start + batch, n))
-        k = part.stop - start
-        padded, states = np.zeros((batch, size, size), np.float32), np.zeros((batch, size, size), np.uint8)
-        padded[:k], states[:k] = counts[part], state[part]
-        # TF32 would keep 10 bits of 23, and the fastest convolution of a cuDNN benchmark is not always the same one.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            photons = torch.from_numpy(padded).to(device) / gain
-            answer = model.locate(photons, torch.from_numpy(states).to(device))
-            located.positions[part] = answer.offsets[:k].cpu().numpy()
-            located.std[part] = answer.errors[:k].cpu().numpy()
-            located.domain[part] = answer.domain[:k].sigmoid().cpu().numpy()
-        return part.stop
-
-    done = 0 if localiser.device == "cpu" else _on_gpu(localiser, place, n, batch_size, located.notes)
-    while done < n:
-        done = place(localiser.model, "cpu", done, CPU_BATCH)
-    located.positions[:] += (size - 1) / 2
-    return located
-
-
-#: Has a network on a device place the patches from the given one on, a batch of them; returns where the next starts.
-_Place: TypeAlias = "Callable[[Network, str, int, int], int]"
-
-
-def _on_gpu(localiser: Localiser, place: _Place, n: int, batch: int, notes: dict[str, int]) -> int:
-    """Place n patches in batches that fit; how many are placed: fewer than n where not even the smallest fits."""
-    import torch
-
-    done, model = 0, None
-    while done < n:
-        try:
-            if model is None:
-                # A copy: where it does not fit, the one on the CPU is there still.
-                model = deepcopy(localiser.model).to(localiser.device)
-            done = place(model, localiser.device, done, batch)
-            continue
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and not _GPU_IS_FULL.search(str(error)):
-                raise
-        # After the handler, in which the error's traceback would still hold the tensors of the batch.
-        torch.cuda.empty_cache()
-        if model is None or batch <= SMALLEST_GPU_BATCH:
-            notes["patches_moved_to_cpu"] = n - done
-            break
-        batch = max(batch // 2, SMALLEST_GPU_BATCH)
-        notes["gpu_batch_halved"] = notes.get("gpu_batch_halved", 0) + 1
-    return done
+    counts, state = np.ascontiguousarray(counts, np.float32), np.ascontiguousarray(state, np.uint8)
+    answers = np.empty((len(counts), 5), np.float32)
+    done, notes = 0, dict[str, int]()
+    if localiser.device != "cpu":
+        done, notes = localiser.on_device.locate(counts, state, gain, batch_size, answers)
+    if done < len(counts):
+        answers[done:] = localiser.kernel(counts[done:], state[done:], gain)
+    positions = answers[:, :2] + np.float64((size - 1) / 2)
+    return Located(Method[localiser.name], positions, answers[:, 2:4].copy(), answers[:, 4].copy(), notes)
 
 
 def _weights_folder() -> Path:

@@ -47,21 +47,36 @@ class NonLocalBlock(nn.Module):
         pixels under the 3 × 3 kernel: attention over these 9 gives the same answer as over the published 32 channels
         at a fifth of the arithmetic. What a query adds to all its scores alike drops out of the softmax.
         """
+        query, query_shift, weight, constant = self.merged(first)
         # Rows of 16 floats: with 9, how a matrix product rounds depends on where in memory a patch happens to lie.
-        kernel, shift = functional.pad(first.weight.flatten(1), (0, 7)), _bias(first)  # (c, 16), (c,)
-        theta, phi, g, out = (
-            layer.weight.flatten(1) for layer in (self.theta_layer, self.phi_layer, self.g_layer, self.out_cnn)
-        )
-        keys = (phi @ kernel).T  # (16, c/2)
+        query, query_shift = functional.pad(query, (0, 7, 0, 7)), functional.pad(query_shift, (0, 7))
+        weight = functional.pad(weight.view(-1, 2, 9), (0, 7)).flatten(1)
         pixels = functional.pad(functional.unfold(patches, 3).transpose(1, 2), (0, 7))  # (n, (s-2)², 16)
-        queries = functional.linear(pixels, keys @ theta @ kernel, keys @ (theta @ shift + _bias(self.theta_layer)))
+        queries = functional.linear(pixels, query, query_shift)
         attention = torch.softmax(queries @ pixels.transpose(1, 2), -1)  # (n, (s-2)², (s-2)²)
-        weight = torch.cat([kernel, out @ g @ kernel], 1)  # (c, 32)
-        constant = shift + out @ (g @ shift + _bias(self.g_layer)) + _bias(self.out_cnn)
         features = functional.linear(torch.cat([pixels, attention @ pixels], -1), weight, constant)  # (n, (s-2)², c)
         side = patches.shape[-1] - 2
         # A view with channels last, which the next convolution takes without a copy.
-        return features.view(-1, side, side, len(kernel)).permute(0, 3, 1, 2)
+        return features.view(-1, side, side, len(constant)).permute(0, 3, 1, 2)
+
+    def merged(self, first: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """First convolution and block as affine maps of the 9 pixels under the kernel.
+
+        Weight (9, 9) and constant (9,) of the queries; weight (channels, 18) and constant (channels,) of the features,
+        from the 9 pixels and the 9 that attention makes of them.
+        """
+        kernel, shift = first.weight.flatten(1), _bias(first)  # (c, 9), (c,)
+        theta, phi, g, out = (
+            layer.weight.flatten(1) for layer in (self.theta_layer, self.phi_layer, self.g_layer, self.out_cnn)
+        )
+        keys = (phi @ kernel).T  # (9, c/2)
+        constant = shift + out @ (g @ shift + _bias(self.g_layer)) + _bias(self.out_cnn)
+        return (
+            keys @ theta @ kernel,
+            keys @ (theta @ shift + _bias(self.theta_layer)),
+            torch.cat([kernel, out @ g @ kernel], 1),
+            constant,
+        )
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:
@@ -146,7 +161,7 @@ class Compact(nn.Module):
     def judged(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Standard errors of y and x, pixels, (n, 2), and the logit of being in the domain, (n,)."""
         verdict = self.judge(features).float()
-        return verdict[:, :2].clamp(-12, 4).exp(), verdict[:, 2]
+        return verdict[:, :2].clamp(*LOG_ERRORS).exp(), verdict[:, 2]
 
     def locate(self, photons: Tensor, state: Tensor) -> Answer:
         """Where the peaks of patches (n, s, s) are, how surely, and whether they are peaks of the kind it knows."""
@@ -154,8 +169,10 @@ class Compact(nn.Module):
         return Answer(self.output(functional.silu(self.hidden(features))).float(), *self.judged(features))
 
 
+#: Logarithms of the least and the greatest standard error that `Compact` states, pixels.
+LOG_ERRORS = (-12, 4)
 #: Heights are told apart to this many times the peak's own: how bright a brighter neighbour is does not matter more.
-_HIGHEST = 3.0
+HIGHEST = 3.0
 
 
 def planes(photons: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,7 +187,7 @@ def planes(photons: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     low = torch.where(own, photons, torch.inf).amin((1, 2), keepdim=True)
     high = torch.where(own[:, core, core], photons[:, core, core], -torch.inf).amax((1, 2), keepdim=True)
     span = (high - low).nan_to_num(0, 0, 0)
-    scaled = ((photons - low.nan_to_num(0, 0, 0)) / torch.where(span > 0, span, 1)).clamp(-1, _HIGHEST)
+    scaled = ((photons - low.nan_to_num(0, 0, 0)) / torch.where(span > 0, span, 1)).clamp(-1, HIGHEST)
     usable = (state == State.OWN) | (state == State.OTHER)
     stacked = torch.stack([torch.where(state == State.MISSING, 0, scaled), usable, state == State.OTHER], 1)
     return stacked, span[:, :, 0].clamp(min=1).log()
