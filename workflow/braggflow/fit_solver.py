@@ -12,8 +12,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow import profile_kernels
-from braggflow.fit_start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, X, Y
+from braggflow import fit_start, profile_kernels
+from braggflow.fit_start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, Singles, X, Y
 from braggflow.profile_kernels import (
     ROWS_PER_PEAK,
     WORK_LENGTH,
@@ -25,6 +25,7 @@ from braggflow.profile_kernels import (
     model,
     node_numbers,
     padded,
+    place_pixels,
 )
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
@@ -37,8 +38,11 @@ MAX_OUTSIDE = 1.0
 FLOOR_SHARE = 0.02
 #: For equal weights the least variance is so many times the highest pixel: above every model.
 EQUAL_WEIGHTS = 10.0
-#: A fit has converged when its next step is below this many standard errors (that step is still taken).
-STEP_TOLERANCE = 0.01
+#: A fit has converged when, after the step at hand, the next one would be below this many standard errors: as much
+#: shorter again as this one is than the last, but no more than ten times.
+STEP_TOLERANCE, LEAST_RATE = 0.01, 0.1
+#: Of counts without noise, steps need be no shorter than what single precision rounds, as a share of the height.
+ROUNDING = 1e-6
 #: Damping of the first step; of one from poorer starting values, those of loose peaks: neighbours, of which the pixels
 #: may hardly tell, and a peak whose core is saturated.
 FIRST_DAMPING, FIRST_DAMPING_LOOSE = 1e-3, 1.0
@@ -50,11 +54,11 @@ SETTLED_SHIFT, SETTLED_STEPS = 0.1, 3
 #: starting value, as a share of that and the own one together.
 PRIOR_POSITION, PRIOR_SHAPE, PRIOR_AMPLITUDE = 1.0, 1.4, 3.0
 
-# Free parameters: 8 of the peak and 6 of each neighbour; and one to spare, as they are taken in pairs.
-_MAX_FREE = 8 + 6 * (MAX_PEAKS - 1) + 1
+# Free parameters: 8 of the peak and 6 of each neighbour; and three to spare, as they are taken in fours.
+_MAX_FREE = 8 + 6 * (MAX_PEAKS - 1) + 3
 
 
-def _with_kernels(changed: float) -> Callable[..., None]:
+def _with_kernels(changed: tuple[float, ...]) -> Callable[..., None]:
     """`fit_all`, compiled. numba's cache looks for changes in this file, and in what the function encloses."""
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -70,9 +74,10 @@ def _with_kernels(changed: float) -> Callable[..., None]:
         values: Floats,
     ) -> None:
         changed  # noqa: B018
-        work, system = np.zeros(WORK_LENGTH), np.zeros((2 + 2 * _MAX_FREE, _MAX_FREE))
+        work, system = np.zeros(WORK_LENGTH, np.float32), np.zeros((3 + 2 * _MAX_FREE, _MAX_FREE))
         p, trial, prior = np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8))
         height, nodes, free = np.zeros(MAX_PEAKS), np.zeros((MAX_PEAKS, 2), np.int64), np.zeros(_MAX_FREE, np.uint8)
+        place_pixels(counts.shape[1], work)
         for k in range(len(counts)):
             values[k] = np.nan
             n_peaks = 0
@@ -82,7 +87,7 @@ def _with_kernels(changed: float) -> Callable[..., None]:
                 p[n_peaks, BACKGROUND] = p[n_peaks, BACKGROUND] / gain + shift
                 prior[n_peaks] = p[n_peaks]
                 n_peaks += 1
-            number, n_full, highest = load(counts[k], state[k], 1 / gain, shift, n_peaks, work)
+            number, n_full, highest = load(counts[k], state[k], 1 / gain, shift, work)
             iterations, converged, at_bound = 0, False, False
             if n_peaks > 0 and number >= (10 if voigt else 9):
                 floor = FLOOR_SHARE * p[0, AMPLITUDE] if poisson else EQUAL_WEIGHTS * max(highest, p[0, AMPLITUDE])
@@ -114,7 +119,7 @@ def _with_kernels(changed: float) -> Callable[..., None]:
 
 #: Fit each patch from its row of `start` (`fit_start.starting_values`); fill its row of `values`, in the order of
 #: `fit.FIT_DTYPE`. `gain` is counts per photon; `shift` photons are added to every pixel, and to the background.
-fit_all = _with_kernels(Path(profile_kernels.__file__).stat().st_mtime)
+fit_all = _with_kernels(tuple(Path(str(module.__file__)).stat().st_mtime for module in (profile_kernels, fit_start)))
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -127,7 +132,7 @@ def _fit_one(
     floor: float,
     number: int,
     max_iterations: int,
-    work: Floats,
+    work: Singles,
     system: Floats,
     p: Floats,
     trial: Floats,
@@ -139,20 +144,22 @@ def _fit_one(
 ) -> tuple[int, bool, bool]:
     """Fit the patch in the work array, write its `values`; return iterations, whether it converged, at a bound."""
     n = padded(size)
-    gradient, step, matrix, factor = system[0], system[1], system[2 : 2 + _MAX_FREE], system[2 + _MAX_FREE :]
+    gradient, step, reduced = system[0], system[1], system[2]
+    matrix, factor = system[3 : 3 + _MAX_FREE], system[3 + _MAX_FREE :]
     n_own = 8 if voigt else 7
     n_free = n_own + 6 * (n_peaks - 1)
     for a in range(n_own):
         free[a] = a
     for a in range(n_free - n_own):
         free[n_own + a] = ROWS_PER_PEAK * (1 + a // 6) + a % 6
-    free[n_free] = 0
+    free[n_free : n_free + 3] = 0
     for k in range(n_peaks):
         nodes[k] = node_numbers(p[k], voigt)
     loose = first_loose < n_peaks
+    least_spread = (ROUNDING / STEP_TOLERANCE) ** 2 * p[0, AMPLITUDE]
     damping = FIRST_DAMPING_LOOSE if loose else FIRST_DAMPING
     settled, moved, resampled, outside, found = 0, True, True, False, False
-    iterations, spread, chi2 = 0, 1.0, 1.0
+    iterations, spread, chi2, last = 0, 1.0, 1.0, 0.0
     while iterations < max_iterations:
         iterations += 1
         if resampled:
@@ -169,21 +176,22 @@ def _fit_one(
                 _add_prior(first, p[k], prior[k], prior[0, AMPLITUDE], _weak(spread), gradient, matrix)
             _hold(n_own, n_free, p, gradient, matrix)
             if loose:
-                small = _own_shift(n_free, spread, gradient, matrix, factor, step) < SETTLED_SHIFT
-                settled = settled + 1 if small else 0
+                shift = _own_shift(n_free, max(spread, least_spread), gradient, matrix, factor, reduced, step)
+                settled = settled + 1 if shift < SETTLED_SHIFT else 0
                 found = settled == SETTLED_STEPS
         if found:
             break
         gain = -1.0  # fall of the deviance over that of its quadratic approximation
-        if _factorise(matrix, damping, n_free, factor):
-            _solve(factor, gradient, n_free, step)
+        if _eliminate(matrix, gradient, damping, n_free, factor, reduced):
+            _substitute(factor, reduced, n_free, step)
             length, predicted = 0.0, 0.0  # length: squared, in standard errors
             for a in range(n_free):
                 length += step[a] * gradient[a]
                 predicted += damping * matrix[a, a] * step[a] ** 2
             outside = not _move(p, step, free, n_free, n_peaks, nodes, voigt, size, trial)
             if not outside:
-                found = damping <= 1 and length <= STEP_TOLERANCE**2 * max(spread, 1e-9)
+                rate = min(max(length / last, LEAST_RATE**2), 1.0)
+                found = damping <= 1 and rate * length <= STEP_TOLERANCE**2 * max(spread, least_spread)
                 if found:
                     p[0] = trial[0]
                     break
@@ -194,6 +202,7 @@ def _fit_one(
                 gain = fall / (length + predicted)
         moved, resampled = gain > 1e-3, False
         if moved:
+            last = length
             for k in range(n_peaks):
                 p[k] = trial[k]
                 ny, nx = node_numbers(p[k], voigt)
@@ -209,7 +218,7 @@ def _fit_one(
                 break
     if not found:
         return iterations, False, outside
-    converged = _report(p[0], n_free, spread, chi2, matrix, factor, gradient, step, values)
+    converged = _report(p[0], n_free, spread, chi2, matrix, gradient, factor, reduced, values)
     return iterations, converged, voigt and (p[0, ETA] <= 0 or p[0, ETA] >= 1)
 
 
@@ -282,54 +291,55 @@ def _hold_one(a: int, n_free: int, gradient: Floats, matrix: Floats) -> None:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _factorise(matrix: Floats, damping: float, n_free: int, factor: Floats) -> bool:
-    """Cholesky factor of the damped information matrix, with inverse diagonal; False where there is none."""
-    for row in range(n_free):
-        for column in range(row + 1):
-            s = matrix[row, column]
-            if row == column:
-                s *= 1.0 + damping
-                least = 1e-13 * s
-            for k in range(column):
-                s -= factor[row, k] * factor[column, k]
-            if row > column:
-                factor[row, column] = s * factor[column, column]
-            elif s > least:
-                factor[row, row] = 1.0 / math.sqrt(s)
-            else:
-                return False
+def _eliminate(matrix: Floats, gradient: Floats, damping: float, n_free: int, factor: Floats, reduced: Floats) -> bool:
+    """Solve the damped equations for each parameter by those before it; False where they have no one solution.
+
+    Cholesky's decomposition without square roots, from the last parameter to the first: what is left of the own
+    position's block, when all others are eliminated, tells its errors. The diagonal of the factor is inverted.
+    """
+    for a in range(n_free):
+        factor[a, : a + 1] = matrix[a, : a + 1]
+        factor[a, a] *= 1.0 + damping
+        reduced[a] = gradient[a]
+    for k in range(n_free - 1, -1, -1):
+        if not factor[k, k] > 1e-13 * matrix[k, k]:
+            return False
+        inverse = 1.0 / factor[k, k]
+        factor[k, k] = inverse
+        for a in range(k):
+            share = factor[k, a] * inverse
+            reduced[a] -= share * reduced[k]
+            for b in range(a + 1):
+                factor[a, b] -= share * factor[k, b]
     return True
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _solve(factor: Floats, right: Floats, n_free: int, solution: Floats) -> None:
-    for row in range(n_free):
-        s = right[row]
-        for k in range(row):
-            s -= factor[row, k] * solution[k]
-        solution[row] = s * factor[row, row]
-    for row in range(n_free - 1, -1, -1):
-        s = solution[row]
-        for k in range(row + 1, n_free):
-            s -= factor[k, row] * solution[k]
-        solution[row] = s * factor[row, row]
+def _substitute(factor: Floats, reduced: Floats, n_solved: int, solution: Floats) -> None:
+    """Fill the solution's first `n_solved` parameters."""
+    for k in range(n_solved):
+        s = reduced[k]
+        for b in range(k):
+            s -= factor[k, b] * solution[b]
+        solution[k] = s * factor[k, k]
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _own_shift(n_free: int, spread: float, gradient: Floats, matrix: Floats, factor: Floats, solution: Floats) -> float:
+def _position_variances(factor: Floats) -> tuple[float, float]:
+    """Variances of the own y and x where the weights are right."""
+    return factor[0, 0], factor[1, 1] + (factor[1, 0] * factor[1, 1]) ** 2 * factor[0, 0]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _own_shift(
+    n_free: int, spread: float, gradient: Floats, matrix: Floats, factor: Floats, reduced: Floats, step: Floats
+) -> float:
     """What an undamped step would change of the own position, in standard errors."""
-    if not _factorise(matrix, 0.0, n_free, factor):
+    if not _eliminate(matrix, gradient, 0.0, n_free, factor, reduced):
         return np.inf
-    largest = 0.0
-    for a in (Y, X):
-        solution[:] = 0.0
-        solution[a] = 1.0
-        _solve(factor, solution, n_free, solution)
-        shift = 0.0
-        for b in range(n_free):
-            shift += solution[b] * gradient[b]
-        largest = max(largest, abs(shift) / math.sqrt(solution[a] * max(spread, 1e-9)))
-    return largest
+    _substitute(factor, reduced, 2, step)
+    y, x = _position_variances(factor)
+    return math.sqrt(max(step[Y] ** 2 / y, step[X] ** 2 / x) / spread)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -388,19 +398,16 @@ def _report(
     spread: float,
     chi2: float,
     matrix: Floats,
+    gradient: Floats,
     factor: Floats,
-    unit: Floats,
-    solution: Floats,
+    reduced: Floats,
     values: Floats,
 ) -> bool:
     """Fill the row of results; False, and NaN left there, where the errors are not determined."""
-    if not _factorise(matrix, 0.0, n_free, factor):
+    if not _eliminate(matrix, gradient, 0.0, n_free, factor, reduced):
         return False
-    for a in (Y, X):
-        unit[:] = 0.0
-        unit[a] = 1.0
-        _solve(factor, unit, n_free, solution)
-        values[2 + a] = math.sqrt(solution[a] * spread)
+    y_variance, x_variance = _position_variances(factor)
+    values[2], values[3] = math.sqrt(y_variance * spread), math.sqrt(x_variance * spread)
     major, minor = _variances(p)
     angle = math.degrees(0.5 * math.atan2(2 * p[XY], p[XX] - p[YY]))
     values[0], values[1] = p[Y], p[X]

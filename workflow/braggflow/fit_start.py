@@ -15,6 +15,8 @@ from braggflow.patches import MAX_NEIGHBOURS, State
 #: the profile (px²), amplitude and background (counts), eta.
 MAX_PEAKS = 1 + MAX_NEIGHBOURS
 Y, X, YY, XY, XX, AMPLITUDE, BACKGROUND, ETA = range(8)
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 # numba reads module constants as numbers.
 _OWN, _OTHER, _FULL = int(State.OWN), int(State.OTHER), int(State.FULL)
@@ -26,7 +28,12 @@ _START_ETA = 0.3
 #: A neighbour starts no lower than this share of the peak's height, and no higher than so many times the height.
 _LOWEST_NEIGHBOUR, _HIGHEST_NEIGHBOUR = 0.02, 2.0
 
-Floats = NDArray[np.float64]
+# 2^z for z in -0.5 to 0.5, to 2e-7: a polynomial through Chebyshev's nodes.
+_POWERS = np.polynomial.Chebyshev.interpolate(np.exp2, 5, (-0.5, 0.5)).convert(kind=np.polynomial.Polynomial).coef
+_2_0, _2_1, _2_2, _2_3, _2_4, _2_5 = (np.float32(c) for c in _POWERS)
+_FARTHEST, _MINUS_HALF_LOG2_E = np.float32(80), np.float32(-0.5 / math.log(2))
+# Added to a number below 2²², this leaves the nearest integer in the lowest bits; the exponent begins at bit 23.
+_ROUND, _EXPONENT_BIT = np.float32(1.5 * 2**23), np.int32(23)
 
 
 def starting_values(
@@ -42,12 +49,24 @@ def starting_values(
     return start
 
 
+# No "reassoc": by that, x + _ROUND - _ROUND is x.
+@numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+def exp_half(q: np.float32) -> np.float32:
+    """exp(-q/2), to 2e-6 relative up to q = 80 and constant beyond: arithmetic that the compiler does in vectors."""
+    power = min(q, _FARTHEST) * _MINUS_HALF_LOG2_E
+    rounded = power + _ROUND
+    z = power - (rounded - _ROUND)
+    s = _2_0 + z * (_2_1 + z * (_2_2 + z * (_2_3 + z * (_2_4 + z * _2_5))))
+    whole = np.float32(rounded).view(np.int32) << _EXPONENT_BIT
+    return np.int32(np.float32(s).view(np.int32) + whole).view(np.float32)
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _start_all(
     counts: NDArray[np.float32], state: NDArray[np.uint8], neighbours: NDArray[np.float32], voigt: bool, start: Floats
 ) -> None:
     size = counts.shape[1]
-    left = np.empty((size, size))  # counts that tell of the peak at hand, NaN elsewhere
+    left = np.empty((size, size), np.float32)  # counts that tell of the peak at hand, NaN elsewhere
     for k in range(len(counts)):
         own, row, crowded = start[k, 0], 1, False
         for j in range(neighbours.shape[1]):
@@ -73,17 +92,17 @@ def _start_all(
 
 @numba.njit(nogil=True, error_model="numpy")
 def _take(
-    counts: NDArray[np.float32], state: NDArray[np.uint8], last: int, full: bool, left: Floats, level: float
+    counts: NDArray[np.float32], state: NDArray[np.uint8], last: int, full: bool, left: Singles, level: float
 ) -> None:
     """Copy, above a level, pixels whose state is `last` or a lower one; `full` ones as high as the highest of these."""
-    highest = np.nan
+    n_full, base, none = 0, np.float32(level), np.float32(np.nan)
     for y in range(len(counts)):
         for x in range(len(counts)):
             usable = state[y, x] <= last and np.isfinite(counts[y, x])
-            left[y, x] = counts[y, x] - level if usable else np.nan
-            if usable and not left[y, x] <= highest:
-                highest = left[y, x]
-    if full:  # the peak's middle, whatever these pixels hold
+            left[y, x] = counts[y, x] - base if usable else none
+            n_full += state[y, x] == _FULL
+    if full and n_full > 0:  # the peak's middle, whatever these pixels hold
+        highest = np.float32(_highest(left, 1))
         for y in range(len(counts)):
             for x in range(len(counts)):
                 if state[y, x] == _FULL:
@@ -91,7 +110,19 @@ def _take(
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _symmetrise(left: Floats) -> None:
+def _highest(values: Singles, sign: int) -> float:
+    """The highest of the numbers times a sign; NaN without one."""
+    highest = np.nan
+    for y in range(len(values)):
+        for x in range(len(values)):
+            value = float(sign * values[y, x])
+            if not (value <= highest or np.isnan(value)):
+                highest = value
+    return highest
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _symmetrise(left: Singles) -> None:
     """Lower each pixel to its mirror image through the centre: what remains of a neighbour's flank is the peak's."""
     last = len(left) - 1
     for y in range(len(left)):
@@ -101,12 +132,12 @@ def _symmetrise(left: Floats) -> None:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _start_peak(counts: Floats, near: int, narrowest: float, p: Floats) -> bool:
+def _start_peak(counts: Singles, near: int, narrowest: float, p: Floats) -> bool:
     """Moments around the highest pixel up to `near` pixels off the centre; sets all but eta. False without a peak."""
     size = len(counts)
     half = size // 2
     # A patch is cut at its peak: higher pixels away from the centre are another's, if there are usable ones here.
-    top_y, top_x, n_border, border, squares, highest, lowest = -1, -1, 0, 0.0, 0.0, -np.inf, np.inf
+    top_y, top_x, n_border, border, squares, highest = -1, -1, 0, 0.0, 0.0, -np.inf
     for distance in (near, size):
         for y in range(max(half - distance, 0), min(half + distance + 1, size)):
             for x in range(max(half - distance, 0), min(half + distance + 1, size)):
@@ -117,18 +148,17 @@ def _start_peak(counts: Floats, near: int, narrowest: float, p: Floats) -> bool:
     if top_y < 0:
         return False
     for y in range(size):
-        for x in range(size):
-            c = counts[y, x]
+        for x in range(0, size, 1 if y in (0, size - 1) else max(size - 1, 1)):
+            c = float(counts[y, x])
             if np.isfinite(c):
-                lowest = min(lowest, c)
-                if y == 0 or x == 0 or y == size - 1 or x == size - 1:
-                    border += c
-                    squares += c * c
-                    n_border += 1
-    background, noise = lowest, 0.0
+                border += c
+                squares += c * c
+                n_border += 1
     if n_border > 0 and border < n_border * highest:
         background = border / n_border
         noise = math.sqrt(max(squares / n_border - background**2, 0.0))
+    else:
+        background, noise = -_highest(counts, -1), 0.0
     height = highest - background
     if not 0 < height < np.inf:
         return False
@@ -140,9 +170,10 @@ def _start_peak(counts: Floats, near: int, narrowest: float, p: Floats) -> bool:
         for x in range(size):
             area += counts[y, x] > cut
     reach = 2 * math.sqrt(area / math.pi) + 1
+    window = int(reach)
     s, sy, sx, syy, sxy, sxx = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for y in range(size):
-        for x in range(size):
+    for y in range(max(top_y - window, 0), min(top_y + window + 1, size)):
+        for x in range(max(top_x - window, 0), min(top_x + window + 1, size)):
             dy, dx = float(y - top_y), float(x - top_x)
             if counts[y, x] > cut and dy * dy + dx * dx <= reach * reach:
                 v = counts[y, x] - background
@@ -167,17 +198,19 @@ def _start_peak(counts: Floats, near: int, narrowest: float, p: Floats) -> bool:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _start_neighbour(y: float, x: float, own: Floats, left: Floats, p: Floats) -> None:
+def _start_neighbour(y: float, x: float, own: Floats, left: Singles, p: Floats) -> None:
     """A round peak of the own size at (y, x), as high as the counts left tell; they lose it."""
     p[:] = own
     p[Y], p[X] = y, x
     p[YY] = p[XX] = math.sqrt(own[YY] * own[XX])
     p[XY] = 0.0
-    along, norm, highest = 0.0, 0.0, own[AMPLITUDE]
+    sharpness, highest = np.float32(1 / p[YY]), own[AMPLITUDE]
+    along, norm = np.float32(0), np.float32(0)
     for j in range(len(left)):
         for i in range(len(left)):
             if np.isfinite(left[j, i]):
-                unit = math.exp(-0.5 * ((j - y) ** 2 + (i - x) ** 2) / p[YY])
+                dy, dx = np.float32(j - y), np.float32(i - x)
+                unit = exp_half(sharpness * (dy * dy + dx * dx))
                 along += unit * left[j, i]
                 norm += unit * unit
                 highest = max(highest, left[j, i])
@@ -187,11 +220,12 @@ def _start_neighbour(y: float, x: float, own: Floats, left: Floats, p: Floats) -
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _subtract(p: Floats, left: Floats) -> None:
+def _subtract(p: Floats, left: Singles) -> None:
     """Take a Gaussian off the counts left."""
-    determinant = p[YY] * p[XX] - p[XY] ** 2
+    determinant, amplitude = p[YY] * p[XX] - p[XY] ** 2, np.float32(p[AMPLITUDE])
+    a, b, c = np.float32(p[XX] / determinant), np.float32(-2 * p[XY] / determinant), np.float32(p[YY] / determinant)
     for j in range(len(left)):
+        dy = np.float32(j - p[Y])
         for i in range(len(left)):
-            dy, dx = j - p[Y], i - p[X]
-            q = (p[XX] * dy * dy - 2 * p[XY] * dy * dx + p[YY] * dx * dx) / determinant
-            left[j, i] -= p[AMPLITUDE] * math.exp(-0.5 * q)
+            dx = np.float32(i - p[X])
+            left[j, i] -= amplitude * exp_half(a * dy * dy + dx * (b * dy + c * dx))

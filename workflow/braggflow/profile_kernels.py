@@ -2,6 +2,10 @@
 
 The model is background + Σ amplitude × profile over the peaks of the patch; see `fit` for the profile and `fit_start`
 for the order of the parameters. Each peak's background and eta are those of the first.
+
+Pixels are worked on in single precision, twice as many at a time as in double: that moved no position by more than 1e-4
+of its standard error for peaks up to 2,000 photons high, 0.003 at ten million. Parameters, steps and errors are in
+double.
 """
 
 import math
@@ -10,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.fit_start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, X, Y
+from braggflow.fit_start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, Singles, X, Y, exp_half
 from braggflow.patches import State
 
 #: Largest patch, pixels along an axis.
@@ -30,15 +34,17 @@ _COUNTS, _USABLE, _WEIGHT, _MODEL, _TRIAL, _RESIDUAL, _PRODUCT, WORK_LENGTH = (
     MAX_PEAKS * _BLOCK + k * _ROW for k in range(8)
 )
 
-_LORENTZ = 1 / (2 * math.log(2))
-_EXP_MINUS_20 = math.exp(-20)
+# Constants of the pixels' arithmetic, which one number in double precision would make double.
+_HALF, _ONE, _TWO, _LORENTZ = np.float32(0.5), np.float32(1), np.float32(2), np.float32(1 / (2 * math.log(2)))
+# atanh(z) / z - 1 as a series in z².
+_ATANH_3, _ATANH_5, _ATANH_7, _ATANH_9 = (np.float32(1 / k) for k in (3, 5, 7, 9))
 #: What the compiler may do to sums; nothing that would make it blind to NaN.
 _FAST = {"reassoc", "contract", "nsz"}
 
 # Nodes and weights of a pixel along an axis, [rule, number, node]: equal parts for the Gaussian, Gauss–Legendre for
 # the pseudo-Voigt.
 _NODES = np.zeros((2, 7, 6))
-_NODE_WEIGHTS = np.zeros((2, 7, 6))
+_NODE_WEIGHTS = np.zeros((2, 7, 6), np.float32)
 for _n in range(1, 7):
     _NODES[0, _n, :_n], _NODE_WEIGHTS[0, _n, :_n] = (np.arange(_n) + 0.5) / _n - 0.5, 1 / _n
     _legendre, _weights = np.polynomial.legendre.leggauss(_n)
@@ -51,8 +57,18 @@ Rows = NDArray[np.uint8]
 
 
 @numba.njit(nogil=True, error_model="numpy")
+def place_pixels(size: int, work: Singles) -> None:
+    """Write the coordinates of a patch's pixels into a work array of zeros."""
+    for k in range(MAX_PEAKS):
+        block = work[k * _BLOCK : (k + 1) * _BLOCK]
+        for i in range(size * size):
+            block[_PIXEL_Y + i] = i // size
+            block[_PIXEL_X + i] = i % size
+
+
+@numba.njit(nogil=True, error_model="numpy")
 def load(
-    counts: NDArray[np.float32], state: NDArray[np.uint8], scale: float, shift: float, n_peaks: int, work: Floats
+    counts: NDArray[np.float32], state: NDArray[np.uint8], scale: float, shift: float, work: Singles
 ) -> tuple[int, int, float]:
     """Copy a patch into the work array; return the number of usable pixels, of full ones, and the highest usable."""
     size = len(counts)
@@ -60,14 +76,6 @@ def load(
     number, n_full, highest = 0, 0, 0.0
     for row in (_COUNTS, _USABLE, _MODEL):
         work[row : row + n] = 0.0
-    for k in range(n_peaks):
-        block = work[k * _BLOCK : (k + 1) * _BLOCK]
-        block[_PIXEL_Y : _PIXEL_Y + n] = 0.0
-        block[_PIXEL_X : _PIXEL_X + n] = 0.0
-        for y in range(size):
-            for x in range(size):
-                block[_PIXEL_Y + y * size + x] = y
-                block[_PIXEL_X + y * size + x] = x
     for y in range(size):
         for x in range(size):
             n_full += state[y, x] == _FULL
@@ -124,12 +132,14 @@ def height_ratio(p: Floats, ny: int, nx: int, voigt: bool) -> float:
 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
-def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Floats) -> None:
+def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Singles) -> None:
     """Fill a peak's rows of derivatives."""
     yy, xx, xy = p[YY] + _smear(ny, voigt), p[XX] + _smear(nx, voigt), p[XY]
     determinant = yy * xx - xy * xy
-    a, b, c = xx / determinant, -xy / determinant, yy / determinant  # inverse of C: yy, xy, xx
-    eta = p[ETA]
+    # Inverse of C: yy, xy, xx.
+    a, b, c = np.float32(xx / determinant), np.float32(-xy / determinant), np.float32(yy / determinant)
+    lorentzian = np.float32(p[ETA])
+    rest, steep = _ONE - lorentzian, _TWO * _LORENTZ * lorentzian
     rule = 1 if voigt else 0
     for i in range(n):
         for row in (_BY_Y, _BY_X, _BY_YY, _BY_XY, _BY_XX, _BY_AMPLITUDE, _BY_ETA):
@@ -138,17 +148,17 @@ def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Floats) -> 
     for j in range(ny):
         for k in range(nx):
             weight = _NODE_WEIGHTS[rule, ny, j] * _NODE_WEIGHTS[rule, nx, k]
-            y, x = p[Y] - _NODES[rule, ny, j], p[X] - _NODES[rule, nx, k]
+            y, x = np.float32(p[Y] - _NODES[rule, ny, j]), np.float32(p[X] - _NODES[rule, nx, k])
             if voigt:
                 for i in range(n):
                     dy, dx = work[i + _PIXEL_Y] - y, work[i + _PIXEL_X] - x
                     uy, ux = a * dy + b * dx, b * dy + c * dx
                     q = dy * uy + dx * ux
-                    gaussian = weight * _exp_half(q)
-                    lorentz = 1.0 / (1.0 + _LORENTZ * q)
-                    slope = (1.0 - eta) * gaussian + (2.0 * _LORENTZ * weight * eta) * lorentz * lorentz
-                    lorentz *= weight
-                    work[i + _BY_AMPLITUDE] += (1.0 - eta) * gaussian + eta * lorentz
+                    gaussian = weight * exp_half(q)
+                    unit = _ONE / (_ONE + _LORENTZ * q)
+                    lorentz = weight * unit
+                    slope = rest * gaussian + steep * lorentz * unit
+                    work[i + _BY_AMPLITUDE] += rest * gaussian + lorentzian * lorentz
                     work[i + _BY_ETA] += lorentz - gaussian
                     work[i + _BY_Y] += slope * uy
                     work[i + _BY_X] += slope * ux
@@ -159,7 +169,7 @@ def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Floats) -> 
                 for i in range(n):
                     dy, dx = work[i + _PIXEL_Y] - y, work[i + _PIXEL_X] - x
                     uy, ux = a * dy + b * dx, b * dy + c * dx
-                    gaussian = weight * _exp_half(dy * uy + dx * ux)
+                    gaussian = weight * exp_half(dy * uy + dx * ux)
                     work[i + _BY_AMPLITUDE] += gaussian
                     work[i + _BY_Y] += gaussian * uy
                     work[i + _BY_X] += gaussian * ux
@@ -170,7 +180,7 @@ def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Floats) -> 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
 def model(
-    p: Floats, n_peaks: int, nodes: Integers, voigt: bool, floor: float, n: int, height: Floats, work: Floats
+    p: Floats, n_peaks: int, nodes: Integers, voigt: bool, floor: float, n: int, height: Floats, work: Singles
 ) -> float:
     """Fill the rows of derivatives and trial; return the fall of the deviance from that of the row of the model.
 
@@ -180,80 +190,76 @@ def model(
     for k in range(n_peaks):
         _profile(p[k], nodes[k, 0], nodes[k, 1], voigt, n, work[k * _BLOCK : (k + 1) * _BLOCK])
         height[k] = p[k, AMPLITUDE]
-    amplitude, background = p[0, AMPLITUDE] * height_ratio(p[0], nodes[0, 0], nodes[0, 1], voigt), p[0, BACKGROUND]
-    height[0] = amplitude
+    height[0] *= height_ratio(p[0], nodes[0, 0], nodes[0, 1], voigt)
+    amplitude, background, least = np.float32(height[0]), np.float32(p[0, BACKGROUND]), np.float32(floor)
     for i in range(n):
         work[i + _TRIAL] = amplitude * work[i + _BY_AMPLITUDE] + background
     for k in range(1, n_peaks):
         block = work[k * _BLOCK : (k + 1) * _BLOCK]
-        other, ratio = height[k], height[k] / amplitude
+        other, ratio = np.float32(height[k]), np.float32(height[k] / height[0])
         for i in range(n):
             work[i + _TRIAL] += other * block[i + _BY_AMPLITUDE]
             work[i + _BY_ETA] += ratio * block[i + _BY_ETA]
-    fall = 0.0
+    fall, per_floor = np.float32(0), _ONE / least
     for i in range(n):
         new, c, old = work[i + _TRIAL], work[i + _COUNTS], work[i + _MODEL]
-        high, old_high, low, old_low = max(new, floor), max(old, floor), min(new, floor), min(old, floor)
+        high, old_high, low, old_low = max(new, least), max(old, least), min(new, least), min(old, least)
+        # counts × log(high / old_high) - (high - old_high), nothing large subtracted from its like; the logarithm is
+        # 2 atanh(z), to 1 % up to a ratio of 7, beyond which no step is trusted anyway.
         z = (high - old_high) / (high + old_high)
-        # log(high / old_high) to 1 % up to a ratio of 7, beyond which no step is trusted anyway.
         z2 = z * z
-        log = 2.0 * z * (1.0 + z2 * (1.0 / 3 + z2 * (1.0 / 5 + z2 * (1.0 / 7 + z2 * (1.0 / 9)))))
-        above = c * log - (high - old_high)
-        below = (low - old_low) * (c - 0.5 * (low + old_low)) / floor
+        series = z2 * (_ATANH_3 + z2 * (_ATANH_5 + z2 * (_ATANH_7 + z2 * _ATANH_9)))
+        above = z * ((c - high) + (c - old_high) + _TWO * c * series)
+        below = (low - old_low) * (c - _HALF * (low + old_low)) * per_floor
         fall += work[i + _USABLE] * (above + below)
-    return 2.0 * fall
-
-
-@numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
-def _exp_half(q: float) -> float:
-    """exp(-q/2), to 1e-9 relative up to q = 80 and constant beyond: arithmetic that the compiler does in vectors."""
-    z = 0.078125 - min(q, 80.0) / 512.0
-    s = 1.0 + z * (1.0 + z / 2 * (1.0 + z / 3 * (1.0 + z / 4 * (1.0 + z / 5 * (1.0 + z / 6)))))
-    for _ in range(8):
-        s *= s
-    return s * _EXP_MINUS_20
+    return float(2.0 * fall)
 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
 def information(
-    free: Rows, n_free: int, floor: float, n: int, height: Floats, work: Floats, gradient: Floats, matrix: Floats
+    free: Rows, n_free: int, floor: float, n: int, height: Floats, work: Singles, gradient: Floats, matrix: Floats
 ) -> tuple[float, float]:
     """Make the trial the model, renew the weights, fill the gradient and the lower half of the information matrix.
 
     Returns the weighted sum of squared residuals, and what it would be for photon counts.
     """
-    total, expected = 0.0, 0.0
+    zero, least = np.float32(0), np.float32(floor)
+    total, expected = zero, zero
     for i in range(n):
         new = work[i + _TRIAL]
         residual = work[i + _COUNTS] - new
-        weight = work[i + _USABLE] / max(new, floor)
+        weight = work[i + _USABLE] / max(new, least)
         work[i + _MODEL] = new
         work[i + _RESIDUAL] = residual
         work[i + _WEIGHT] = weight
         total += weight * residual * residual
-        expected += weight * max(new, 0.0)
+        expected += weight * max(new, zero)
     for a in range(n_free):
-        row = free[a] * _ROW
-        s = 0.0
+        row, scale = free[a] * _ROW, _scale(free[a], height)
+        s = zero
         for i in range(n):
             product = work[i + _WEIGHT] * work[row + i]
             work[i + _PRODUCT] = product
             s += product * work[i + _RESIDUAL]
-        gradient[a] = s
-        for b in range(0, a + 1, 2):
-            other, another = free[b] * _ROW, free[b + 1] * _ROW
-            s, t = 0.0, 0.0
+        gradient[a] = scale * s
+        for b in range(0, a + 1, 4):
+            first, second, third, fourth = free[b] * _ROW, free[b + 1] * _ROW, free[b + 2] * _ROW, free[b + 3] * _ROW
+            s, t, u, v = zero, zero, zero, zero
             for i in range(n):
-                s += work[i + _PRODUCT] * work[other + i]
-                t += work[i + _PRODUCT] * work[another + i]
-            matrix[a, b] = s
-            matrix[a, b + 1] = t
-    for a in range(n_free):
-        scale = _scale(free[a], height)
-        gradient[a] *= scale
-        for b in range(a + 1):
-            matrix[a, b] *= scale * _scale(free[b], height)
-    return total, expected
+                product = work[i + _PRODUCT]
+                s += product * work[first + i]
+                t += product * work[second + i]
+                u += product * work[third + i]
+                v += product * work[fourth + i]
+            matrix[a, b] = scale * s
+            matrix[a, b + 1] = scale * t
+            matrix[a, b + 2] = scale * u
+            matrix[a, b + 3] = scale * v
+    for b in range(n_free):
+        scale = _scale(free[b], height)
+        for a in range(b, n_free):
+            matrix[a, b] *= scale
+    return float(total), float(expected)
 
 
 @numba.njit(nogil=True, error_model="numpy")
