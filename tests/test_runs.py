@@ -490,7 +490,8 @@ def test_killed_worker_and_then_killed_client_change_nothing(tmp_path, slow):
     start, undisturbed = slow
     process = start(tmp_path)
     wait_for_parts(tmp_path, 3)
-    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    # A worker is a process that was forked from a child of the client.
+    workers = [worker for child in psutil.Process(process.pid).children() for worker in child.children()]
     os.kill(workers[0].pid, signal.SIGKILL)
     wait_for_parts(tmp_path, 5)
     os.killpg(process.pid, signal.SIGKILL)

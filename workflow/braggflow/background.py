@@ -5,12 +5,12 @@ Kernels work row by row, so that what is above the background can be searched wi
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
 from braggflow.config import InputError
+from braggflow.kernels import kernel
 
 
 def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int) -> NDArray[np.float32]:
@@ -53,7 +53,7 @@ def _fill(grid: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.flo
     return _fill(np.where(left, np.float32(np.nan), filled), left) if left.any() else filled
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _cell_medians(counts: Any, mask: Any, cell: int) -> Any:
     height, width = counts.shape
     rows, columns = (height + cell - 1) // cell, (width + cell - 1) // cell
@@ -73,7 +73,7 @@ def _cell_medians(counts: Any, mask: Any, cell: int) -> Any:
     return grid
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _median(bits: Any, n: int) -> Any:
     """Median (float32) of `n` values, whose bits (uint32) are changed.
 
@@ -109,7 +109,7 @@ def _median(bits: Any, n: int) -> Any:
     return np.float32((float(one) + float(other)) / 2)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def above_grid(counts: Any, grid: Any, cell: int) -> Any:
     """`counts` less the bilinear interpolation of `grid`, whose values stand at the cells' centres."""
     above = np.empty(counts.shape, np.float32)
@@ -119,7 +119,7 @@ def above_grid(counts: Any, grid: Any, cell: int) -> Any:
     return above
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def above_row(counts: Any, grid: Any, cell: int, y: int, columns: Any, level: Any, above: Any) -> None:
     """Fill `above` (x) with `counts` (x), row `y` of a frame, above the background.
 
@@ -139,7 +139,7 @@ def above_row(counts: Any, grid: Any, cell: int, y: int, columns: Any, level: An
             target[i] = np.float32(source[i]) - (start + slope * x[i])
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _grid_level(grid: Any, cell: int, y: int, c: int) -> Any:
     """The level of column `c` of the grid at row `y` of the frame."""
     rows = len(grid)
@@ -148,14 +148,14 @@ def _grid_level(grid: Any, cell: int, y: int, c: int) -> Any:
     return np.float32(grid[r, c] + np.float32(v - r) * (grid[min(r + 1, rows - 1), c] - grid[r, c]))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _line(level: Any, following: Any, c: int, cell: int) -> Any:
     """Value at column 0 of the frame, and slope, of the line through two levels at the centres of cells c and c + 1."""
     slope = (following - level) / np.float32(cell)
     return level - slope * np.float32(c * cell + (cell - 1) / 2), slope
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def sample_above(counts: Any, mask: Any, grid: Any, cell: int, step: int) -> Any:
     """Every `step`-th pixel of the frame above its background, as `_sample` takes it of the whole image."""
     height, width = counts.shape

@@ -175,6 +175,10 @@ def run(
     resolved = configuration.load(config, settings)
     if idle is not None and follow is None:
         raise InputError(f"--idle {idle:g}: is for --follow, which is not given")
+    if cluster is None:
+        from braggflow import local_workers
+
+        local_workers.start(resolved)  # it imports while this process does
     from braggflow import display, runs
 
     # A batch system that ends this process asks for the same orderly end as a user does.

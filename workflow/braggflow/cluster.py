@@ -16,7 +16,7 @@ import psutil
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Scheduler, Security, SpecCluster
 
-from braggflow import jobs, worker
+from braggflow import jobs, local_workers, worker
 from braggflow.config import ComputeConfig, InputError, RunConfig
 from braggflow.jobs import JobKind, UnavailableError
 from braggflow.keeper import Demand, Keeper
@@ -30,6 +30,7 @@ NO_WORKERS_SECONDS = 60
 _CONNECT_SECONDS = 10
 #: How long the end of a run waits for its jobs to leave the queue.
 _GONE_SECONDS = 15.0
+_FORKED = {"distributed.worker.multiprocessing-method": local_workers.METHOD}
 #: A terminal sends Ctrl-C to workers too; whether they stop is for the client to decide.
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -94,6 +95,7 @@ def open_cluster(profile: Profile | None, config: RunConfig, paths: Sequence[str
     `paths` are files and folders that workers must see. Raises `InputError` where the cluster cannot do the work.
     """
     if profile is None or isinstance(profile, LocalProfile):
+        local_workers.start(config)  # with all that its tasks import
         with local(config.compute, profile) as client:
             yield of_client(client, config)
     elif isinstance(profile, ExistingProfile):
@@ -121,9 +123,10 @@ def local(config: ComputeConfig, profile: LocalProfile | None = None) -> Iterato
     """A cluster of single-threaded worker processes on this machine, reachable from this machine only."""
     profile = profile or LocalProfile(kind="local")
     security = Security.temporary() if profile.tls else None
+    local_workers.start()
     try:
         # Workers that cannot start are an error after this time, and not a wait without end.
-        with dask.config.set({"distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS}s"}):
+        with dask.config.set({**_FORKED, "distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS}s"}):
             cluster = LocalCluster(
                 n_workers=profile.workers or config.workers or CPU_COUNT,
                 threads_per_worker=1,
@@ -140,7 +143,8 @@ def local(config: ComputeConfig, profile: LocalProfile | None = None) -> Iterato
         where = f"memory_limit: {own!r}" if own else f"compute.memory_limit: {config.memory_limit!r}"
         raise InputError(f"{where} is not accepted ({error})") from error
     # A frame that kills its worker does so several times: its place must not be given up while it starts again.
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1000h"}), cluster, Client(cluster) as client:
+    lifelong = {**_FORKED, "distributed.deploy.lost-worker-timeout": "1000h"}
+    with dask.config.set(lifelong), cluster, Client(cluster) as client:
         try:
             client.wait_for_workers(1, timeout=NO_WORKERS_SECONDS)
         except TimeoutError:

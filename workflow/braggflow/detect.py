@@ -10,15 +10,14 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba as nb
 import numpy as np
 import scipy.spatial
-import scipy.stats
 from numpy.typing import NDArray
 
 from braggflow import background, peaks
 from braggflow.background import above_row
 from braggflow.config import DetectConfig, InputError, Level
+from braggflow.kernels import kernel
 
 #: Pixels sampled for the frame's noise, for a precision of about half a per cent.
 _NOISE_SAMPLE = 16_384
@@ -129,7 +128,9 @@ def _sample_step(shape: tuple[int, ...]) -> int:
 def _noise(sample: NDArray[np.float64]) -> tuple[float, float]:
     if sample.size == 0:
         raise InputError("every pixel of the frame is masked or NaN")
-    clipped = scipy.stats.sigmaclip(sample, 4, 4).clipped
+    from scipy.stats import sigmaclip  # takes 0.4 s to import, and most runs have their levels in counts
+
+    clipped = sigmaclip(sample, 4, 4).clipped
     sigma = float(clipped.std())
     if sigma == 0:
         raise InputError(
@@ -184,7 +185,7 @@ def _threshold(dtype: np.dtype[Any], minval: float) -> Any:
     return dtype.type(lowest) if lowest <= np.iinfo(dtype).max else None
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _foreground(image: Any, mask: Any, threshold: Any) -> Any:
     """Flat indices (ascending) and values of unmasked pixels at or above the threshold."""
     height, width = image.shape
@@ -198,7 +199,7 @@ def _foreground(image: Any, mask: Any, threshold: Any) -> Any:
     return pixels[:n], values[:n]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _foreground_above(counts: Any, mask: Any, grid: Any, cell: int, threshold: Any) -> Any:
     """As `_foreground`, of what is above the background whose grid is given."""
     height, width = counts.shape
@@ -215,7 +216,7 @@ def _foreground_above(counts: Any, mask: Any, grid: Any, cell: int, threshold: A
     return pixels[:n], values[:n]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _take_row(row: Any, mask: Any, start: int, threshold: Any, above: Any, pixels: Any, values: Any, n: int) -> int:
     """Append a row's foreground to `pixels` and `values`, of which `n` are taken; `above` is room for the row."""
     for x in range(len(row)):
@@ -231,12 +232,12 @@ def _take_row(row: Any, mask: Any, start: int, threshold: Any, above: Any, pixel
     return n
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _twice(array: Any) -> Any:
     return np.concatenate((array, np.empty_like(array)))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _merge(pixels: Any, order: Any, width: int) -> Any:
     """Where the islands of the foreground are born and merge, from the highest pixel down.
 
@@ -294,7 +295,7 @@ def _merge(pixels: Any, order: Any, width: int) -> Any:
     return births[:found], deaths[:found], areas[:found]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _uphill(pixels: Any, rank: Any, width: int) -> Any:
     """The rank of each pixel's highest neighbour (its own at a maximum), and its neighbours that come before it.
 
@@ -330,7 +331,7 @@ def _uphill(pixels: Any, rank: Any, width: int) -> Any:
     return uphill, before
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _root(island: Any, k: int) -> int:
     while island[k] != k:
         island[k] = island[island[k]]

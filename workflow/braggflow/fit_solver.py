@@ -5,15 +5,13 @@ raised by a share of itself, which falls with each step that goes as foreseen. T
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow import fit_start, profile_kernels
 from braggflow.fit_start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, Singles, X, Y
+from braggflow.kernels import kernel
 from braggflow.profile_kernels import (
     ROWS_PER_PEAK,
     WORK_LENGTH,
@@ -58,68 +56,60 @@ PRIOR_POSITION, PRIOR_SHAPE, PRIOR_AMPLITUDE = 1.0, 1.4, 3.0
 _MAX_FREE = 8 + 6 * (MAX_PEAKS - 1) + 3
 
 
-def _with_kernels(changed: tuple[float, ...]) -> Callable[..., None]:
-    """`fit_all`, compiled. numba's cache looks for changes in this file, and in what the function encloses."""
-
-    @numba.njit(cache=True, nogil=True, error_model="numpy")
-    def fit_all(
-        counts: NDArray[np.float32],
-        state: NDArray[np.uint8],
-        start: Floats,
-        voigt: bool,
-        poisson: bool,
-        max_iterations: int,
-        gain: float,
-        shift: float,
-        values: Floats,
-    ) -> None:
-        changed  # noqa: B018
-        work, system = np.zeros(WORK_LENGTH, np.float32), np.zeros((3 + 2 * _MAX_FREE, _MAX_FREE))
-        p, trial, prior = np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8))
-        height, nodes, free = np.zeros(MAX_PEAKS), np.zeros((MAX_PEAKS, 2), np.int64), np.zeros(_MAX_FREE, np.uint8)
-        place_pixels(counts.shape[1], work)
-        for k in range(len(counts)):
-            values[k] = np.nan
-            n_peaks = 0
-            while n_peaks < MAX_PEAKS and np.isfinite(start[k, n_peaks, Y]):
-                p[n_peaks] = start[k, n_peaks]
-                p[n_peaks, AMPLITUDE] /= gain
-                p[n_peaks, BACKGROUND] = p[n_peaks, BACKGROUND] / gain + shift
-                prior[n_peaks] = p[n_peaks]
-                n_peaks += 1
-            number, n_full, highest = load(counts[k], state[k], 1 / gain, shift, work)
-            iterations, converged, at_bound = 0, False, False
-            if n_peaks > 0 and number >= (10 if voigt else 9):
-                floor = FLOOR_SHARE * p[0, AMPLITUDE] if poisson else EQUAL_WEIGHTS * max(highest, p[0, AMPLITUDE])
-                iterations, converged, at_bound = _fit_one(
-                    counts.shape[1],
-                    n_peaks,
-                    0 if n_full > 0 else 1,
-                    voigt,
-                    poisson,
-                    floor,
-                    number,
-                    max_iterations,
-                    work,
-                    system,
-                    p,
-                    trial,
-                    prior,
-                    height,
-                    nodes,
-                    free,
-                    values[k],
-                )
-            values[k, 4] *= gain
-            values[k, 5] = gain * (values[k, 5] - shift)
-            values[k, -3], values[k, -2], values[k, -1] = iterations, converged, at_bound
-
-    return fit_all
-
-
-#: Fit each patch from its row of `start` (`fit_start.starting_values`); fill its row of `values`, in the order of
-#: `fit.FIT_DTYPE`. `gain` is counts per photon; `shift` photons are added to every pixel, and to the background.
-fit_all = _with_kernels(tuple(Path(str(module.__file__)).stat().st_mtime for module in (profile_kernels, fit_start)))
+@kernel(nogil=True, error_model="numpy")
+def fit_all(
+    counts: NDArray[np.float32],
+    state: NDArray[np.uint8],
+    start: Floats,
+    voigt: bool,
+    poisson: bool,
+    max_iterations: int,
+    gain: float,
+    shift: float,
+    values: Floats,
+) -> None:
+    """Fit each patch from its row of `start` (`fit_start.starting_values`); fill its row of `values`, in the order of
+    `fit.FIT_DTYPE`. `gain` is counts per photon; `shift` photons are added to every pixel, and to the background.
+    """
+    work, system = np.zeros(WORK_LENGTH, np.float32), np.zeros((3 + 2 * _MAX_FREE, _MAX_FREE))
+    p, trial, prior = np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8))
+    height, nodes, free = np.zeros(MAX_PEAKS), np.zeros((MAX_PEAKS, 2), np.int64), np.zeros(_MAX_FREE, np.uint8)
+    place_pixels(counts.shape[1], work)
+    for k in range(len(counts)):
+        values[k] = np.nan
+        n_peaks = 0
+        while n_peaks < MAX_PEAKS and np.isfinite(start[k, n_peaks, Y]):
+            p[n_peaks] = start[k, n_peaks]
+            p[n_peaks, AMPLITUDE] /= gain
+            p[n_peaks, BACKGROUND] = p[n_peaks, BACKGROUND] / gain + shift
+            prior[n_peaks] = p[n_peaks]
+            n_peaks += 1
+        number, n_full, highest = load(counts[k], state[k], 1 / gain, shift, work)
+        iterations, converged, at_bound = 0, False, False
+        if n_peaks > 0 and number >= (10 if voigt else 9):
+            floor = FLOOR_SHARE * p[0, AMPLITUDE] if poisson else EQUAL_WEIGHTS * max(highest, p[0, AMPLITUDE])
+            iterations, converged, at_bound = _fit_one(
+                counts.shape[1],
+                n_peaks,
+                0 if n_full > 0 else 1,
+                voigt,
+                poisson,
+                floor,
+                number,
+                max_iterations,
+                work,
+                system,
+                p,
+                trial,
+                prior,
+                height,
+                nodes,
+                free,
+                values[k],
+            )
+        values[k, 4] *= gain
+        values[k, 5] = gain * (values[k, 5] - shift)
+        values[k, -3], values[k, -2], values[k, -1] = iterations, converged, at_bound
 
 
 @numba.njit(nogil=True, error_model="numpy")

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from braggflow.kernels import kernel
 from braggflow.patches import MAX_NEIGHBOURS, State
 
 #: The peaks of a patch, its own first, and what is known of each, in this order: centre y, x, covariance yy, xy, xx of
@@ -61,7 +62,7 @@ def exp_half(q: np.float32) -> np.float32:
     return np.int32(np.float32(s).view(np.int32) + whole).view(np.float32)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _start_all(
     counts: NDArray[np.float32], state: NDArray[np.uint8], neighbours: NDArray[np.float32], voigt: bool, start: Floats
 ) -> None:

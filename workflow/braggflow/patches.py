@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from braggflow import peaks
 from braggflow.config import PatchesConfig
 from braggflow.frames import CorrectedFrame
+from braggflow.kernels import kernel
 from braggflow.peaks import Flag
 
 
@@ -144,7 +144,7 @@ def filled(counts: NDArray[np.float32], state: NDArray[np.uint8]) -> NDArray[np.
     return _filled(np.ascontiguousarray(counts, np.float32), np.ascontiguousarray(state))  # type: ignore[no-any-return]  # numba's
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _gather(
     image: Any, mask: Any, saturated: Any, any_saturated: bool, saturation: float, ys: Any, xs: Any, size: int
 ) -> tuple[Any, Any, Any]:
@@ -171,7 +171,7 @@ def _gather(
     return counts, state, flags
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _mark_neighbours(
     ys: Any, xs: Any, n_listed: int, mark: bool, counts: Any, state: Any, flags: Any, neighbours: Any
 ) -> None:
@@ -224,7 +224,7 @@ def _mark_neighbours(
                     state[i, j, k] = _OTHER
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
     """Put an offset into `m` offsets that are in order of distance, behind those as near."""
     at = m
@@ -234,7 +234,7 @@ def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
     offsets[at, 0], offsets[at, 1] = dy, dx
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _others(neighbours: Any, size: int) -> Any:
     n, half = len(neighbours), size // 2
     result = np.empty((n, size, size), np.bool_)
@@ -245,7 +245,7 @@ def _others(neighbours: Any, size: int) -> Any:
     return result
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _is_other(neighbours: Any, y: int, x: int) -> bool:
     """Whether the pixel at (y, x) from the centre is nearer to a neighbour: beyond the perpendicular bisector."""
     for o in range(len(neighbours)):
@@ -255,7 +255,7 @@ def _is_other(neighbours: Any, y: int, x: int) -> bool:
     return False
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _filled(counts: Any, state: Any) -> Any:
     n, size = counts.shape[:2]
     last = size - 1
@@ -271,7 +271,7 @@ def _filled(counts: Any, state: Any) -> Any:
     return result
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _own_border(counts: Any, state: Any, border: Any) -> int:
     """Collect the peak's own pixels on the patch's border; return how many."""
     size, n = len(counts), 0
@@ -283,7 +283,7 @@ def _own_border(counts: Any, state: Any, border: Any) -> int:
     return n
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def measure(counts: Any, state: Any, neighbours: Any, gain: float, read_noise: float) -> tuple[Any, Any, Any]:
     """Intensity (n,), its noise (n,), counts, and the centroid (n, 2), pixels, of n patches; see `cut`."""
     n, size = counts.shape[:2]
@@ -324,7 +324,7 @@ def measure(counts: Any, state: Any, neighbours: Any, gain: float, read_noise: f
     return intensity, noise, centroid
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _median(values: Any) -> float:
     """Median of a few values (0 of none), which are put in order in place (insertion sort)."""
     n = len(values)

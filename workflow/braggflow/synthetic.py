@@ -10,6 +10,8 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from braggflow.kernels import kernel
+
 #: One peak. y, x, sigma_major, sigma_minor in pixels, angle in degrees from +x towards +y in (-90, 90], height and
 #: background in counts, eta the Lorentzian fraction. A pseudo-Voigt's sigma is its common FWHM / `FWHM_PER_SIGMA`.
 PROFILE_DTYPE = np.dtype(
@@ -50,7 +52,7 @@ def _exp_minus(u: float) -> float:
     return p**256
 
 
-@numba.njit(cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _add_profile(
     image: NDArray[np.float64], p: Any, gaussian_nodes: int, lorentzian_nodes: int, lorentzian_radius: float
 ) -> None:
@@ -97,13 +99,13 @@ def _add_profile(
         image[top : bottom + 1, left : right + 1] += counts.reshape(bottom - top + 1, width)
 
 
-@numba.njit(cache=True)
+@kernel()
 def _add_profiles(image: NDArray[np.float64], profiles: Profiles, nodes: NDArray[np.int64], radius: float) -> None:
     for k in range(len(profiles)):
         _add_profile(image, profiles[k], nodes[k, 0], nodes[k, 1], radius)
 
 
-@numba.njit(cache=True)
+@kernel()
 def _fill_patches(patches: NDArray[np.float64], profiles: Profiles, nodes: NDArray[np.int64]) -> None:
     for k in range(len(profiles)):
         patches[k] = profiles[k].background
