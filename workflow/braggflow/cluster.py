@@ -77,6 +77,11 @@ class Cluster:
         """Workers and waiting jobs in one line; "" where their number is fixed."""
         return "" if self.keeper is None else self.keeper.summary()
 
+    def workers(self) -> set[tuple[int, int]]:
+        """What kinds of workers there are now: their memory limit (bytes, 0: none) and number of threads."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return {(info["memory_limit"] or 0, info["nthreads"]) for info in workers}
+
     def threads(self) -> int:
         """How many CPU tasks can run at a time (asked at most once a second)."""
         asked, known = self._threads

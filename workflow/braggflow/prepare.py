@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from braggflow import detect, frames, graph, peaks, store
+from braggflow import detect, frames, graph, memory, peaks, store
 from braggflow.config import InputError, RunConfig
 
 
@@ -26,6 +26,7 @@ class Work:
     numbers: list[int]
     coords: xr.Dataset
     groups: list[graph.Group]
+    need: memory.Need
     done: dict[tuple[int, int], store.PartSummary] = field(default_factory=dict)
     todo: list[graph.Group] = field(default_factory=list)
     redone: int = 0
@@ -58,6 +59,7 @@ def prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any]
     check_folder(folder, identity, overwrite=resolved.output.overwrite)
     settings = resolved.model_copy(update={"data": (str(path.resolve()),)})
     shape, dtype = list(data["frames"].shape), str(data["frames"].dtype)
+    groups = graph.plan(data, resolved)
     return Work(
         name=name,
         folder=folder,
@@ -73,7 +75,8 @@ def prepare(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any]
         dataset={"name": name, "path": str(path.resolve()), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
         numbers=opened.numbers,
         coords=data[["frame"]].isel(frame=opened.positions).load(),
-        groups=graph.plan(data, resolved),
+        groups=groups,
+        need=memory.of_series(opened, groups),
     )
 
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 from distributed import Future, KilledWorker
 from distributed.scheduler import NoWorkerError
 
-from braggflow import graph, prepare, store
+from braggflow import graph, memory, prepare, store
 from braggflow.cluster import Cluster
 from braggflow.config import InputError, RunConfig
 from braggflow.keeper import Demand
@@ -169,6 +169,8 @@ class Runner:
     def _begin(self, work: Work) -> None:
         work.started = time.monotonic()
         try:
+            for limit, threads in self.cluster.workers():
+                memory.check(work.series.path, work.need, limit, threads)
             work.folder.path.mkdir(parents=True, exist_ok=True)
             work.resources.enter_context(store.lock(work.folder))
             # Another run may have been here since this one was prepared.

@@ -1,0 +1,70 @@
+"""What a worker needs of memory: stated before a run, and enough."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from braggflow import frames, graph, memory, runs
+from braggflow.config import InputError, RunConfig
+from braggflow.profiles import LocalProfile
+
+MEASURE = """
+import resource, sys
+import distributed
+from braggflow import frames, graph, memory
+from braggflow.config import RunConfig
+data, config = frames.open_frames(sys.argv[1]), RunConfig.model_validate_json(sys.argv[2])
+opened, groups = graph.open_series(data, config), graph.plan(data, config)
+for group in groups[:3]:
+    found = [graph.search(opened, first, stop) for first, stop in group.chunks]
+    graph.complete(config, found, graph.locate(config, found))
+need = memory.of_series(opened, groups)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, need.process + need.thread)
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Frames of 2048² with a spot on every 50th row and column."""
+    path = tmp_path_factory.mktemp("memory") / "a.zarr"
+    image = np.random.default_rng(0).poisson(5, (2048, 2048)).astype(np.uint16)
+    image[25::50, 25::50] += 500
+    frames.create(path, n_frames=6, shape=image.shape, dtype=image.dtype)[:] = np.broadcast_to(image, (6, *image.shape))
+    frames.finish(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "sections"),
+    [
+        ("fits", {"detect": {"minval": 30, "minscore": 20}, "localise": {"method": "none"}}),
+        ("network", {"detect": {"minval": 30, "minscore": 20}, "localise": {"method": "auto"}}),
+        ("binned", {"detect": {"minval": 60, "minscore": 20}, "localise": {"method": "none"}, "frames": {"bin": 2}}),
+    ],
+)
+def test_the_stated_need_holds_and_is_not_twice_what_is_used(store, name, sections):
+    config = RunConfig.model_validate({**sections, "fit": {"fraction": 1}})
+    command = [sys.executable, "-c", MEASURE, str(store), config.model_dump_json()]
+    used, need = json.loads(f"[{subprocess.check_output(command, text=True).strip().replace(' ', ',')}]")
+    assert used <= need <= 2 * used
+
+
+def test_a_plan_over_the_workers_limit_is_refused_before_it_starts(tmp_path, store):
+    profile = LocalProfile(kind="local", workers=1, memory_limit="400MiB")
+    with pytest.raises(InputError, match=r"a\.zarr: a worker needs \d+.* MiB, its limit is 400\.00 MiB; raise compute"):
+        runs.run({"output": {"folder": str(tmp_path / "out")}}, [store], profile=profile)
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_more_threads_and_larger_chunks_need_more(store):
+    data = frames.open_frames(store)
+    opened = graph.open_series(data, RunConfig())
+    need = memory.of_series(opened, graph.plan(data, RunConfig()))
+    memory.check("a", need, 0, 1000)  # no limit
+    limit = int(need.process + 2 * need.thread) + 1
+    memory.check("a", need, limit, 2)
+    with pytest.raises(InputError, match="for 3 threads"):
+        memory.check("a", need, limit, 3)
