@@ -114,7 +114,7 @@ def row_of_class(
     return row
 
 
-def measure(patches: int, reference: int) -> list[dict[str, Any]]:
+def measure(patches: int = 20_000, reference: int = 200) -> list[dict[str, Any]]:
     """A row for each class, of `patches` fits and of curve_fit on the first `reference` of them (0: without it).
 
     Keys: `name`; `fits_per_s`, by the thread's own time, and how many times as fast as curve_fit that is,

@@ -1,17 +1,34 @@
-"""The flow against only reading the same chunks, on the same two workers in the same run.
+"""The flow against only reading the same chunks, and against the same stages without Dask, in one run.
 
 Frames of 2048² with 500 peaks each, and the study's case, 512² with 14 peaks. Every variant goes through the same Dask
-graph in the same groups; part files are written; the cluster is warm (kernels compiled, files cached).
+graph in the same groups on two workers; part files are written; all is warm (kernels compiled, files cached). What it
+is compared with, in turns with it:
+
+- reading with xarray, as one would write it without braggflow, on two workers of a Dask cluster as Dask starts them;
+- reading as the flow does, on the flow's workers;
+- the same stages, part files included, in two processes that share the groups, without Dask.
+
+Then ten times as many frames: the time a frame, and the memory of a worker.
+
+    python benchmarks/bench_flow.py
 """
 
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from data import frames_store
-from distributed import Client, wait
+import numpy as np
+import psutil
+import xarray as xr
+from data import FOLDER, frames_store
+from distributed import Client, LocalCluster, wait
 
 from braggflow import cluster, frames, graph, store
 from braggflow.config import ComputeConfig, RunConfig, resolve
@@ -20,65 +37,166 @@ WORKERS, REPEATS = 2, 5
 BASE = {"detect": {"minval": 30, "minscore": 15, "min_area": 3}, "localise": {"method": "none"}, "fit": {"fraction": 0}}
 CASES = {
     "detection": {},
+    "detection + Gaussian fit of every peak": {"fit": {"fraction": 1}},
     "detection, local background, levels in sigma": {
         "detect": {"minval": {"sigma": 6}, "minscore": {"sigma": 4}, "background": "local"}
     },
-    "detection + Gaussian fit of every peak": {"fit": {"fraction": 1}},
-    "detection + compact network": {"localise": {"method": "compact"}},
+    "detection + compact": {"localise": {"method": "compact"}},
     "detection + BraggNN": {"localise": {"method": "braggnn"}},
     "detection + BraggNN + Gaussian fit": {"localise": {"method": "braggnn"}, "fit": {"fraction": 1}},
 }
+SERIES = ((2048, 500, 48), (512, 14, 480))
+Call = Callable[[], None]
 
 
-def read_group(series: graph.Series, chunks: tuple[tuple[int, int], ...]) -> int:
+def configuration(changes: dict[str, Any]) -> RunConfig:
+    return resolve({key: {**BASE.get(key, {}), **changes.get(key, {})} for key in {*BASE, *changes}})
+
+
+def series_of(path: Path, config: RunConfig, out: Path) -> graph.Series:
+    (out / "parts").mkdir(exist_ok=True)
+    return graph.Series(str(path), str(out), config.model_dump_json(), "bench", store.code_version()["sources"])
+
+
+def read_plain(path: Path, chunks: Sequence[tuple[int, int]]) -> int:
+    array = xr.open_zarr(path, consolidated=False, chunks=None)["frames"]
+    return sum(int(array[first:stop].values[0, 0, 0]) for first, stop in chunks)
+
+
+def read_group(series: graph.Series, chunks: Sequence[tuple[int, int]]) -> int:
     opened = graph._opened(series)
-    return sum(int(frames.read(opened.data, opened.positions[first:stop])[0, 0, 0]) for first, stop in chunks)
+    following = [first for first, _ in chunks[1:]] + [None]
+    return sum(
+        int(graph._read(opened, range(first, stop), after)[0, 0, 0])
+        for (first, stop), after in zip(chunks, following, strict=True)
+    )
 
 
-def seconds(submit: Callable[[], list]) -> float:
+def process(series: graph.Series, group: graph.Group) -> None:
+    """What a task does, without Dask."""
+    opened = graph._opened(series)
+    found = [graph.search(opened, first, stop) for first, stop in group.chunks]
+    graph._write(series, group, found, graph.locate(opened.config, found), {})
+
+
+def seconds(call: Call) -> float:
     start = time.perf_counter()
-    futures = submit()
-    wait(futures)
-    assert all(future.status == "finished" for future in futures)
+    call()
     return time.perf_counter() - start
 
 
-def compare(client: Client, path: Path, n_frames: int, out: Path) -> None:
-    base = resolve(BASE)
-    series = graph.Series(str(path), "", base.model_dump_json(), "bench", store.code_version()["sources"])
-    groups = graph.plan(frames.open_frames(path), base)
-
-    def read() -> list:
-        return [client.submit(read_group, series, group.chunks, pure=False) for group in groups]
-
-    seconds(read)  # fill the file cache
-    for name, changes in CASES.items():
-        config = resolve({key: {**BASE.get(key, {}), **changes.get(key, {})} for key in {*BASE, *changes}})
-        seconds(lambda config=config: submit(client, path, config, out))  # compile, load the network
-        # In turns, so that what else the machine does falls on both.
-        pairs = [
-            (seconds(read), seconds(lambda config=config: submit(client, path, config, out))) for _ in range(REPEATS)
-        ]
-        reading, whole = (n_frames / statistics.median(times) for times in zip(*pairs, strict=True))
-        ratio = statistics.median(first / second for first, second in pairs)
-        print(f"  {name:45s} {whole:7.1f} frames/s, only reading {reading:7.1f}: {ratio:5.2f}", flush=True)
+def finish(futures: Sequence[Any]) -> None:
+    wait(futures)
+    assert all(future.status == "finished" for future in futures)
 
 
-def submit(client: Client, path: Path, config: RunConfig, out: Path) -> list:
-    (out / "parts").mkdir(exist_ok=True)
-    series = graph.Series(str(path), str(out), config.model_dump_json(), "bench", store.code_version()["sources"])
-    pools = cluster.Pools(cpu=False, gpu=False)
-    orders = [graph.Order(series, group) for group in graph.plan(frames.open_frames(path), config)]
-    return graph.submit(client, orders, pools, retries=0, priority=0)
+class Bench:
+    """A series on the flow's workers, on plain ones, and in plain processes."""
+
+    def __init__(self, client: Client, plain: Client, pool: ProcessPoolExecutor, path: Path, out: Path) -> None:
+        self.client, self.plain, self.pool, self.path, self.out = client, plain, pool, path, out
+
+    def groups(self, config: RunConfig) -> list[graph.Group]:
+        return graph.plan(frames.open_frames(self.path), config)
+
+    def run(self, config: RunConfig) -> None:
+        series = series_of(self.path, config, self.out)
+        orders = [graph.Order(series, group) for group in self.groups(config)]
+        finish(graph.submit(self.client, orders, cluster.Pools(cpu=False, gpu=False), retries=0, priority=0))
+
+    def read(self, config: RunConfig) -> None:
+        series = series_of(self.path, config, self.out)
+        finish([self.client.submit(read_group, series, g.chunks, pure=False) for g in self.groups(config)])
+
+    def read_plain(self, config: RunConfig) -> None:
+        finish([self.plain.submit(read_plain, self.path, g.chunks, pure=False) for g in self.groups(config)])
+
+    def loop(self, config: RunConfig) -> None:
+        series = series_of(self.path, config, self.out)
+        list(self.pool.map(partial(process, series), self.groups(config)))
+
+    def rows(self, n_frames: int) -> list[dict[str, Any]]:
+        found = []
+        for name, changes in CASES.items():
+            config = configuration(changes)
+            calls = [partial(call, config) for call in (self.run, self.read_plain, self.read, self.loop)]
+            for call in calls:
+                call()  # compile, load the network, fill the file cache
+            # In turns, so that what else the machine does falls on all.
+            times = [[seconds(call) for call in calls] for _ in range(REPEATS)]
+            run, plain, *_ = (statistics.median(column) for column in zip(*times, strict=True))
+            ratios = [statistics.median(turn[k] / turn[0] for turn in times) for k in (1, 2, 3)]
+            found.append(
+                {
+                    "series": self.path.stem,
+                    "case": name,
+                    "frames_per_s": n_frames / run,
+                    "reading_with_xarray_frames_per_s": n_frames / plain,
+                    "of_reading_with_xarray": ratios[0],
+                    "of_own_reading": ratios[1],
+                    "dask_overhead": 1 / ratios[2] - 1,
+                }
+            )
+        return found
+
+
+def ten_times(client: Client, pool: ProcessPoolExecutor, path: Path, n_frames: int, out: Path) -> dict[str, Any]:
+    """Time and memory of a worker with ten times as many frames, over those with as many as there are."""
+    config = configuration(CASES["detection + Gaussian fit of every peak"])
+    longer = FOLDER / f"{path.stem}_ten_times.zarr"
+    if not longer.exists():
+        data = frames.open_frames(path)
+        shape, dtype = data["frames"].shape[1:], data["frames"].dtype
+        array = frames.create(longer, n_frames=10 * n_frames, shape=shape, dtype=dtype)
+        step = frames.write_unit(array)
+        for start in range(0, 10 * n_frames, step):
+            positions = np.arange(start, min(start + step, 10 * n_frames)) % n_frames
+            array[start : start + step] = data["frames"][positions].values
+        frames.finish(longer)
+    times, memory, overheads = [], [], []
+    for one in (path, longer):
+        bench = Bench(client, client, pool, one, out)
+        bench.run(config)
+        bench.loop(config)
+        turns = [(seconds(partial(bench.run, config)), seconds(partial(bench.loop, config))) for _ in range(REPEATS)]
+        times.append(statistics.median(run for run, _ in turns))
+        overheads.append(statistics.median(run / loop for run, loop in turns) - 1)
+        memory.append(max(client.run(lambda: psutil.Process().memory_info().rss).values()))
+    return {
+        "series": path.stem,
+        "frames": 10 * n_frames,
+        "frames_per_s": 10 * n_frames / times[1],
+        "time": times[1] / times[0],
+        "memory": memory[1] / memory[0],
+        "worker_MB": memory[1] / 1e6,
+        "dask_overhead": overheads[1],
+    }
+
+
+def measure() -> dict[str, list[dict[str, Any]]]:
+    flow, longer = [], []
+    with (
+        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as spec,
+        Client(spec) as plain,
+        cluster.local(ComputeConfig(workers=WORKERS)) as client,
+        ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool,
+    ):
+        for size, peaks, n_frames in SERIES:
+            path = frames_store(size=size, peaks=peaks, n_frames=n_frames)
+            out = Path(tempfile.mkdtemp())
+            try:
+                flow += Bench(client, plain, pool, path, out).rows(n_frames)
+                longer.append(ten_times(client, pool, path, n_frames, out))
+            finally:
+                shutil.rmtree(out)
+    return {"flow": flow, "ten times as many frames": longer}
 
 
 def main() -> None:
-    with cluster.local(ComputeConfig(workers=WORKERS)) as client:
-        for size, peaks, n_frames in ((2048, 500, 48), (512, 14, 480)):
-            path = frames_store(size=size, peaks=peaks, n_frames=n_frames)
-            print(f"{n_frames} frames of {size}², about {peaks} peaks each, {WORKERS} workers (medians of {REPEATS})")
-            with tempfile.TemporaryDirectory() as out:
-                compare(client, path, n_frames, Path(out))
+    for title, rows in measure().items():
+        print(title)
+        for row in rows:
+            print("  " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{v}" for k, v in row.items()))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def best_times(calls: Mapping[str, Callable[[], object]], seconds: float) -> dic
     return best
 
 
-def measure(seconds: float) -> list[dict[str, str | float]]:
+def measure(seconds: float = 3.0) -> list[dict[str, str | float]]:
     """Rows of name, patches_per_s and ratio to the first row's, on one core; `seconds` for each method."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
