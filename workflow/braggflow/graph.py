@@ -31,7 +31,7 @@ from braggflow.config import InputError, RunConfig
 from braggflow.reading import Reader, keep_memory
 
 #: Time that a task is expected to take per pixel (reading and searching) and per frame; measured on one core.
-SECONDS_PER_PIXEL, SECONDS_PER_FRAME = 6e-9, 2e-3
+SECONDS_PER_PIXEL, SECONDS_PER_FRAME = 2e-9, 3e-4
 #: A series is cut into at least this many groups, so that workers end together and little is lost to a crash.
 MIN_GROUPS = 16
 _RETRY_PAUSE_SECONDS = 0.2
