@@ -100,8 +100,6 @@ NO_DATA_SETS = {
     "nothing": r"data: .*/nothing: does not exist",
     "empty": r"data: .*/empty: the folder holds no frames store \(\*\.zarr\)",
     "*_x.zarr": r"data: .*/\*_x\.zarr: no frames store \(\*\.zarr\) has such a name",
-    "scan.h5": r"data: .*/scan\.h5: is a detector file; braggflow ingest makes a frames store of it",
-    "scan.h5:/entry/data": r"data: .*/scan\.h5:/entry/data: is a detector file",
     "frame.TIF": r"is a detector file",
     "frame.cbf.gz": r"is a detector file",
     "made.zarr.wip": r"data: .*/made\.zarr\.wip: is not finished",

@@ -36,16 +36,18 @@ def expand(names: Sequence[str | Path]) -> list[Path]:
     A name is one of:
 
     - a frames store, `NAME.zarr` (or any folder that is a Zarr store);
-    - a folder: the `*.zarr` directly in it, scan_2 before scan_10;
+    - an HDF5 file, `NAME.h5`, `.nxs`, ..., or a data set in it, `NAME.h5:/path/in/it`;
+    - a folder: the `*.zarr` directly in it, scan_2 before scan_10; never its HDF5 files, which may hold anything;
     - a pattern, `'cycle_*/scan_?.zarr'`: the `*.zarr` that match, in the same order; `**` stands for folders at any
-      depth (those inside stores are searched too, which takes its time);
+      depth (those inside stores are searched too, which takes its time). One that ends like an HDF5 file,
+      `'scan_*.h5'`, stands for such files, the data files of EIGER series left to their masters;
     - a list, any text file: one of the former a line, relative to the list's own folder. Blank lines are left out, and
       what follows a `#` at the start of a line or after a space.
 
     Folders and patterns leave out hidden names, unfinished stores (`NAME.zarr.wip`) and truths (`NAME.truth.zarr`).
     A link is another name of its store; the first name given counts. Whether a `NAME.zarr` is there and whole is for
     its opening to say, so that it stops no other. Raises `InputError` for what cannot be a data set at all: other names
-    that do not exist, folders and patterns without a store, lists that are empty or no text, and detector files.
+    that do not exist, folders and patterns without a store, lists that are empty or no text, and other detector files.
     """
     found: dict[str, Path] = {}
     for name in names:
@@ -64,10 +66,11 @@ def _named(text: str, what: str, base: Path | None = None) -> list[Path]:
         if pattern:
             # Path.glob takes hidden names too, and no absolute patterns.
             matches = glob.glob(text, root_dir=base, recursive=True)  # noqa: PTH207
-            stores = _stores(Path(match) if base is None else base / match for match in matches)
-            if not stores:
+            matching = [Path(match) if base is None else base / match for match in matches]
+            found = _stores(matching) or _hdf5_files(matching, path.suffix)
+            if not found:
                 raise InputError(f"{what}: no frames store (*.zarr) has such a name")
-            return stores
+            return found
         if path.suffix == ".zarr":
             return [path]
         if path.is_dir():
@@ -90,6 +93,8 @@ def _file(path: Path, what: str, *, listed: bool) -> list[Path]:
     file, _ = sources.split_name(str(path))  # it may name a data set inside
     if not file.exists():
         raise InputError(f"{what}: does not exist")
+    if sources.is_hdf5(path):
+        return [path]
     suffix = file.name.lower().removesuffix(".gz").removesuffix(".bz2").rpartition(".")[2]
     if suffix in sources.FOLDER_SUFFIXES:
         raise InputError(f"{what}: is a detector file; braggflow ingest makes a frames store of it")
@@ -125,13 +130,31 @@ def _stores(paths: Iterable[Path]) -> list[Path]:
     return sorted(filter(_named_as_store, paths), key=lambda path: natural_key(str(path)))
 
 
+def _hdf5_files(paths: Iterable[Path], suffix: str) -> list[Path]:
+    """Those that a pattern of such a suffix stands for."""
+    from braggflow import sources
+
+    if suffix.lower().removeprefix(".") not in sources.HDF5_SUFFIXES:
+        return []
+    found = sources.without_eiger_data([path for path in paths if sources.is_hdf5(path)])
+    return sorted(found, key=lambda path: sources.natural_key(str(path)))
+
+
 def _named_as_store(path: Path) -> bool:
     return path.name.endswith(".zarr") and not path.name.startswith(".") and not path.name.endswith(".truth.zarr")
 
 
 def name(path: str | Path) -> str:
-    """The name of a data set, and of its run folder: its store's without `.zarr`."""
+    """The name of a data set, and of its run folder: its store's without `.zarr`, its HDF5 file's without suffix.
+
+    `scan.h5:/entry/data` is named `scan_entry_data`.
+    """
+    from braggflow import sources
+
     path = Path(path)
+    file, inside = sources.split_name(str(path))
+    if inside or file.suffix.lower().removeprefix(".") in sources.HDF5_SUFFIXES:
+        return file.stem + inside.replace("/", "_")
     found = (path if path.name not in ("", "..") else path.resolve()).name.removesuffix(".zarr")
     if not found:
         raise InputError(f"data: {path}: has no name to give its results")

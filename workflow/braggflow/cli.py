@@ -152,7 +152,9 @@ def run(
     config: Annotated[Path, typer.Argument(help="Configuration, YAML (see: braggflow init).")],
     data: Annotated[
         list[str] | None,
-        typer.Argument(help="Frames stores, folders of them, patterns or list files; stand above the configuration's."),
+        typer.Argument(
+            help="Frames stores, HDF5 files, folders of stores, patterns, list files; stand above the configuration's."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results (default: output.folder).")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="Change a key: detect.minval=20; repeat.")] = [],  # noqa: B006

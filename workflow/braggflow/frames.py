@@ -112,10 +112,14 @@ def write_unit(frames: "zarr.Array[Any]") -> int:
 
 
 def open_frames(path: str | Path) -> xr.Dataset:
-    """Open a frames store lazily and check it against the schema.
+    """Open a frames store lazily and check it against the schema; or an HDF5 file, `FILE` or `FILE:/path/in/it`.
 
     Raises `InputError` naming the store, what was found and what is accepted.
     """
+    from braggflow import direct, sources  # here, because few runs read HDF5 files
+
+    if sources.is_hdf5(path):
+        return direct.open_frames(path)
     path = Path(path)
     if not path.exists():
         hint = f"; {wip(path).name} is there: the command that makes it did not finish" if wip(path).exists() else ""

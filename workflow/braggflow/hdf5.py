@@ -64,6 +64,13 @@ def read(path: str, inside: str, lo: int, hi: int) -> NDArray[Any]:
         return np.asarray(data_set[()][np.newaxis] if data_set.ndim == 2 else data_set[lo:hi])
 
 
+def frames_per_chunk(path: str, inside: str) -> int:
+    """Frames that are decoded together; 1 where a data set is not chunked."""
+    with open_file(path) as file:
+        chunks = file[inside].chunks
+        return int(chunks[0]) if chunks is not None and len(chunks) == 3 else 1
+
+
 def read_coord(file: Any, path: str, name: str, place: str, n_frames: int) -> tuple[NDArray[Any], dict[str, str]]:
     """A per-frame coordinate, shape (frame,), and its attributes; a single value holds for every frame of the file."""
     try:

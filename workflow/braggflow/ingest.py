@@ -22,6 +22,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from braggflow.attributes import detector_marks, geometry, pixel_mask, saturation
 from braggflow.config import ComputeConfig, InputError, digest
 from braggflow.frames import create, finish, open_unfinished, wip, write_unit
 from braggflow.hdf5 import open_file, read_coord
@@ -339,22 +340,6 @@ def _read_singly(stack: Stack, lo: int, hi: int, block: NDArray[Any]) -> list[Fa
     return failures
 
 
-def detector_marks(frames: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pixels, shape (y, x), that carry the detector's mark in every frame and in any frame of (frame, y, x).
-
-    The mark is a negative value in signed integers and the largest value of unsigned ones; floats have none (NaN
-    pixels are ignored frame by frame wherever a store is read).
-    """
-    always = np.full(frames.shape[1:], frames.dtype.kind != "f")
-    ever = np.zeros(frames.shape[1:], bool)
-    if frames.dtype.kind != "f":
-        for frame in frames:
-            marked = frame < 0 if frame.dtype.kind == "i" else frame == np.iinfo(frame.dtype).max
-            always &= marked
-            ever |= marked
-    return always, ever
-
-
 def _failure_text(failures: Sequence[Failure], total: int) -> str:
     """One line for each file and reason, with the frames as ranges."""
     grouped: dict[tuple[str, str], list[int]] = {}
@@ -384,7 +369,7 @@ def _finish(out: Path, stacks: Sequence[Stack], units: Sequence[Unit], user_mask
             ever |= _unpacked(record["ever"], shape)
             hashes.append(record["sha256"])
     group = zarr.open_group(wip(out), mode="r+")
-    masks = {"file": user_mask, "pixel_mask": _pixel_mask(stacks, shape), "detector marks": always}
+    masks = {"file": user_mask, "pixel_mask": pixel_mask(stacks, shape), "detector marks": always}
     present = {name: image != 0 for name, image in masks.items() if image is not None and image.any()}
     mask = np.any(list(present.values()), axis=0) if present else np.zeros(shape, bool)
     if present:
@@ -392,7 +377,7 @@ def _finish(out: Path, stacks: Sequence[Stack], units: Sequence[Unit], user_mask
         group.attrs["mask_pixels"] = {name: int(image.sum()) for name, image in present.items()}
     if dtype.kind == "i" and ever.any():
         group.attrs["masked_below"] = 0
-    group.attrs.update(_saturation(stacks, dtype, reached=bool((ever & ~mask).any())))
+    group.attrs.update(saturation(stacks, dtype, reached=bool((ever & ~mask).any())))
     group.attrs.update(_provenance(stacks, np.concatenate(hashes)))
     shutil.rmtree(wip(out) / "progress")
     finish(out)
@@ -402,29 +387,8 @@ def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.boo
     return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
 
 
-def _pixel_mask(stacks: Sequence[Stack], shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """The union of the files' own NeXus pixel_mask, or None where no file has one."""
-    places = dict.fromkeys(stack.facts.pixel_mask for stack in stacks if stack.facts.pixel_mask is not None)
-    found = [read_image("pixel_mask", ":".join(place), shape) != 0 for place in places]
-    return np.any(found, axis=0) if found else None
-
-
-def _saturation(stacks: Sequence[Stack], dtype: np.dtype[Any], *, reached: bool) -> dict[str, Any]:
-    """Saturation in counts and who says so; `reached`: pixels outside the mask are at the dtype's largest value."""
-    stated = {(s.facts.saturation, s.facts.saturation_source) for s in stacks if s.facts.saturation is not None}
-    if stated:
-        value, source = min(stated)
-        return {"saturation": value, "saturation_source": source}
-    if reached and dtype.kind == "u" and dtype.itemsize <= 4:
-        source = f"largest value of {dtype}, reached by pixels outside the mask"
-        return {"saturation": int(np.iinfo(dtype).max), "saturation_source": source}
-    return {}
-
-
 def _provenance(stacks: Sequence[Stack], hashes: NDArray[np.uint8]) -> dict[str, Any]:
     """Geometry as far as all files agree on it, and each source with its size and checksum."""
-    first = stacks[0].facts.geometry
-    geometry = {key: value for key, value in first.items() if all(s.facts.geometry.get(key) == value for s in stacks)}
     folder = os.path.commonpath([str(Path(stack.path).parent) for stack in stacks])
     sources, start = [], 0
     for stack in stacks:
@@ -440,7 +404,7 @@ def _provenance(stacks: Sequence[Stack], hashes: NDArray[np.uint8]) -> dict[str,
         )
     attributes = {"sources": sources, "source_folder": folder}
     # A plain round trip: zarr refuses numpy scalars only when it writes, long after they came in.
-    return json.loads(json.dumps({**attributes, "geometry": geometry} if geometry else attributes))  # type: ignore[no-any-return]
+    return json.loads(json.dumps({**attributes, **geometry(stacks)}))  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def expand(sources: Sequence[str | Path]) -> list[tuple[str, str]]:
     for source in sources:
         path, inside = split_name(str(source))
         if path.is_dir():
-            members = _without_eiger_data([p for p in path.iterdir() if _suffix(p) in FOLDER_SUFFIXES and p.is_file()])
+            members = without_eiger_data([p for p in path.iterdir() if _suffix(p) in FOLDER_SUFFIXES and p.is_file()])
             formats = {_suffix(p) for p in members}
             if len(formats) > 1:
                 listed = ", ".join(f".{name}" for name in sorted(formats))
@@ -109,7 +109,7 @@ def expand(sources: Sequence[str | Path]) -> list[tuple[str, str]]:
             members = [path]
         elif any(sign in str(path) for sign in "*?["):
             anchor = Path(path.anchor)
-            members = _without_eiger_data([p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file()])
+            members = without_eiger_data([p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file()])
             if not members:
                 raise InputError(f"source {source}: no file has such a name")
         else:
@@ -135,13 +135,20 @@ def split_name(text: str) -> tuple[Path, str]:
     return Path(path.rstrip(":")).absolute(), "/" + inside
 
 
+def is_hdf5(name: str | Path) -> bool:
+    """Whether a file, or the file of `file:/inside`, is there and is HDF5 by its first bytes or its suffix."""
+    path, _ = split_name(str(name))
+    return path.is_file() and _kind(path) == "hdf5"
+
+
 def _suffix(path: Path) -> str:
     """Suffix without dot in lower case, that of the content where it is compressed."""
     name = path.name.lower()
     return name.removesuffix(".gz").removesuffix(".bz2").rpartition(".")[2] if not name.startswith(".") else ""
 
 
-def _without_eiger_data(paths: list[Path]) -> list[Path]:
+def without_eiger_data(paths: list[Path]) -> list[Path]:
+    """The files that are not the data files of an EIGER series whose master file is among them."""
     masters = {(p.parent, p.name.removesuffix("_master.h5")) for p in paths if p.name.endswith("_master.h5")}
     return [p for p in paths if (p.parent, re.sub(r"_data_\d+\.h5$", "", p.name)) not in masters]
 

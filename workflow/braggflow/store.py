@@ -36,9 +36,9 @@ FORMAT = "braggflow-peaks"
 TABLE_CHUNK = 262_144
 #: Modules whose source decides the numbers; a change in one is another code version.
 _RESULT_MODULES = (
-    *("assemble", "background", "detect", "fit", "fit_solver", "fit_start", "frames", "graph", "hdf5"),
-    *("gpu", "lanes", "localise", "models", "network_kernels", "patches", "peaks", "profile_kernels", "reading"),
-    "sources",
+    *("assemble", "attributes", "background", "detect", "direct", "fit", "fit_solver", "fit_start", "frames", "graph"),
+    *("gpu", "hdf5", "lanes", "localise", "models", "network_kernels", "patches", "peaks", "profile_kernels"),
+    *("reading", "sources"),
 )
 
 #: Who looks whether a run goes on holds its lock for an instant.
