@@ -14,7 +14,7 @@ from braggflow.config import InputError, LocaliseConfig
 from braggflow.evaluate import CLIP, PHASES, STUDY, Evaluation, Figures, measure
 from braggflow.localise import Localiser
 from braggflow.methods import Estimate
-from braggflow.models import Answer, Compact
+from braggflow.models import BraggNN, Compact
 from braggflow.scenes import CLASSES, OUTLIERS
 
 SETTINGS = LocaliseConfig(device="cpu")
@@ -142,16 +142,18 @@ def test_the_centroid_of_a_sharp_peak_depends_on_its_phase() -> None:
     assert figures["fit"].phase_bias < 2 * figures["fit"].phase_noise
 
 
-class Always(torch.nn.Module):
-    """A network with one answer for every patch."""
-
-    def __init__(self, offset: float, domain: float) -> None:
-        super().__init__()
-        self.offset, self.domain = offset, domain
-
-    def locate(self, photons: torch.Tensor, state: torch.Tensor) -> Answer:  # noqa: ARG002 - sees nothing
-        n = len(photons)
-        return Answer(torch.full((n, 2), self.offset), torch.ones(n, 2), torch.full((n,), self.domain))
+def always(offset: float, domain: float) -> Localiser:
+    """A network with one answer for every patch; BraggNN, which states no domain, where that is NaN."""
+    name, model = ("braggnn", BraggNN()) if np.isnan(domain) else ("compact", Compact())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        if isinstance(model, Compact):
+            model.output.bias.fill_(offset)
+            model.judge[2].bias[2] = domain
+        else:
+            model.dense_layers[-1].bias.fill_((offset + 5) / 11)
+    return Localiser(name, 11, "", "", "cpu", model)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +162,8 @@ class Always(torch.nn.Module):
     ids=["in the domain", "out of it", "says nothing", "too far from the maximum"],
 )
 def test_a_network_flags_what_is_out_of_its_domain_or_too_far_away(offset: float, domain: float, share: float) -> None:
-    always = Localiser("compact", 11, "", "", "cpu", Always(offset, domain))
-    assert evaluate.on_outliers("empty", [methods.network("always", always)], n=100) == {"always": share}
+    one = methods.network("always", always(offset, domain))
+    assert evaluate.on_outliers("empty", [one], n=100) == {"always": share}
 
 
 def test_the_studys_peaks_have_a_signal_to_noise_of_100() -> None:

@@ -12,7 +12,7 @@ from braggflow.config import InputError, RunConfig
 from braggflow.profiles import LocalProfile
 
 MEASURE = """
-import resource, sys
+import re, sys
 import distributed
 from braggflow import frames, graph, memory
 from braggflow.config import RunConfig
@@ -22,7 +22,9 @@ for group in groups[:3]:
     found = [graph.search(opened, first, stop) for first, stop in group.chunks]
     graph.complete(config, found, graph.locate(config, found))
 need = memory.of_series(opened, groups)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, need.process + need.thread)
+# Not what getrusage tells: that begins with the memory of the process that started this one.
+used = int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+print(used, need.process + need.thread)
 """
 
 

@@ -107,13 +107,7 @@ def load(config: LocaliseConfig, size: int) -> Localiser:
     Raises `InputError` naming `localise.checkpoint`, `localise.method` or `localise.device`.
     """
     path = _weights_file(config, size)
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise _refuse(path, f"cannot be read ({error.strerror})") from error
-    return _loaded(
-        path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns), config.method, device(config.device), size
-    )
+    return _loaded(path, _stamp(path), config.method, device(config.device), size)
 
 
 @lru_cache(maxsize=4)
@@ -200,9 +194,19 @@ def _refuse(path: Path, found: str) -> InputError:
     )
 
 
-def _read(path: Path) -> bytes:
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with the file."""
     if path.suffix not in (".safetensors", ".pth"):
         raise _refuse(path, "is of no known kind")
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _refuse(path, f"cannot be read ({error.strerror})") from error
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(path: Path) -> bytes:
+    _stamp(path)
     try:
         return path.read_bytes()
     except OSError as error:
