@@ -2,9 +2,7 @@
 
 import json
 import logging
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -238,7 +236,7 @@ def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> It
             try:
                 yield made
             finally:
-                with _undisturbed():
+                with local_workers.ctrl_c_ignored():
                     try:
                         keeper.close()
                     except InputError as error:  # the results are none the worse for it
@@ -270,19 +268,6 @@ def _scheduler(profile: BatchProfile, kind: JobKind, security: Security) -> Spec
             )
     except RuntimeError as error:
         raise InputError(f"cluster: its scheduler cannot start ({error.__cause__ or error})") from error
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def pools(client: Client, *, network: bool) -> Pools:

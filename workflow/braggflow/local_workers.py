@@ -40,7 +40,7 @@ def start(config: RunConfig | None = None) -> None:
         "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
         "PYTHONSAFEPATH": "1",  # or else modules in the current directory would come first
     }
-    with _environment(changes), _ctrl_c_ignored():
+    with _environment(changes), ctrl_c_ignored():
         forkserver.ensure_running()
 
 
@@ -59,8 +59,11 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """What starts meanwhile ignores Ctrl-C from its first moment on: whether workers stop is for the client to say."""
+def ctrl_c_ignored() -> Iterator[None]:
+    """Ctrl-C does nothing until the end of the block, nor ever to processes that are started in it.
+
+    Whether workers stop is for the client to say.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
