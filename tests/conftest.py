@@ -3,10 +3,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from braggflow import frames, peaks
+
+
+@pytest.fixture(autouse=True)
+def the_same_networks() -> None:
+    """Untrained networks are drawn with the same weights in every run of a test."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
