@@ -25,7 +25,9 @@ from data import frames_store
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
 
-from braggflow import frames, sources
+from braggflow.formats import expand_sources, inspect_source, read_frames
+from braggflow.frames import open_frames
+from braggflow.frames.store import BLOCK_BYTES, chunk_frames
 
 #: Frames that are written and read: that many bytes of them, in whole shards of `SHARD_FRAMES` or more.
 SAMPLE_BYTES = 2**28
@@ -53,7 +55,7 @@ def codecs(itemsize: int) -> Iterator[Codec]:
         "zstd-1", ZstdCodec(level=1), lambda block: numcodecs.zstd.compress(block, 1), numcodecs.zstd.decompress
     )
     # Blosc's own choice of blocks (0), and the store's.
-    for block in (0, frames.BLOCK_BYTES):
+    for block in (0, BLOCK_BYTES):
         for name, level, shuffle in CODECS:
             yield Codec(
                 f"blosc {name}-{level} {shuffle}" + (", blocks of 1 MiB" if block else ""),
@@ -71,7 +73,7 @@ def samples() -> Iterator[tuple[str, Frames]]:
     """Series of frames (frame, y, x), each with its name."""
     for size, peaks, n_frames in ((2048, 500, 48), (512, 14, 480)):
         path = frames_store(size=size, peaks=peaks, n_frames=n_frames)
-        yield f"simulated, {size}², {peaks} peaks", _of_sample_size(frames.open_frames(path)["frames"].values)
+        yield f"simulated, {size}², {peaks} peaks", _of_sample_size(open_frames(path)["frames"].values)
     folder = os.environ.get("BRAGGFLOW_REAL_DATA")
     if folder is None:
         print("BRAGGFLOW_REAL_DATA is not set: no real frames", file=sys.stderr)
@@ -80,8 +82,8 @@ def samples() -> Iterator[tuple[str, Frames]]:
         ("GE, thresholded at source, 2048²", "zr_ge2/zr_ge2.h5"),
         ("CCD, diffuse background, 1024²", "snase_ccd/*.img"),
     ):
-        stacks = [sources.inspect(*found)[0] for found in sources.expand([Path(folder) / source])]
-        yield name, _of_sample_size(np.concatenate([sources.read_frames(stack, 0, stack.frames) for stack in stacks]))
+        stacks = [inspect_source(*found)[0] for found in expand_sources([Path(folder) / source])]
+        yield name, _of_sample_size(np.concatenate([read_frames(stack, 0, stack.frames) for stack in stacks]))
 
 
 def _of_sample_size(series: Frames) -> Frames:
@@ -97,7 +99,7 @@ def measure() -> list[dict[str, Any]]:
     with zarr.config.set({"threading.max_workers": 1, "async.concurrency": 1, "array.write_empty_chunks": True}):
         for name, series in samples():
             known = {codec.name: codec for codec in codecs(series.itemsize)}
-            usual = frames.chunk_frames(480, series.shape[1:], series.dtype)
+            usual = chunk_frames(480, series.shape[1:], series.dtype)
             steps = (1, 2, 4, 8) if series[0].nbytes > 2**20 else (1, 15, 60)
             chosen = "blosc zstd-1 shuffle, blocks of 1 MiB"
             plans = [(codec, usual, False) for codec in known]

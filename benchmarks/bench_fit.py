@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from braggflow import fit, limit, scenes
 from braggflow.config import FitConfig
+from braggflow.fit import fit_patches
 from braggflow.patches import State
+from braggflow.simulate import CLASSES, SimulatedPatches, limit_of_patches, simulate_patches
 
 SIZE = 11
 REPEATS = 5
@@ -77,13 +78,13 @@ def rms_ratio(error: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
 
 
 def row_of_class(
-    name: str, patches: scenes.Scenes, deviations: NDArray[np.float64], config: FitConfig, n_reference: int
+    name: str, patches: SimulatedPatches, deviations: NDArray[np.float64], config: FitConfig, n_reference: int
 ) -> dict[str, Any]:
     """Fit the patches; `deviations` (n, 2) is the limit. The keys are those that `measure` names."""
     seconds = []
     for _ in range(REPEATS):
         begin = time.thread_time()
-        found = fit.fit_patches(patches.counts, patches.state, patches.maxima, config)
+        found = fit_patches(patches.counts, patches.state, patches.maxima, config)
         seconds.append((time.thread_time() - begin) / len(patches))
     second = float(np.median(seconds))
     error = np.stack([found["y"], found["x"]], axis=1) - patches.position
@@ -126,11 +127,11 @@ def measure(patches: int = 20_000, reference: int = 200) -> list[dict[str, Any]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OptimizeWarning)
         warnings.simplefilter("ignore", RuntimeWarning)  # curve_fit steps through shapes that are no ellipse
-        for kind, drawn_from in scenes.CLASSES.items():
-            drawn = scenes.simulate(patches, rng=np.random.default_rng(20), config=drawn_from, size=SIZE)
+        for kind, drawn_from in CLASSES.items():
+            drawn = simulate_patches(patches, rng=np.random.default_rng(20), config=drawn_from, size=SIZE)
             config = FitConfig(model="pseudo_voigt" if kind == "pseudo_voigt" else "gaussian")
-            fit.fit_patches(drawn.counts[:1], drawn.state[:1], drawn.maxima[:1], config)  # compiled before it is timed
-            deviations = limit.of_scenes(drawn)
+            fit_patches(drawn.counts[:1], drawn.state[:1], drawn.maxima[:1], config)  # compiled before it is timed
+            deviations = limit_of_patches(drawn)
             rows.append(row_of_class(kind, drawn, deviations, config, reference))
             if kind == "neighbour":
                 own = np.where(drawn.state == State.OTHER, np.uint8(State.MISSING), drawn.state)
@@ -161,8 +162,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     begin = time.thread_time()
-    one = scenes.simulate(1, rng=np.random.default_rng(0), size=SIZE)
-    fit.fit_patches(one.counts, one.state, one.maxima, FitConfig())
+    one = simulate_patches(1, rng=np.random.default_rng(0), size=SIZE)
+    fit_patches(one.counts, one.state, one.maxima, FitConfig())
     print(f"first call (compile, or load from numba's cache): {time.thread_time() - begin:.2f} s")
     print(f"{arguments.patches} patches a class; curve_fit on the first {arguments.reference}")
     print(

@@ -30,8 +30,14 @@ import xarray as xr
 from data import FOLDER, frames_store
 from distributed import Client, LocalCluster, wait
 
-from braggflow import cluster, frames, graph, store
-from braggflow.config import ComputeConfig, RunConfig, resolve
+from braggflow.cluster import Pools
+from braggflow.cluster.connect import local_cluster
+from braggflow.config import ComputeConfig, RunConfig, resolve_config
+from braggflow.flow.tasks import GroupTask, TaskSeries, _opened, _write, submit_groups
+from braggflow.frames import create_store, finish_store, frames_per_file, open_frames
+from braggflow.pipeline import Group, locate_peaks, plan_groups, search_chunk
+from braggflow.pipeline.stages import _read
+from braggflow.version import code_version
 
 WORKERS, REPEATS = 2, 5
 BASE = {"detect": {"minval": 30, "minscore": 15, "min_area": 3}, "localise": {"method": "none"}, "fit": {"fraction": 0}}
@@ -50,12 +56,12 @@ Call = Callable[[], None]
 
 
 def configuration(changes: dict[str, Any]) -> RunConfig:
-    return resolve({key: {**BASE.get(key, {}), **changes.get(key, {})} for key in {*BASE, *changes}})
+    return resolve_config({key: {**BASE.get(key, {}), **changes.get(key, {})} for key in {*BASE, *changes}})
 
 
-def series_of(path: Path, config: RunConfig, out: Path) -> graph.Series:
+def series_of(path: Path, config: RunConfig, out: Path) -> TaskSeries:
     (out / "parts").mkdir(exist_ok=True)
-    return graph.Series(str(path), str(out), config.model_dump_json(), "bench", store.code_version()["sources"])
+    return TaskSeries(str(path), str(out), config.model_dump_json(), "bench", code_version()["sources"])
 
 
 def read_plain(path: Path, chunks: Sequence[tuple[int, int]]) -> int:
@@ -63,20 +69,20 @@ def read_plain(path: Path, chunks: Sequence[tuple[int, int]]) -> int:
     return sum(int(array[first:stop].values[0, 0, 0]) for first, stop in chunks)
 
 
-def read_group(series: graph.Series, chunks: Sequence[tuple[int, int]]) -> int:
-    opened = graph._opened(series)
+def read_group(series: TaskSeries, chunks: Sequence[tuple[int, int]]) -> int:
+    opened = _opened(series)
     following = [first for first, _ in chunks[1:]] + [None]
     return sum(
-        int(graph._read(opened, range(first, stop), after)[0, 0, 0])
+        int(_read(opened, range(first, stop), after)[0, 0, 0])
         for (first, stop), after in zip(chunks, following, strict=True)
     )
 
 
-def process(series: graph.Series, group: graph.Group) -> None:
+def process(series: TaskSeries, group: Group) -> None:
     """What a task does, without Dask."""
-    opened = graph._opened(series)
-    found = [graph.search(opened, first, stop) for first, stop in group.chunks]
-    graph._write(series, group, found, graph.locate(opened.config, found), {})
+    opened = _opened(series)
+    found = [search_chunk(opened, first, stop) for first, stop in group.chunks]
+    _write(series, group, found, locate_peaks(opened.config, found), {})
 
 
 def seconds(call: Call) -> float:
@@ -96,13 +102,13 @@ class Bench:
     def __init__(self, client: Client, plain: Client, pool: ProcessPoolExecutor, path: Path, out: Path) -> None:
         self.client, self.plain, self.pool, self.path, self.out = client, plain, pool, path, out
 
-    def groups(self, config: RunConfig) -> list[graph.Group]:
-        return graph.plan(frames.open_frames(self.path), config)
+    def groups(self, config: RunConfig) -> list[Group]:
+        return plan_groups(open_frames(self.path), config)
 
     def run(self, config: RunConfig) -> None:
         series = series_of(self.path, config, self.out)
-        orders = [graph.Order(series, group) for group in self.groups(config)]
-        finish(graph.submit(self.client, orders, cluster.Pools(cpu=False, gpu=False), retries=0, priority=0))
+        orders = [GroupTask(series, group) for group in self.groups(config)]
+        finish(submit_groups(self.client, orders, Pools(cpu=False, gpu=False), retries=0, priority=0))
 
     def read(self, config: RunConfig) -> None:
         series = series_of(self.path, config, self.out)
@@ -145,14 +151,14 @@ def ten_times(client: Client, pool: ProcessPoolExecutor, path: Path, n_frames: i
     config = configuration(CASES["detection + Gaussian fit of every peak"])
     longer = FOLDER / f"{path.stem}_ten_times.zarr"
     if not longer.exists():
-        data = frames.open_frames(path)
+        data = open_frames(path)
         shape, dtype = data["frames"].shape[1:], data["frames"].dtype
-        array = frames.create(longer, n_frames=10 * n_frames, shape=shape, dtype=dtype)
-        step = frames.write_unit(array)
+        array = create_store(longer, n_frames=10 * n_frames, shape=shape, dtype=dtype)
+        step = frames_per_file(array)
         for start in range(0, 10 * n_frames, step):
             positions = np.arange(start, min(start + step, 10 * n_frames)) % n_frames
             array[start : start + step] = data["frames"][positions].values
-        frames.finish(longer)
+        finish_store(longer)
     times, memory, overheads = [], [], []
     for one in (path, longer):
         bench = Bench(client, client, pool, one, out)
@@ -178,7 +184,7 @@ def measure() -> dict[str, list[dict[str, Any]]]:
     with (
         LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as spec,
         Client(spec) as plain,
-        cluster.local(ComputeConfig(workers=WORKERS)) as client,
+        local_cluster(ComputeConfig(workers=WORKERS)) as client,
         ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool,
     ):
         for size, peaks, n_frames in SERIES:

@@ -24,9 +24,9 @@ import numpy as np
 from data import frames_store
 from numpy.typing import NDArray
 
-from braggflow import frames
-from braggflow.ingest import ingest
-from braggflow.reading import Reader, keep_memory
+from braggflow.convert import ingest
+from braggflow.frames import keep_memory, open_frames
+from braggflow.frames.reader import FrameReader
 
 N_FRAMES = 16
 REPEATS = 7
@@ -40,7 +40,7 @@ FILTERS: dict[str, dict[str, Any]] = {
 
 def measure() -> dict[str, list[dict[str, Any]]]:
     keep_memory()
-    simulated = frames.open_frames(frames_store(size=2048, peaks=500, n_frames=48))
+    simulated = open_frames(frames_store(size=2048, peaks=500, n_frames=48))
     images, mask = simulated["frames"][:N_FRAMES].values, simulated["mask"].values
     with tempfile.TemporaryDirectory() as folder:
         return {
@@ -69,7 +69,7 @@ def _row(name: str, path: Path, store: Path) -> dict[str, Any]:
     return {
         "filters": name,
         "MB a frame": path.stat().st_size / N_FRAMES / 1e6,
-        "open, ms": median(_cpu_ms(lambda: frames.open_frames(path)) for _ in range(REPEATS)),
+        "open, ms": median(_cpu_ms(lambda: open_frames(path)) for _ in range(REPEATS)),
         "direct, ms a frame": float(np.median(times[:, 0])) / N_FRAMES,
         "store, ms a frame": float(np.median(times[:, 1])) / N_FRAMES,
         "direct / store": float(np.median(times[:, 0] / times[:, 1])),
@@ -79,8 +79,8 @@ def _row(name: str, path: Path, store: Path) -> dict[str, Any]:
 
 def _reader(path: Path) -> Callable[[], None]:
     """Reads all frames as tasks do, chunk by chunk."""
-    data = frames.open_frames(path)
-    reader, step = Reader(data), int(data["frames"].encoding["chunks"][0])
+    data = open_frames(path)
+    reader, step = FrameReader(data), int(data["frames"].encoding["chunks"][0])
     chunks = np.array_split(np.arange(N_FRAMES), N_FRAMES // step)
 
     def read() -> None:

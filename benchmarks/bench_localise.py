@@ -17,15 +17,20 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from braggflow import evaluate, localise, methods, patches, scenes
-from braggflow.config import LocaliseConfig
-from braggflow.models import BraggNN, normalise
+from braggflow import patches
+from braggflow.config import LocateConfig
+from braggflow.evaluate import select_estimators
+from braggflow.evaluate.estimators import network_estimator
+from braggflow.evaluate.evaluation import CLIP, STUDY, on_class
+from braggflow.locate import NETWORKS, BraggNN, Localiser, load_localiser, locate_patches
+from braggflow.locate.networks import normalise
+from braggflow.simulate import CLASSES, PatchSimulation, simulate_patches
 
 REFERENCE = "BraggNN, published form"
 REFERENCE_BATCH = 256
 SIZE = 11
 PEAKS = 5000
-ON_CPU = LocaliseConfig(device="cpu")
+ON_CPU = LocateConfig(device="cpu")
 #: An H200's data sheet, dense; and what is left of a PCIe 5 x16 link's 63 GB/s in practice.
 GPU_FLOP_PER_S = {"float32": 67e12, "bfloat16": 989e12}
 BUS_BYTES_PER_S = 55e9
@@ -66,8 +71,8 @@ def measure(seconds: float = 3.0) -> list[dict[str, str | float]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        drawn = scenes.simulate(8 * REFERENCE_BATCH, rng=np.random.default_rng(0), config=scenes.CLASSES["sampled"])
-        chosen = methods.select((), (), ON_CPU, size=SIZE)
+        drawn = simulate_patches(8 * REFERENCE_BATCH, rng=np.random.default_rng(0), config=CLASSES["sampled"])
+        chosen = select_estimators((), (), ON_CPU, size=SIZE)
         calls = {REFERENCE: partial(published_form, braggnn().model, drawn.counts)}
         calls |= {method.name: partial(method.locate, drawn) for method in chosen}
         times = best_times(calls, seconds)
@@ -79,8 +84,8 @@ def measure(seconds: float = 3.0) -> list[dict[str, str | float]]:
     ]
 
 
-def braggnn() -> localise.Localiser:
-    return localise.load(ON_CPU.model_copy(update={"method": "braggnn"}), SIZE)
+def braggnn() -> Localiser:
+    return load_localiser(ON_CPU.model_copy(update={"method": "braggnn"}), SIZE)
 
 
 def differences(n: int) -> dict[str, tuple[float, float]]:
@@ -89,17 +94,17 @@ def differences(n: int) -> dict[str, tuple[float, float]]:
     The reference is the published form for BraggNN, the module for the other; n patches of each class.
     """
     found: dict[str, list[np.ndarray]] = {}
-    for config in (*scenes.CLASSES.values(), scenes.SceneConfig()):
-        drawn = scenes.simulate(n, rng=np.random.default_rng(4), config=config)
-        for name in localise.NETWORKS:
-            localiser = localise.load(ON_CPU.model_copy(update={"method": name}), SIZE)
+    for config in (*CLASSES.values(), PatchSimulation()):
+        drawn = simulate_patches(n, rng=np.random.default_rng(4), config=config)
+        for name in NETWORKS:
+            localiser = load_localiser(ON_CPU.model_copy(update={"method": name}), SIZE)
             if name == "braggnn":
                 reference = published_form(localiser.model, patches.filled(drawn.counts, drawn.state))
             else:
                 with torch.inference_mode():
                     answer = localiser.model.locate(torch.from_numpy(drawn.counts), torch.from_numpy(drawn.state))
                 reference = answer.offsets.numpy() + SIZE // 2
-            located = localise.locate(localiser, drawn.counts, drawn.state)
+            located = locate_patches(localiser, drawn.counts, drawn.state)
             found.setdefault(name, []).append(np.hypot(*(located.positions - reference).T))
     every = {name: np.concatenate(parts) for name, parts in found.items()}
     return {name: (one.max(), float(np.sqrt(np.mean(one**2)))) for name, one in every.items()}
@@ -112,8 +117,8 @@ def roofline() -> list[dict[str, str | float]]:
     what runs on a GPU. A patch crosses the bus as 16-bit counts, for `compact` with 8-bit states; 5 float32 come back.
     """
     rows: list[dict[str, str | float]] = []
-    for name in localise.NETWORKS:
-        model = localise.load(ON_CPU.model_copy(update={"method": name}), SIZE).model
+    for name in NETWORKS:
+        model = load_localiser(ON_CPU.model_copy(update={"method": name}), SIZE).model
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model.locate(torch.rand(64, SIZE, SIZE), torch.zeros(64, SIZE, SIZE, dtype=torch.uint8))
         flop = counter.get_total_flops() / 64
@@ -140,15 +145,15 @@ def main(seconds: float) -> None:
         )
         print(f"{row['name']:<14}{row['flop']:>10.0f}{row['bytes']:>8.0f}{allowed}")
 
-    chosen = methods.select((), (), ON_CPU, size=SIZE)
+    chosen = select_estimators((), (), ON_CPU, size=SIZE)
     if folder := os.environ.get("BRAGGFLOW_REAL_DATA"):
         checkpoint = f"{folder}/braggnn_upstream/fc16_8_4_2-sz11.pth"
-        upstream = localise.load(LocaliseConfig(checkpoint=checkpoint, device="cpu"), SIZE)
-        chosen.append(methods.network("upstream", upstream))
-    print(f"\nRMS error (clipped at {evaluate.CLIP:g} px) over the Cramér–Rao limit's; median error in pixels")
+        upstream = load_localiser(LocateConfig(checkpoint=checkpoint, device="cpu"), SIZE)
+        chosen.append(network_estimator("upstream", upstream))
+    print(f"\nRMS error (clipped at {CLIP:g} px) over the Cramér–Rao limit's; median error in pixels")
     print(f"{'':<14}" + "".join(f"{method.name:>20}" for method in chosen))
-    for kind in (*scenes.CLASSES, evaluate.STUDY):
-        _, figures = evaluate.on_class(kind, chosen, n=PEAKS)
+    for kind in (*CLASSES, STUDY):
+        _, figures = on_class(kind, chosen, n=PEAKS)
         cells = (f"{one.rms_over_limit:.2f}; {one.median:.3f}" for one in figures.values())
         print(f"{kind:<14}" + "".join(f"{cell:>20}" for cell in cells))
 

@@ -19,7 +19,8 @@ from peers import end_to_end, finders, placers, summary
 from peers.cases import Case, all_cases
 from peers.summary import Row
 
-from braggflow import detect
+from braggflow.detect.findpeaks_engine import persistence_findpeaks
+from braggflow.detect.persistence import persistence
 from braggflow.patches import select
 
 ROUNDS = 5
@@ -93,18 +94,18 @@ def topology(case: Case) -> Iterator[Row]:
 
     def once() -> tuple[float, int]:
         start = time.process_time()
-        found = detect.persistence_findpeaks(image, mask, minval)
+        found = persistence_findpeaks(image, mask, minval)
         return time.process_time() - start, len(found)
 
-    native = detect.persistence(image, mask, minval)  # compiles
+    native = persistence(image, mask, minval)  # compiles
     seconds = []
     for _ in range(200):
         start = time.process_time()
-        detect.persistence(image, mask, minval)
+        persistence(image, mask, minval)
         seconds.append(time.process_time() - start)
     own = statistics.median(seconds)
     yield Row(name, f"braggflow, detection ({len(native)} maxima)", own, 1.0)
-    attempt(rows, "findpeaks", name, lambda: detect.persistence_findpeaks(image[:32, :32], mask[:32, :32], minval))
+    attempt(rows, "findpeaks", name, lambda: persistence_findpeaks(image[:32, :32], mask[:32, :32], minval))
     measured = attempt(rows, "findpeaks", name, once) if not rows else None
     if measured is not None:
         took, n = measured

@@ -29,9 +29,18 @@ import xarray as xr
 from data import frames_store
 from distributed import Client
 
-from braggflow import cluster, frames, graph, outcome, runner, store
-from braggflow.config import ComputeConfig, RunConfig, resolve
-from braggflow.prepare import Work
+from braggflow.cluster import Pools, cluster_of_client
+from braggflow.cluster.connect import local_cluster
+from braggflow.config import ComputeConfig, RunConfig, resolve_config
+from braggflow.flow import Outcome, dispatch, tasks
+from braggflow.flow.data_set import DataSetRun
+from braggflow.flow.dispatch import Dispatcher
+from braggflow.flow.tasks import GroupTask, TaskSeries, submit_groups
+from braggflow.frames import open_frames
+from braggflow.frames.store import chunk_frames
+from braggflow.pipeline import Group, plan_groups, sum_counts
+from braggflow.results import PartSummary, RunFolder, run_digest, run_identity
+from braggflow.version import code_version
 
 DATASETS, FRAMES, SHAPE = 2000, 500, (2048, 2048)
 #: Several threads a worker, for they wait more than they work: 48 groups are in flight.
@@ -44,48 +53,48 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # ---- the stages ----
 
 
-def process(_: graph.Series, group: graph.Group, *__: Any) -> store.PartSummary:
-    return store.PartSummary(group.first, group.stop, 0, {"minscore": 0}, [], dict.fromkeys(STAGES, 0.1))
+def process(_: TaskSeries, group: Group, *__: Any) -> PartSummary:
+    return PartSummary(group.first, group.stop, 0, {"minscore": 0}, [], dict.fromkeys(STAGES, 0.1))
 
 
-def find(_: graph.Series, first: int, *__: Any) -> int:
+def find(_: TaskSeries, first: int, *__: Any) -> int:
     return first
 
 
-def locate(_: graph.Series, found: Sequence[int]) -> int:
+def locate(_: TaskSeries, found: Sequence[int]) -> int:
     return len(found)
 
 
-def conclude(_: store.RunFolder, __: Any, ___: Any, info: dict[str, Any], **____: Any) -> dict[str, Any]:
+def conclude(_: RunFolder, __: Any, ___: Any, info: dict[str, Any], **____: Any) -> dict[str, Any]:
     return info
 
 
 def replace_stages() -> None:
     import bench_scheduler as importable  # workers find the functions under this name, not under __main__
 
-    graph._process = graph._finish = importable.process
-    graph._find, graph._locate, runner.conclude = importable.find, importable.locate, importable.conclude
+    tasks._process = tasks._complete = importable.process
+    tasks._search, tasks._locate, dispatch.conclude = importable.find, importable.locate, importable.conclude
 
 
 # ---- the campaign ----
 
 
-def campaign(config: RunConfig, n: int) -> Iterator[Work]:
+def campaign(config: RunConfig, n: int) -> Iterator[DataSetRun]:
     """Data sets that exist by name only, with the groups that real ones of this size have."""
     data = xr.Dataset(
         {"frames": (("frame", "y", "x"), np.broadcast_to(np.uint16(0), (FRAMES, *SHAPE)))},
         coords={"frame": np.arange(FRAMES)},
     )
-    data["frames"].encoding["chunks"] = (frames.chunk_frames(FRAMES, SHAPE, np.dtype("uint16")), *SHAPE)
-    groups = graph.plan(data, config)
-    identity = store.identity(config, {}, None)
-    series = graph.Series("", "", config.model_dump_json(), store.run_digest(identity), identity["code"]["sources"])
+    data["frames"].encoding["chunks"] = (chunk_frames(FRAMES, SHAPE, np.dtype("uint16")), *SHAPE)
+    groups = plan_groups(data, config)
+    identity = run_identity(config, {}, None)
+    series = TaskSeries("", "", config.model_dump_json(), run_digest(identity), identity["code"]["sources"])
     for number in range(n):
         name = f"scan_{number:05d}"
         folder = Path(config.output.folder) / name
-        yield Work(
+        yield DataSetRun(
             name=name,
-            folder=store.RunFolder(folder),
+            folder=RunFolder(folder),
             config=config,
             series=replace(series, path=f"/data/beamtime/{name}.zarr", folder=str(folder)),
             identity=identity,
@@ -152,7 +161,7 @@ class Look:
 def measure(n: int, *, gpu: bool) -> None:
     replace_stages()
     with tempfile.TemporaryDirectory() as out, processes(Path(out), gpu=gpu) as (client, scheduler):
-        config = resolve({"output": {"folder": f"{out}/runs", "report": False}})
+        config = resolve_config({"output": {"folder": f"{out}/runs", "report": False}})
         groups = next(campaign(config, 1)).groups
         tasks = 1 + (sum(len(group.chunks) + 2 for group in groups) if gpu else len(groups))
         watched = {"scheduler": scheduler, "client": psutil.Process()}
@@ -168,7 +177,7 @@ def measure(n: int, *, gpu: bool) -> None:
         print("| done | scheduler, ms a task | of plain Dask | MB | client, ms a task | MB | tasks/s |")
         print("|---|---|---|---|---|---|---|")
 
-        def record(outcome: outcome.Outcome) -> None:
+        def record(outcome: Outcome) -> None:
             nonlocal done, start
             assert outcome.status == "complete", outcome
             done += 1
@@ -185,8 +194,8 @@ def measure(n: int, *, gpu: bool) -> None:
             looks.append(look)
             start = now
 
-        used = cluster.of_client(client, config)
-        runner.Runner(used, config, campaign(config, n), total=lambda: n, record=record, progress=None).run()
+        used = cluster_of_client(client, config)
+        Dispatcher(used, config, campaign(config, n), total=lambda: n, record=record, progress=None).run()
         total = [looks[-1].milliseconds_since(looks[0], tasks * n, name) for name in watched]
         print(f"all: scheduler {total[0]:.2f} ms a task (plain Dask {plain:.2f}), client {total[1]:.2f} ms")
         print(f"keys that dask remembers in the scheduler: {client.run_on_scheduler(_keys_remembered):,}")
@@ -195,16 +204,16 @@ def measure(n: int, *, gpu: bool) -> None:
 def measure_stages(client: Client, size: int, peaks: int, n: int, **sections: Any) -> None:
     """What the stages of one real series take, seconds a frame, when its files are in memory; medians of three."""
     path = frames_store(size=size, peaks=peaks, n_frames=n)
-    config = resolve({"detect": {"minval": 30, "minscore": 15, "min_area": 3}, **sections})
-    groups, looks = graph.plan(frames.open_frames(path), config), []
+    config = resolve_config({"detect": {"minval": 30, "minscore": 15, "min_area": 3}, **sections})
+    groups, looks = plan_groups(open_frames(path), config), []
     for _ in range(4):  # the first compiles, loads the network and fills the file cache
         with tempfile.TemporaryDirectory() as out:
             (Path(out) / "parts").mkdir()
-            series = graph.Series(str(path), out, config.model_dump_json(), "bench", store.code_version()["sources"])
-            pools, start = cluster.Pools(cpu=False, gpu=False), time.perf_counter()
-            orders = [graph.Order(series, group) for group in groups]
-            parts = client.gather(graph.submit(client, orders, pools, retries=0, priority=0))
-            took = store.total(part.seconds for part in parts) | {"whole": time.perf_counter() - start}
+            series = TaskSeries(str(path), out, config.model_dump_json(), "bench", code_version()["sources"])
+            pools, start = Pools(cpu=False, gpu=False), time.perf_counter()
+            orders = [GroupTask(series, group) for group in groups]
+            parts = client.gather(submit_groups(client, orders, pools, retries=0, priority=0))
+            took = sum_counts(part.seconds for part in parts) | {"whole": time.perf_counter() - start}
             looks.append(took | {"peaks": sum(part.peaks for part in parts)})
     found = {key: statistics.median(look[key] for look in looks[1:]) / n for key in looks[0]}
     stored = sum(file.stat().st_size for file in (path / "frames" / "c").rglob("*") if file.is_file())
@@ -214,7 +223,7 @@ def measure_stages(client: Client, size: int, peaks: int, n: int, **sections: An
 
 def stages() -> None:
     print(f"ms a frame, one worker | {' | '.join(STAGES)} | whole | MB read")
-    with cluster.local(ComputeConfig(workers=1)) as client:
+    with local_cluster(ComputeConfig(workers=1)) as client:
         for method, fraction in (("none", 0), ("none", 1), ("compact", 1), ("braggnn", 1)):
             print(f"network: {method}, share of peaks fitted: {fraction}")
             for size, peaks, n in ((2048, 500, 48), (4096, 2000, 16)):

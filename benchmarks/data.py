@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from braggflow.series import simulate_series
+from braggflow.simulate import simulate_series
 
 FOLDER = Path(__file__).parent.parent / "build" / "bench"
 

@@ -7,7 +7,8 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from braggflow import frames, peaks
+from braggflow import peak_table
+from braggflow.frames import create_store, finish_store
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def make_store(
     numbers = np.arange(n) if numbers is None else numbers
     time = numbers * 0.5
     if chunk is None:
-        array = frames.create(
+        array = create_store(
             path,
             n_frames=n,
             shape=images.shape[1:],
@@ -60,7 +61,7 @@ def make_store(
             attributes=attributes,
         )
         array[:] = images
-        frames.finish(path)
+        finish_store(path)
         return path
     variables = {"frames": (("frame", "y", "x"), images)}
     if mask is not None:
@@ -73,5 +74,5 @@ def make_store(
 def assert_same_table(a: xr.Dataset, b: xr.Dataset) -> None:
     """Check that two peak tables are equal, bit for bit."""
     assert a.sizes == b.sizes
-    for name in [*peaks.VARIABLES, "frame", "peak_count", "frame_failed", "time"]:
+    for name in [*peak_table.VARIABLES, "frame", "peak_count", "frame_failed", "time"]:
         np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=name)

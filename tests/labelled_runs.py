@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from run_folders import write_frames, write_run
 
 from braggflow.config import RunConfig
-from braggflow.synthetic import PROFILE_DTYPE, render
+from braggflow.simulate import PROFILE_DTYPE
+from braggflow.simulate.profiles import render
 
 BACKGROUND = 5.0
 #: Log-uniform but for the ratio.

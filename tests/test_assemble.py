@@ -3,15 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braggflow import assemble, config, fit, patches, peaks
-from braggflow.config import FitConfig
-from braggflow.localise import Located
-from braggflow.peaks import Flag, Method
+from braggflow import patches, peak_table
+from braggflow.config import FitConfig, resolve_config
+from braggflow.fit.patch_fits import FIT_DTYPE
+from braggflow.locate import Located
+from braggflow.peak_table import Flag, Method
+from braggflow.pipeline.assembly import assemble, joint_deviations, sample
 
 
 def case(n=3, size=11, network=Method.compact):
     """n peaks in a column, all with the same answers: network 5.5, 5.0 ± 0.05; fit 5.25, 4.5 ± 0.01, 0.02."""
-    table = peaks.empty(n)
+    table = peak_table.empty(n)
     table["peak_frame"] = np.arange(n)
     table["y_pixel"], table["x_pixel"] = 20 + np.arange(n), 30
     cut = patches.Patches(
@@ -20,7 +22,7 @@ def case(n=3, size=11, network=Method.compact):
         np.full((n, patches.MAX_NEIGHBOURS, 2), np.nan, np.float32),
         np.full((n, 2), 5.1),
     )
-    fits = np.zeros(n, fit.FIT_DTYPE)
+    fits = np.zeros(n, FIT_DTYPE)
     fits["converged"] = True
     fits["y"], fits["x"], fits["y_std"], fits["x_std"] = 5.25, 4.5, 0.01, 0.02
     fits["amplitude"], fits["fwhm_major"], fits["angle"] = 400, 3, 30
@@ -32,8 +34,8 @@ def case(n=3, size=11, network=Method.compact):
 
 def assembled(table, cut, fits, located, *, factor=1, fitted=None, **localise):
     fitted = np.ones(len(table), bool) if fitted is None else fitted
-    settings = config.resolve({"frames": {"bin": factor}, "localise": localise})
-    return assemble.assemble(table, cut, settings, located=located, fitted=fitted, fits=fits)
+    settings = resolve_config({"frames": {"bin": factor}, "localise": localise})
+    return assemble(table, cut, settings, located=located, fitted=fitted, fits=fits)
 
 
 def has(result, flag):
@@ -146,7 +148,7 @@ def test_max_std_is_in_pixels_of_the_detector():
     ],
 )
 def test_distance_of_network_and_fit_in_joint_deviations(difference, std, fit_std, expected):
-    found = assemble.joint_deviations(np.array([difference]), np.array([std]), np.array([fit_std]), floor=0.02)
+    found = joint_deviations(np.array([difference]), np.array([std]), np.array([fit_std]), floor=0.02)
     np.testing.assert_allclose(found, [expected])
 
 
@@ -227,18 +229,18 @@ def test_no_peaks_are_assembled_to_no_peaks():
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.05, 0.95), st.integers(0, 1000), st.integers(0, 1000))
 def test_the_fitted_sample_depends_on_the_peak_and_the_seed_alone(fraction, seed, shuffle):
-    table = peaks.empty(2000)
+    table = peak_table.empty(2000)
     table["peak_frame"] = np.arange(2000) // 10
     table["y_pixel"], table["x_pixel"] = np.arange(2000) % 37, np.arange(2000) % 41
     config = FitConfig(fraction=fraction, seed=seed)
-    chosen = assemble.sample(table, config)
+    chosen = sample(table, config)
     assert abs(chosen.mean() - fraction) < 0.06
     some = np.random.default_rng(shuffle).permutation(2000)[:300]
-    np.testing.assert_array_equal(assemble.sample(table[some], config), chosen[some])
-    assert (assemble.sample(table, FitConfig(fraction=fraction, seed=seed + 1)) != chosen).any()
+    np.testing.assert_array_equal(sample(table[some], config), chosen[some])
+    assert (sample(table, FitConfig(fraction=fraction, seed=seed + 1)) != chosen).any()
 
 
 def test_fraction_zero_fits_none_and_one_fits_all():
-    table = peaks.empty(5)
-    assert not assemble.sample(table, FitConfig(fraction=0)).any()
-    assert assemble.sample(table, FitConfig(fraction=1)).all()
+    table = peak_table.empty(5)
+    assert not sample(table, FitConfig(fraction=0)).any()
+    assert sample(table, FitConfig(fraction=1)).all()

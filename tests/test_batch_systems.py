@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from test_jobs import PBS, PROFILE, kind_of
 
-from braggflow import jobs
-from braggflow.config import InputError
-from braggflow.jobs import JobState, Pbs, Slurm, UnavailableError
+from braggflow.cluster.batch_systems import JobState, Pbs, Slurm, UnavailableError, submit_job
+from braggflow.errors import InputError
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_a_request_that_will_never_be_granted_is_refused_in_the_batch_systems_wo
     install("sbatch", err=said, status=1)
     install("qsub", err=said, status=1)
     with pytest.raises(InputError) as refused:
-        jobs.submit(kind_of(profile), "script")
+        submit_job(kind_of(profile), "script")
     message = str(refused.value)
     command = "sbatch" if profile is PROFILE else "qsub"
     assert message.startswith(f"cpu: the job is refused; {command}: ")
@@ -92,24 +91,24 @@ def test_a_request_that_fails_for_the_moment_is_one_to_be_tried_again(profile, s
     install("sbatch", err=said, status=1)
     install("qsub", err=said, status=1)
     with pytest.raises(UnavailableError):
-        jobs.submit(kind_of(profile), "script")
+        submit_job(kind_of(profile), "script")
 
 
 def test_the_id_of_a_job_is_found_in_what_was_printed(install):
     install("sbatch", out="sbatch: warning\nSubmitted batch job 4711\n")
     install("qsub", out="815.pbs01.example.org\n")
-    assert jobs.submit(kind_of(PROFILE), "script") == "4711"
-    assert jobs.submit(kind_of(PBS), "script") == "815"
+    assert submit_job(kind_of(PROFILE), "script") == "4711"
+    assert submit_job(kind_of(PBS), "script") == "815"
     install("sbatch", out="nothing to be seen")
     with pytest.raises(UnavailableError, match="sbatch printed no job id: 'nothing to be seen'"):
-        jobs.submit(kind_of(PROFILE), "script")
+        submit_job(kind_of(PROFILE), "script")
 
 
 def test_a_missing_command_is_named_with_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     for profile, command in ((PROFILE, "sbatch"), (PBS, "qsub")):
         with pytest.raises(InputError, match=f"{command}: is not a command of this machine; run where jobs are"):
-            jobs.submit(kind_of(profile), "script")
+            submit_job(kind_of(profile), "script")
     with pytest.raises(InputError, match="squeue: is not a command"):
         Slurm().states(["1"])
     with pytest.raises(InputError, match="qstat: is not a command"):

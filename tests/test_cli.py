@@ -19,7 +19,7 @@ import pytest
 from conftest import make_store
 
 import braggflow
-from braggflow import config
+from braggflow.config import RunConfig, load_config
 from braggflow.train import TrainConfig
 
 COMPLETE, REFUSED, PARTIAL = 0, 2, 3
@@ -125,7 +125,7 @@ def beamtime(tmp_path_factory):
 
 def test_a_starter_configuration_holds_the_defaults_and_is_not_overwritten(beamtime):
     folder = beamtime.folder
-    assert config.load(folder / "braggflow.yaml") == config.RunConfig()
+    assert load_config(folder / "braggflow.yaml") == RunConfig()
     before = (folder / "braggflow.yaml").read_text()
     refused = call(folder, "init")
     assert refused.returncode == REFUSED
@@ -178,7 +178,7 @@ def test_the_same_command_completes_the_run_and_shows_in_a_log_how_it_goes_and_w
     assert re.search(rf"scan .*complete .*12 .*0 .*{braggflow.open_peaks(run).sizes['peak']} ", beamtime.second.stdout)
     assert beamtime.second.stdout.endswith(f"\npeaks: {run}/peaks.zarr\n")
     assert json.loads((run / "run.json").read_text())["parts"]["redone"] == 1
-    assert config.load(run / "run.yaml").detect.minval == 20
+    assert load_config(run / "run.yaml").detect.minval == 20
 
 
 def test_a_run_that_is_complete_is_not_done_again(beamtime):

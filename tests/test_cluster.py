@@ -5,16 +5,18 @@ import pytest
 import torch
 from distributed import Client, Security
 
-from braggflow import cluster, profiles
+from braggflow.cluster import connect as connect_module
 from braggflow.cluster import open_cluster
-from braggflow.config import ComputeConfig, InputError, RunConfig
-from braggflow.profiles import LocalProfile
+from braggflow.cluster.connect import local_cluster
+from braggflow.cluster.profiles import LocalProfile, resolve_profile
+from braggflow.config import ComputeConfig, RunConfig
+from braggflow.errors import InputError
 
 
 def refusal(profile: dict[str, object], config: RunConfig | None = None) -> str:
     with (
         pytest.raises(InputError) as refused,
-        open_cluster(profiles.check(profile), config or RunConfig()),
+        open_cluster(resolve_profile(profile), config or RunConfig()),
     ):
         pytest.fail("the cluster was opened")
     return str(refused.value)
@@ -32,7 +34,7 @@ def certificate(tmp_path):
 
 def test_a_local_cluster_with_tls_lets_nobody_else_in_and_leaves_dasks_configuration_as_it_was():
     before = dask.config.get("distributed.scheduler")
-    with cluster.local(ComputeConfig(workers=1), LocalProfile(kind="local", tls=True)) as client:
+    with local_cluster(ComputeConfig(workers=1), LocalProfile(kind="local", tls=True)) as client:
         address = client.scheduler_info()["address"]
         assert address.startswith("tls://127.0.0.1:")
         assert client.submit(sum, [1, 2]).result(timeout=20) == 3
@@ -50,7 +52,7 @@ def test_a_memory_limit_that_is_none_is_named_where_it_was_given():
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])
 def test_a_scheduler_that_does_not_answer_is_named(scheme, certificate, monkeypatch):
-    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(connect_module, "_CONNECT_SECONDS", 0.5)
     # Port 1 is nobody's.
     profile = {"kind": "existing", "address": f"{scheme}://127.0.0.1:1", **(certificate if scheme == "tls" else {})}
     assert refusal(profile).startswith(f"cluster: no scheduler answers at {scheme}://127.0.0.1:1 (")

@@ -5,8 +5,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braggflow import config
-from braggflow.config import InputError, NoiseMultiple, RunConfig
+from braggflow.config import (
+    NoiseMultiple,
+    RunConfig,
+    config_schema,
+    digest,
+    load_config,
+    resolve_config,
+    starter_config,
+)
+from braggflow.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -17,33 +25,33 @@ def test_there_are_example_configurations():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_example_configuration_loads(path):
-    assert isinstance(config.load(path), RunConfig)
+    assert isinstance(load_config(path), RunConfig)
 
 
 def test_starter_holds_every_key_at_its_default():
-    text = config.starter()
-    assert config.resolve(yaml.safe_load(text)) == RunConfig()
+    text = starter_config()
+    assert resolve_config(yaml.safe_load(text)) == RunConfig()
     assert all(f"  {key}:" in text for key in type(RunConfig().detect).model_fields)
 
 
 def test_yaml_round_trip_keeps_everything():
-    settings = config.resolve({"detect": {"minval": {"sigma": 4}, "minscore": 3}, "data": ["a.zarr"]})
-    assert config.resolve(yaml.safe_load(settings.to_yaml())) == settings
+    settings = resolve_config({"detect": {"minval": {"sigma": 4}, "minscore": 3}, "data": ["a.zarr"]})
+    assert resolve_config(yaml.safe_load(settings.to_yaml())) == settings
 
 
 def test_empty_file_is_all_defaults(tmp_path):
     path = tmp_path / "empty.yaml"
     path.write_text("")
-    assert config.load(path) == RunConfig()
+    assert load_config(path) == RunConfig()
 
 
 def test_overrides_stand_above_the_file(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("detect: {minval: 10, minscore: 4}\n")
-    settings = config.load(path, ["detect.minval=20", "fit.model=pseudo_voigt", "frames.stop=null"])
+    settings = load_config(path, ["detect.minval=20", "fit.model=pseudo_voigt", "frames.stop=null"])
     assert (settings.detect.minval, settings.detect.minscore) == (20, 4)
     assert settings.fit.model == "pseudo_voigt"
-    sigma = config.load(path, ["detect.minval={sigma: 5}"])
+    sigma = load_config(path, ["detect.minval={sigma: 5}"])
     assert sigma.detect.minval == NoiseMultiple(sigma=5)
 
 
@@ -76,7 +84,7 @@ def test_overrides_stand_above_the_file(tmp_path):
 )
 def test_bad_values_are_named_with_what_is_accepted(data, parts):
     with pytest.raises(InputError) as error:
-        config.resolve(data)
+        resolve_config(data)
     assert all(part in str(error.value) for part in parts), str(error.value)
 
 
@@ -85,12 +93,12 @@ def test_bad_values_are_named_with_what_is_accepted(data, parts):
 )
 def test_bad_overrides_are_refused(override, part):
     with pytest.raises(InputError, match=part):
-        config.resolve({"data": ["a"]}, [override])
+        resolve_config({"data": ["a"]}, [override])
 
 
 def test_missing_file_names_it(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.yaml.*No such file"):
-        config.load(tmp_path / "nowhere.yaml")
+        load_config(tmp_path / "nowhere.yaml")
 
 
 @pytest.mark.parametrize(("content", "part"), [(b"detect: {minval: [", "not valid YAML"), (b"\xff\xfe\x00", "UTF-8")])
@@ -98,22 +106,22 @@ def test_unreadable_file_is_one_message(tmp_path, content, part):
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     with pytest.raises(InputError, match=part) as error:
-        config.load(path)
+        load_config(path)
     assert "\n" not in str(error.value)
 
 
 def test_compute_and_output_do_not_change_the_result_settings():
-    plain, other = RunConfig(), config.resolve({"compute": {"workers": 7}, "output": {"folder": "x"}})
-    assert config.digest(plain.result_settings()) == config.digest(other.result_settings())
+    plain, other = RunConfig(), resolve_config({"compute": {"workers": 7}, "output": {"folder": "x"}})
+    assert digest(plain.result_settings()) == digest(other.result_settings())
     for section, change in (("detect", {"minscore": 9}), ("frames", {"gain": 2}), ("localise", {"max_std": 1})):
-        changed = config.resolve({section: change})
-        assert config.digest(plain.result_settings()) != config.digest(changed.result_settings())
+        changed = resolve_config({section: change})
+        assert digest(plain.result_settings()) != digest(changed.result_settings())
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers(), max_size=4))
 def test_digest_does_not_depend_on_key_order(data):
-    assert config.digest(data) == config.digest(dict(reversed(list(data.items()))))
+    assert digest(data) == digest(dict(reversed(list(data.items()))))
 
 
 def test_json_schema_describes_every_section():
-    assert set(config.json_schema()["properties"]) == set(RunConfig.model_fields)
+    assert set(config_schema()["properties"]) == set(RunConfig.model_fields)

@@ -5,8 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from braggflow import background, detect
-from braggflow.config import DetectConfig, InputError, NoiseMultiple
+from braggflow.config import DetectConfig, NoiseMultiple
+from braggflow.detect import detect, levels_in_counts, subtract_background
+from braggflow.detect.background import local_background
+from braggflow.detect.filters import filter_peaks
+from braggflow.detect.findpeaks_engine import persistence_findpeaks
+from braggflow.detect.persistence import at_minval, persistence
+from braggflow.errors import InputError
 
 PERSISTENCE = ["y_pixel", "x_pixel", "birth", "death", "score"]
 
@@ -42,8 +47,8 @@ def random_frame(seed):
 @pytest.mark.parametrize("seed", range(52))
 def test_native_engine_equals_findpeaks(seed):
     image, mask, minval = random_frame(seed)
-    native = canonical(detect.persistence(image, mask, minval))
-    reference = canonical(detect.persistence_findpeaks(image, mask, minval))
+    native = canonical(persistence(image, mask, minval))
+    reference = canonical(persistence_findpeaks(image, mask, minval))
     assert len(native) > 0
     np.testing.assert_array_equal(native[["y_pixel", "x_pixel"]], reference[["y_pixel", "x_pixel"]])
     for name in ("birth", "death", "score"):
@@ -56,8 +61,8 @@ def test_native_engine_equals_findpeaks(seed):
     st.integers(1, 4),
 )
 def test_native_engine_equals_findpeaks_on_tiny_frames_full_of_ties(image, minval):
-    native = detect.persistence(image, no_mask(image), float(minval))
-    reference = detect.persistence_findpeaks(image, no_mask(image), float(minval))
+    native = persistence(image, no_mask(image), float(minval))
+    reference = persistence_findpeaks(image, no_mask(image), float(minval))
     np.testing.assert_array_equal(canonical(native), canonical(reference))
 
 
@@ -69,9 +74,9 @@ def test_native_engine_equals_findpeaks_on_tiny_frames_full_of_ties(image, minva
     st.floats(0, 10),
 )
 def test_one_run_gives_every_higher_minval_and_minscore(image, minval, more, minscore):
-    lowest = detect.persistence(image, no_mask(image), minval)
-    derived = detect.at_minval(lowest, minval + more)
-    fresh = detect.persistence(image, no_mask(image), minval + more)
+    lowest = persistence(image, no_mask(image), minval)
+    derived = at_minval(lowest, minval + more)
+    fresh = persistence(image, no_mask(image), minval + more)
     for threshold in (0.0, minscore):
         np.testing.assert_array_equal(
             canonical(derived[derived["score"] > threshold]), canonical(fresh[fresh["score"] > threshold])
@@ -84,8 +89,8 @@ def test_shifting_the_frame_shifts_the_peaks(seed, dy, dx):
     image = spots((40, 36), 5, seed=seed)
     shifted = np.zeros((48, 44), image.dtype)
     shifted[dy : dy + 40, dx : dx + 36] = image
-    before = detect.persistence(image, no_mask(image), 20)
-    after = detect.persistence(shifted, no_mask(shifted), 20)
+    before = persistence(image, no_mask(image), 20)
+    after = persistence(shifted, no_mask(shifted), 20)
     before["y_pixel"] += dy
     before["x_pixel"] += dx
     np.testing.assert_array_equal(canonical(before), canonical(after))
@@ -94,7 +99,7 @@ def test_shifting_the_frame_shifts_the_peaks(seed, dy, dx):
 def test_area_counts_the_pixels_down_to_the_one_at_which_a_peak_merges():
     image = np.zeros((5, 9))
     image[2, 1:8] = [3, 9, 3, 2, 4, 6, 4]
-    table = detect.persistence(image, no_mask(image), 1)
+    table = persistence(image, no_mask(image), 1)
     high, low = table[np.argsort(table["birth"])[::-1]]
     assert (high["death"], high["area"]) == (0, 7)
     assert (low["birth"], low["death"], low["area"]) == (6, 2, 4)
@@ -105,14 +110,14 @@ def test_masked_pixels_are_never_peaks_and_separate_islands():
     image[2] = [0, 5, 4, 9, 4, 6, 0]
     mask = no_mask(image)
     mask[:, 3] = True
-    table = detect.persistence(image, mask, 1)
+    table = persistence(image, mask, 1)
     assert {(row["x_pixel"], row["score"]) for row in table} == {(1, 5), (5, 6)}
 
 
 def test_nan_pixels_are_below_every_threshold():
     image = np.full((6, 6), np.nan, np.float32)
     image[3, 3] = 7
-    table = detect.persistence(image, no_mask(image), 1)
+    table = persistence(image, no_mask(image), 1)
     assert len(table) == 1
     assert table["score"][0] == 7
 
@@ -120,23 +125,23 @@ def test_nan_pixels_are_below_every_threshold():
 @pytest.mark.parametrize("minval", [70_000, 65_535.5])
 def test_threshold_above_the_dtype_finds_nothing(minval):
     image = np.full((8, 8), 65_535, np.uint16)
-    assert len(detect.persistence(image, no_mask(image), minval)) == 0
-    assert len(detect.persistence_findpeaks(image, no_mask(image), minval)) == 0
+    assert len(persistence(image, no_mask(image), minval)) == 0
+    assert len(persistence_findpeaks(image, no_mask(image), minval)) == 0
 
 
 def test_frame_without_foreground_gives_an_empty_table():
     image = np.zeros((8, 8), np.uint16)
     for engine in ("native", "findpeaks"):
-        found = detect.detect(image, no_mask(image), DetectConfig(engine=engine, minval=5, minscore=1))
+        found = detect(image, no_mask(image), DetectConfig(engine=engine, minval=5, minscore=1))
         assert len(found.table) == 0
 
 
 def test_engines_give_the_same_table_through_the_filters():
     image = spots((90, 80), 15, seed=3)
     tables = [
-        detect.detect(
-            image, no_mask(image), DetectConfig(engine=engine, minval=15, minscore=20, min_edge_distance=3)
-        ).table[PERSISTENCE]
+        detect(image, no_mask(image), DetectConfig(engine=engine, minval=15, minscore=20, min_edge_distance=3)).table[
+            PERSISTENCE
+        ]
         for engine in ("native", "findpeaks")
     ]
     assert len(tables[0]) > 3
@@ -160,7 +165,7 @@ def test_filters_drop_and_count(settings_, kept, reason):
     image[19:22, 19:22] = [[20, 30, 20], [30, 100, 30], [20, 30, 20]]
     image[20, 24] = 60  # near the one before
     config = DetectConfig(minval=5, **{"minscore": 1, **settings_})
-    found = detect.detect(image, no_mask(image), config)
+    found = detect(image, no_mask(image), config)
     assert {(int(y), int(x)) for y, x in found.table[["y_pixel", "x_pixel"]]} == kept
     assert found.removed[reason] == 4 - len(kept)
 
@@ -171,24 +176,24 @@ def test_levels_in_noise_multiples_follow_the_frame():
     for level, sigma in ((100, 5), (1000, 40)):
         image = rng.normal(level, sigma, (200, 200)).astype(np.float32)
         image[50, 50] = level + 30 * sigma
-        minval, minscore = detect.levels(image, no_mask(image), config)
+        minval, minscore = levels_in_counts(image, no_mask(image), config)
         assert minval == pytest.approx(level + 6 * sigma, rel=0.02)
         assert minscore == pytest.approx(3 * sigma, rel=0.03)
-        assert len(detect.detect(image, no_mask(image), config).table) == 1
+        assert len(detect(image, no_mask(image), config).table) == 1
 
 
 def test_noise_multiples_on_a_frame_without_noise_are_refused():
     image = np.zeros((50, 50), np.uint16)
     image[20, 20] = 100
     with pytest.raises(InputError, match=r"no noise.*detect\.minval"):
-        detect.detect(image, no_mask(image), DetectConfig())
+        detect(image, no_mask(image), DetectConfig())
 
 
 def test_wholly_masked_frame_is_refused():
     image = np.ones((50, 50), np.uint16)
     for config in (DetectConfig(), DetectConfig(background="local", minval=3.0, minscore=1.0)):
         with pytest.raises(InputError, match="every pixel"):
-            detect.detect(image, np.ones(image.shape, bool), config)
+            detect(image, np.ones(image.shape, bool), config)
 
 
 def test_local_background_follows_a_gradient_and_ignores_peaks_and_masked_pixels():
@@ -198,7 +203,7 @@ def test_local_background_follows_a_gradient_and_ignores_peaks_and_masked_pixels
     image[60:66, 60:66] += 5000
     mask = no_mask(image)
     image[:, 100:140], mask[:, 100:140] = -1, True
-    found = background.local_background(image.astype(np.float32), mask, cell=20)
+    found = local_background(image.astype(np.float32), mask, cell=20)
     inside = np.zeros(image.shape, bool)
     inside[:, :90] = True
     assert np.abs(found - level)[inside].max() < 6
@@ -209,7 +214,7 @@ def test_local_background_follows_a_gradient_and_ignores_peaks_and_masked_pixels
 def test_local_background_of_a_constant_frame_is_exact_for_any_cell():
     image = np.full((37, 53), 600, np.uint16)
     for cell in (8, 32, 100):
-        np.testing.assert_array_equal(background.local_background(image, no_mask(image), cell=cell), 600)
+        np.testing.assert_array_equal(local_background(image, no_mask(image), cell=cell), 600)
 
 
 @settings(max_examples=60, deadline=None)
@@ -225,32 +230,32 @@ def test_searching_above_the_local_background_equals_searching_an_image_of_it(im
     if mask.all():
         return
     config = DetectConfig(minval=7.0, minscore=2.0, background="local", background_cell=cell)
-    above = detect.subtract_background(image, mask, config)
-    expected = detect.filter_peaks(detect.persistence(above, mask, 7.0), image.shape, 2.0, config)
-    found = detect.detect(image, mask, config)
+    above = subtract_background(image, mask, config)
+    expected = filter_peaks(persistence(above, mask, 7.0), image.shape, 2.0, config)
+    found = detect(image, mask, config)
     assert found.removed == expected.removed
     np.testing.assert_array_equal(found.table[[*PERSISTENCE, "area"]], expected.table[[*PERSISTENCE, "area"]])
     relative = config.model_copy(update={"minval": NoiseMultiple(sigma=3)})
     try:
-        minval, _ = detect.levels(above, mask, relative)
+        minval, _ = levels_in_counts(above, mask, relative)
     except InputError:  # no noise
         return
-    expected = detect.filter_peaks(detect.persistence(above, mask, minval), image.shape, 2.0, config)
-    assert detect.detect(image, mask, relative).removed == expected.removed
+    expected = filter_peaks(persistence(above, mask, minval), image.shape, 2.0, config)
+    assert detect(image, mask, relative).removed == expected.removed
 
 
 def test_background_frame_is_subtracted():
     image = spots((60, 60), 4, seed=2).astype(np.float32)
     config = DetectConfig(minval=20.0, minscore=10.0)
-    plain = detect.detect(image, no_mask(image), config).table
+    plain = detect(image, no_mask(image), config).table
     ramp = np.linspace(0, 500, 60, dtype=np.float32)[None, :] * np.ones((60, 1), np.float32)
     config = DetectConfig(minval=20.0, minscore=10.0, background="ramp.npy")
-    found = detect.detect(image + ramp, no_mask(image), config, background_frame=ramp).table
+    found = detect(image + ramp, no_mask(image), config, background_frame=ramp).table
     np.testing.assert_array_equal(plain[["y_pixel", "x_pixel"]], found[["y_pixel", "x_pixel"]])
 
 
 def test_the_reference_engine_is_quiet(capfd):
     image = spots((30, 30), 2, seed=1)
-    detect.persistence_findpeaks(image, no_mask(image), 10)
+    persistence_findpeaks(image, no_mask(image), 10)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")

@@ -10,9 +10,17 @@ import xarray as xr
 from conftest import spots
 
 import braggflow
-from braggflow import campaign, cluster, direct, frames, graph, runs, store
-from braggflow.config import ComputeConfig, InputError
-from braggflow.ingest import ingest
+from braggflow.cluster.connect import local_cluster
+from braggflow.config import ComputeConfig, resolve_config
+from braggflow.convert import ingest
+from braggflow.errors import InputError
+from braggflow.flow import run
+from braggflow.frames import data_set_names, expand_data_sets, open_frames, open_series
+from braggflow.frames import store as store_module
+from braggflow.frames.hdf5_series import MARK_FRAMES
+from braggflow.peak_table import Flag
+from braggflow.pipeline import search_chunk
+from braggflow.results import RunFolder, open_peaks, read_run_info
 
 SHAPE = (72, 64)
 SECTIONS = {"detect": {"minval": 15, "minscore": 10}, "localise": {"method": "none"}}
@@ -38,7 +46,7 @@ def write(path, data, *, pixel_mask=None, saturation=None, **options):
 
 
 def found(path):
-    return braggflow.find_peaks(frames.open_frames(path), **SECTIONS)
+    return braggflow.find_peaks(open_frames(path), **SECTIONS)
 
 
 def assert_same_bits(path, folder):
@@ -57,8 +65,8 @@ def test_dead_pixels_of_the_files_mask_and_its_saturation_count_as_in_a_store(tm
     data[3, 10:13, 10:13] = 700  # above what the file calls saturated
     path = write(tmp_path / "scan.h5", data, pixel_mask=dead, saturation=600)
     table = assert_same_bits(path, tmp_path)
-    assert (table["flags"] & int(braggflow.peaks.Flag.saturated)).any()
-    opened = frames.open_frames(path)
+    assert (table["flags"] & int(Flag.saturated)).any()
+    opened = open_frames(path)
     np.testing.assert_array_equal(opened["mask"].values, dead)
     assert (opened.attrs["saturation"], opened.attrs["geometry"]) == (600, {"distance_mm": 250.0})
 
@@ -67,7 +75,7 @@ def test_pixels_at_the_limit_in_some_frames_are_saturated_as_in_a_store(tmp_path
     data = images()
     data[::2, 10:12, 20:22] = 65535
     table = assert_same_bits(write(tmp_path / "scan.nxs", data), tmp_path)
-    assert (table["flags"] & int(braggflow.peaks.Flag.saturated)).any()
+    assert (table["flags"] & int(Flag.saturated)).any()
 
 
 def test_negative_marks_in_all_frames_and_in_one_count_as_in_a_store(tmp_path):
@@ -79,17 +87,17 @@ def test_negative_marks_in_all_frames_and_in_one_count_as_in_a_store(tmp_path):
 
 
 def test_dead_pixels_of_a_short_series_are_masked_as_in_a_store(tmp_path):
-    data = images(direct.MARK_FRAMES)
+    data = images(MARK_FRAMES)
     data[:, 20:22, 30] = 65535
     assert_same_bits(write(tmp_path / "scan.h5", data), tmp_path)
 
 
 def test_a_long_series_whose_dead_pixels_only_all_frames_would_tell_is_sent_to_ingest(tmp_path):
-    data = images(direct.MARK_FRAMES + 1)
+    data = images(MARK_FRAMES + 1)
     data[:, 20, 30:33] = 65535
     path = write(tmp_path / "scan.h5", data)
     with pytest.raises(InputError, match=r"scan\.h5: 3 pixels .* at 65535 in each of 16 frames .* braggflow ingest"):
-        frames.open_frames(path)
+        open_frames(path)
 
 
 def test_an_eiger_master_and_floats_are_read_like_their_stores(tmp_path):
@@ -102,7 +110,7 @@ def test_an_eiger_master_and_floats_are_read_like_their_stores(tmp_path):
                 file.create_dataset("entry/data/data", data=part, chunks=(3, *SHAPE))
             master[f"entry/data/data_{number:06d}"] = h5py.ExternalLink(name, "entry/data/data")
     assert_same_bits(tmp_path / "s_master.h5", tmp_path)
-    opened = frames.open_frames(tmp_path / "s_master.h5")["frames"]
+    opened = open_frames(tmp_path / "s_master.h5")["frames"]
     for key in (slice(5, 9), [0, 6, 7, 19], 7, slice(None, None, 6)):
         np.testing.assert_array_equal(opened[key].values, data[key])
     np.testing.assert_array_equal(opened[:, 3, 8:12].values, data[:, 3, 8:12])
@@ -110,43 +118,43 @@ def test_an_eiger_master_and_floats_are_read_like_their_stores(tmp_path):
 
 
 def test_a_task_reads_whole_chunks_of_the_file_and_about_as_many_bytes_as_from_a_store(tmp_path, monkeypatch):
-    monkeypatch.setattr(frames, "MIN_CHUNKS", 1)
-    monkeypatch.setattr(frames, "CHUNK_BYTES", 7 * SHAPE[0] * SHAPE[1] * 2)
+    monkeypatch.setattr(store_module, "MIN_CHUNKS", 1)
+    monkeypatch.setattr(store_module, "CHUNK_BYTES", 7 * SHAPE[0] * SHAPE[1] * 2)
     path = write(tmp_path / "scan.h5", images(), chunks=(3, 36, 64))
-    assert frames.open_frames(path)["frames"].encoding["chunks"] == (6, *SHAPE)
+    assert open_frames(path)["frames"].encoding["chunks"] == (6, *SHAPE)
 
 
 def test_which_hdf5_files_are_data_sets(tmp_path):
     for name in ("s_2.h5", "s_10.h5", "e_master.h5", "e_data_000001.h5"):
         write(tmp_path / name, images(1))
-    names = [path.name for path in campaign.expand([tmp_path / "*.h5"])]
+    names = [path.name for path in expand_data_sets([tmp_path / "*.h5"])]
     assert names == ["e_master.h5", "s_2.h5", "s_10.h5"]
     (tmp_path / "list.txt").write_text("s_2.h5\ns_2.h5:/entry/data\n")
-    assert campaign.names(campaign.expand([tmp_path / "list.txt"])) == ["s_2", "s_2_entry_data"]
+    assert data_set_names(expand_data_sets([tmp_path / "list.txt"])) == ["s_2", "s_2_entry_data"]
     with pytest.raises(InputError, match="holds no frames store"):
-        campaign.expand([tmp_path])
+        expand_data_sets([tmp_path])
     (tmp_path / "broken.h5").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"broken\.h5: cannot be read"):
-        frames.open_frames(tmp_path / "broken.h5")
+        open_frames(tmp_path / "broken.h5")
 
 
 @pytest.fixture(scope="module")
 def client():
-    with cluster.local(ComputeConfig(workers=1)) as client:
+    with local_cluster(ComputeConfig(workers=1)) as client:
         yield client
 
 
 def test_a_run_on_the_file_is_resumed_until_the_file_changes(tmp_path, client):
     path = write(tmp_path / "scan.h5", images())
     settings = SECTIONS | {"output": {"report": False}, "compute": {"task_seconds": 0.01}}
-    (first,) = runs.run(settings, [f"{path}:/entry/data"], out=tmp_path / "runs", client=client)
+    (first,) = run(settings, [f"{path}:/entry/data"], out=tmp_path / "runs", client=client)
     assert (first.name, first.status) == ("scan_entry_data", "complete")
-    np.testing.assert_array_equal(store.open_peaks(first.folder)["y"].values, found(path)["y"].values)
-    (again,) = runs.run(settings, [f"{path}:/entry/data"], out=tmp_path / "runs", client=client)
+    np.testing.assert_array_equal(open_peaks(first.folder)["y"].values, found(path)["y"].values)
+    (again,) = run(settings, [f"{path}:/entry/data"], out=tmp_path / "runs", client=client)
     assert again.frames_processed == 0
     os.utime(path, (1, 1))
     with pytest.raises(InputError, match="results are never mixed"):
-        runs.run(settings, [f"{path}:/entry/data"], out=tmp_path / "runs", client=client)
+        run(settings, [f"{path}:/entry/data"], out=tmp_path / "runs", client=client)
 
 
 def test_a_damaged_chunk_costs_its_frames_only_and_is_named(tmp_path, client):
@@ -157,8 +165,8 @@ def test_a_damaged_chunk_costs_its_frames_only_and_is_named(tmp_path, client):
         file.seek(offset + 50)
         file.write(b"damage")
     settings = SECTIONS | {"output": {"report": False}, "compute": {"retries": 0}}
-    (outcome,) = runs.run(settings, [path], out=tmp_path / "runs", client=client)
-    failures = store.read_info(store.RunFolder(tmp_path / "runs" / "scan"))["failures"]
+    (outcome,) = run(settings, [path], out=tmp_path / "runs", client=client)
+    failures = read_run_info(RunFolder(tmp_path / "runs" / "scan"))["failures"]
     assert outcome.status == "partial"
     assert 33 in {failure["frame"] for failure in failures}
     assert len(failures) <= 2
@@ -167,7 +175,7 @@ def test_a_damaged_chunk_costs_its_frames_only_and_is_named(tmp_path, client):
 
 def test_a_file_that_changes_while_it_is_read_is_not_read_on(tmp_path):
     path = write(tmp_path / "scan.h5", images())
-    opened = graph.open_series(frames.open_frames(path), braggflow.config.resolve(SECTIONS))
+    opened = open_series(open_frames(path), resolve_config(SECTIONS))
     write(path, images(21))
-    result = graph.search(opened, 0, 1)
+    result = search_chunk(opened, 0, 1)
     assert "has changed since it was opened" in result.failures[0]["reason"]

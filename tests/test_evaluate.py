@@ -9,15 +9,28 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from braggflow import accuracy, cli, display, evaluate, methods
-from braggflow.config import InputError, LocaliseConfig
-from braggflow.evaluate import CLIP, PHASES, STUDY, Evaluation, Figures, measure
-from braggflow.localise import Localiser
-from braggflow.methods import Estimate
-from braggflow.models import BraggNN, Compact
-from braggflow.scenes import CLASSES, OUTLIERS
+from braggflow.cli.main import main
+from braggflow.cli.terminal import show_evaluation
+from braggflow.config import LocateConfig
+from braggflow.errors import InputError
+from braggflow.evaluate import accuracy_table, card_figures, evaluate, plot_accuracy, select_estimators
+from braggflow.evaluate.estimators import Estimate, network_estimator
+from braggflow.evaluate.evaluation import (
+    CLIP,
+    PHASES,
+    STUDY,
+    ClassFigures,
+    Evaluation,
+    measure_positions,
+    on_class,
+    on_frames,
+    on_outliers,
+    study,
+)
+from braggflow.locate import BraggNN, Compact, Localiser
+from braggflow.simulate import CLASSES, OUTLIERS
 
-SETTINGS = LocaliseConfig(device="cpu")
+SETTINGS = LocateConfig(device="cpu")
 STD = 0.1
 
 
@@ -40,8 +53,8 @@ def compact(seed: int = 0) -> Localiser:
 @pytest.fixture(scope="module")
 def small() -> Evaluation:
     """All kinds of method on few peaks; the network has never learned anything."""
-    chosen = [methods.network("fresh", compact()), *methods.select(("fit", "centroid"), (), SETTINGS, size=11)]
-    return evaluate.evaluate(chosen, n=300)
+    chosen = [network_estimator("fresh", compact()), *select_estimators(("fit", "centroid"), (), SETTINGS, size=11)]
+    return evaluate(chosen, n=300)
 
 
 # Figures.
@@ -49,7 +62,7 @@ def small() -> Evaluation:
 
 def test_unbiased_errors_at_the_limit_give_the_figures_that_theory_gives() -> None:
     truth, error, bound = drawn(40_000)
-    figures = measure(estimate(truth + error), truth, bound)
+    figures = measure_positions(estimate(truth + error), truth, bound)
     assert figures.low < 1 < figures.high
     assert figures.high - figures.low < 0.03
     assert figures.rms_over_limit == pytest.approx(1, abs=0.01)
@@ -65,14 +78,14 @@ def test_unbiased_errors_at_the_limit_give_the_figures_that_theory_gives() -> No
 
 def test_stated_errors_twice_too_small_show_in_the_calibration() -> None:
     truth, error, bound = drawn(20_000)
-    figures = measure(estimate(truth + error, STD / 2), truth, bound)
+    figures = measure_positions(estimate(truth + error, STD / 2), truth, bound)
     assert figures.within_2_std == pytest.approx(0.6827, abs=0.01)
 
 
 def test_a_bias_that_depends_on_the_phase_is_found_though_it_averages_out() -> None:
     truth, error, bound = drawn(40_000)
     error[:, 1] += 0.03 * np.sin(2 * np.pi * truth[:, 1])
-    figures = measure(estimate(truth + error), truth, bound)
+    figures = measure_positions(estimate(truth + error), truth, bound)
     assert abs(figures.bias_x) < 0.005
     assert figures.phase_bias == pytest.approx(0.03, abs=0.006)
     assert figures.phase_bias > 3 * figures.phase_noise
@@ -86,7 +99,7 @@ def test_a_missing_position_and_one_far_out_count_as_the_clip() -> None:
     positions = truth.copy()
     positions[:100] = np.nan
     positions[100:200, 0] += 50
-    figures = measure(estimate(positions), truth, bound)
+    figures = measure_positions(estimate(positions), truth, bound)
     assert figures.failed == pytest.approx(0.1)
     assert figures.rms == pytest.approx(np.sqrt(0.2 * CLIP**2))
     assert figures.mean == pytest.approx(0.2 * CLIP)
@@ -96,7 +109,7 @@ def test_a_missing_position_and_one_far_out_count_as_the_clip() -> None:
 
 def test_a_method_that_finds_nothing_is_measured_all_the_same() -> None:
     truth, _, bound = drawn(50)
-    figures = measure(estimate(np.full((50, 2), np.nan)), truth, bound)
+    figures = measure_positions(estimate(np.full((50, 2), np.nan)), truth, bound)
     assert (figures.rms, figures.failed) == (CLIP, 1)
     assert np.isnan([figures.bias_y, figures.phase_bias, figures.within_1_std]).all()
 
@@ -105,7 +118,7 @@ def test_the_interval_holds_the_true_ratio_in_about_95_of_100_samples() -> None:
     held = 0
     for seed in range(300):
         truth, error, bound = drawn(800, seed)
-        figures = measure(estimate(truth + error), truth, bound)
+        figures = measure_positions(estimate(truth + error), truth, bound)
         held += figures.low <= 1 <= figures.high
     assert 0.91 <= held / 300 <= 0.985
 
@@ -114,11 +127,11 @@ def test_the_interval_holds_the_true_ratio_in_about_95_of_100_samples() -> None:
 
 
 def test_a_class_has_the_same_peaks_whatever_else_is_measured(small: Evaluation) -> None:
-    chosen = methods.select(("fit",), (), SETTINGS, size=11)
-    bound, figures = evaluate.on_class("faint", chosen, n=300)
+    chosen = select_estimators(("fit",), (), SETTINGS, size=11)
+    bound, figures = on_class("faint", chosen, n=300)
     assert figures["fit"] == small.figures["faint"]["fit"]
     assert bound == small.limits["faint"]
-    assert evaluate.on_class("faint", chosen, n=300, seed=2)[1] != figures
+    assert on_class("faint", chosen, n=300, seed=2)[1] != figures
 
 
 def test_the_fit_is_at_the_limit_where_its_model_is_right_and_says_how_sure_it_is(small: Evaluation) -> None:
@@ -129,15 +142,15 @@ def test_the_fit_is_at_the_limit_where_its_model_is_right_and_says_how_sure_it_i
 
 
 def test_the_joint_fit_is_better_beside_a_neighbour_than_leaving_its_pixels_out() -> None:
-    chosen = methods.select(("fit", "fit_excluding"), (), SETTINGS, size=11)
-    _, figures = evaluate.on_class("neighbour", chosen, n=500)
+    chosen = select_estimators(("fit", "fit_excluding"), (), SETTINGS, size=11)
+    _, figures = on_class("neighbour", chosen, n=500)
     assert figures["fit"].high < figures["fit_excluding"].low
-    _, figures = evaluate.on_class("sampled", chosen, n=100)
+    _, figures = on_class("sampled", chosen, n=100)
     assert figures["fit"] == figures["fit_excluding"]
 
 
 def test_the_centroid_of_a_sharp_peak_depends_on_its_phase() -> None:
-    _, figures = evaluate.on_class("sharp", methods.select(("fit", "centroid"), (), SETTINGS, size=11), n=8000)
+    _, figures = on_class("sharp", select_estimators(("fit", "centroid"), (), SETTINGS, size=11), n=8000)
     assert figures["centroid"].phase_bias > 2.5 * figures["centroid"].phase_noise
     assert figures["fit"].phase_bias < 2 * figures["fit"].phase_noise
 
@@ -162,12 +175,12 @@ def always(offset: float, domain: float) -> Localiser:
     ids=["in the domain", "out of it", "says nothing", "too far from the maximum"],
 )
 def test_a_network_flags_what_is_out_of_its_domain_or_too_far_away(offset: float, domain: float, share: float) -> None:
-    one = methods.network("always", always(offset, domain))
-    assert evaluate.on_outliers("empty", [one], n=100) == {"always": share}
+    one = network_estimator("always", always(offset, domain))
+    assert on_outliers("empty", [one], n=100) == {"always": share}
 
 
 def test_the_studys_peaks_have_a_signal_to_noise_of_100() -> None:
-    peaks = evaluate.study(500, rng=np.random.default_rng(3))
+    peaks = study(500, rng=np.random.default_rng(3))
     signal = (peaks.counts - 1).sum(axis=(1, 2))
     assert signal.mean() == pytest.approx(1e4, rel=0.01)
     assert signal.mean() / signal.std() == pytest.approx(100, rel=0.1)
@@ -191,18 +204,18 @@ def test_methods_that_are_not_there_are_refused(
     names: tuple[str, ...], checkpoints: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        methods.select(names, checkpoints, SETTINGS, size=11)
+        select_estimators(names, checkpoints, SETTINGS, size=11)
 
 
 def test_a_network_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match=r"--size 9: fresh is for patches of size 11"):
-        evaluate.evaluate([methods.network("fresh", compact())], n=100, size=9)
+        evaluate([network_estimator("fresh", compact())], n=100, size=9)
 
 
 def test_upstreams_checkpoint_is_measured_beside_the_fit(real_data: Path) -> None:
     checkpoint = real_data / "braggnn_upstream" / "fc16_8_4_2-sz11.pth"
-    chosen = methods.select(("fit",), (str(checkpoint),), SETTINGS, size=11)
-    _, figures = evaluate.on_class("sharp", chosen, n=500)
+    chosen = select_estimators(("fit",), (str(checkpoint),), SETTINGS, size=11)
+    _, figures = on_class("sharp", chosen, n=500)
     # Its median error is known: 0.18 px on its own simulated peaks, well above the limit of 0.03.
     assert 0.04 < figures["fc16_8_4_2-sz11"].median < 0.3
     assert figures["fc16_8_4_2-sz11"].low > figures["fit"].high
@@ -212,7 +225,7 @@ def test_upstreams_checkpoint_is_measured_beside_the_fit(real_data: Path) -> Non
 
 
 def test_every_class_kind_and_method_is_in_the_text_and_in_the_json(small: Evaluation) -> None:
-    text, plain = accuracy.table(small), json.loads(json.dumps(small.as_dict(), allow_nan=False))
+    text, plain = accuracy_table(small), json.loads(json.dumps(small.as_dict(), allow_nan=False))
     names = list(small.patches_per_second)
     assert names == ["fresh", "fit", "centroid"]
     assert list(plain["figures"]) == [*CLASSES, STUDY]
@@ -233,28 +246,28 @@ def test_the_picture_is_drawn_without_the_networks_too(small: Evaluation, tmp_pa
     path = tmp_path / f"accuracy.{suffix}"
     alone = {kind: {"centroid": by_method["centroid"]} for kind, by_method in small.figures.items()}
     for shown in (small, replace(small, figures=alone, patches_per_second={"centroid": {"cpu": 1e5, "cuda": 1e6}})):
-        accuracy.plot(shown, path)
+        plot_accuracy(shown, path)
         assert path.stat().st_size > 20_000
 
 
 def test_a_picture_of_another_kind_is_refused(small: Evaluation, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"accuracy\.doc: must end in \.png, \.pdf or \.svg"):
-        accuracy.plot(small, tmp_path / "accuracy.doc")
+        plot_accuracy(small, tmp_path / "accuracy.doc")
 
 
 def test_a_card_has_the_figures_of_every_class_and_kind_of_outlier(small: Evaluation) -> None:
-    card = evaluate.card_figures(compact(), n=300)
+    card = card_figures(compact(), n=300)
     assert list(card["classes"]) == list(CLASSES)
     assert list(card["outliers"]) == list(OUTLIERS)
     for kind, values in card["classes"].items():
         figures = small.figures[kind]["fresh"]
         assert values == {"limit": small.limits[kind], **{k: getattr(figures, k) for k in values if k != "limit"}}
-        assert set(values) - {"limit"} < set(Figures._fields)
+        assert set(values) - {"limit"} < set(ClassFigures._fields)
     assert json.loads(json.dumps(card, allow_nan=False)) == card
 
 
 def test_frames_are_searched_and_scored_for_every_network() -> None:
-    scores = evaluate.on_frames({"one": compact(1), "two": compact(2)}, n_frames=4)
+    scores = on_frames({"one": compact(1), "two": compact(2)}, n_frames=4)
     assert list(scores) == ["one", "two"]
     for score in scores.values():
         assert score.frames == 4
@@ -262,14 +275,14 @@ def test_frames_are_searched_and_scored_for_every_network() -> None:
         assert score.errors["fit"]["sampled"].median < 0.1
     assert scores["one"].errors["network"] != scores["two"].errors["network"]
     assert scores["one"].errors["fit"] == scores["two"].errors["fit"]
-    (alone,) = evaluate.on_frames({}, n_frames=4).values()
+    (alone,) = on_frames({}, n_frames=4).values()
     assert alone.errors["used"]["sampled"].median == scores["one"].errors["fit"]["sampled"].median
 
 
 def test_frames_are_in_the_text_and_in_the_json(small: Evaluation) -> None:
-    scored = replace(small, frames=evaluate.on_frames({}, n_frames=4))
+    scored = replace(small, frames=on_frames({}, n_frames=4))
     recall = scored.frames["none"].recall["all"]
-    text = accuracy.table(scored)
+    text = accuracy_table(scored)
     assert "4 simulated frames" in text
     assert re.search(rf"^all +{recall.true} +{recall.share:.3f} ", text, re.MULTILINE)
     assert scored.as_dict()["frames"]["none"]["recall"]["all"]["true"] == recall.true
@@ -283,7 +296,7 @@ def command(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: object) -> ob
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["braggflow", "evaluate", *map(str, words)])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     return end.value.code
 
 
@@ -325,7 +338,7 @@ def test_the_command_refuses_bad_input_with_one_message(
 
 def test_a_card_is_shown_by_class(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"limit": 0.04, "rms_over_limit": 1.06, "within_1_std": None}
-    display.evaluation({"peaks": 10, "seed": 1, "classes": {"sharp": values}, "outliers": {"arc": 0.987}})
+    show_evaluation({"peaks": 10, "seed": 1, "classes": {"sharp": values}, "outliers": {"arc": 0.987}})
     shown = capsys.readouterr().out
     assert re.search(r"sharp\W+0\.0400\W+1\.0600\W+–", shown)
     assert "arc 0.987" in shown

@@ -17,8 +17,8 @@ import pytest
 import xarray as xr
 from conftest import assert_same_table, make_store, spots
 
-from braggflow import runs, store
-from braggflow.store import RunFolder
+from braggflow.flow import Progress, run
+from braggflow.results import RunFolder, open_peaks, read_run_info
 
 SETTINGS = {
     "detect": {"engine": "findpeaks", "minval": 15, "minscore": 10},
@@ -81,18 +81,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> xr.Dataset:
-    (outcome,) = runs.run(SETTINGS, [data], out=tmp_path_factory.mktemp("undisturbed"))
-    return store.open_peaks(outcome.folder).load()
+    (outcome,) = run(SETTINGS, [data], out=tmp_path_factory.mktemp("undisturbed"))
+    return open_peaks(outcome.folder).load()
 
 
 def test_it_runs_on_a_scheduler_that_is_there_and_leaves_it_alone(
     tmp_path: Path, data: Path, undisturbed: xr.Dataset
 ) -> None:
     with cluster(tmp_path / "cluster") as (scheduler, _):
-        (outcome,) = runs.run(SETTINGS, [data], out=tmp_path, profile=tmp_path / "cluster" / "profile.yaml")
+        (outcome,) = run(SETTINGS, [data], out=tmp_path, profile=tmp_path / "cluster" / "profile.yaml")
         assert scheduler.process.poll() is None
     assert outcome.status == "complete"
-    assert_same_table(store.open_peaks(outcome.folder), undisturbed)
+    assert_same_table(open_peaks(outcome.folder), undisturbed)
 
 
 def test_results_that_were_lost_with_their_worker_are_made_again(
@@ -101,7 +101,7 @@ def test_results_that_were_lost_with_their_worker_are_made_again(
     with cluster(tmp_path / "cluster") as (scheduler, worker):
         killed: list[int] = []
 
-        def kill(state: runs.Progress) -> None:
+        def kill(state: Progress) -> None:
             """While the run waits here, tasks finish and their worker is killed before it can ask for the results."""
             if killed or not state.peaks:
                 return
@@ -114,13 +114,11 @@ def test_results_that_were_lost_with_their_worker_are_made_again(
             scheduler.wait_for(lambda: "Remove worker" in scheduler.log.read_text())
             time.sleep(1)
 
-        (outcome,) = runs.run(
-            SETTINGS, [data], out=tmp_path, profile=tmp_path / "cluster" / "profile.yaml", progress=kill
-        )
+        (outcome,) = run(SETTINGS, [data], out=tmp_path, profile=tmp_path / "cluster" / "profile.yaml", progress=kill)
     assert len(killed) == 1
     assert outcome.status == "complete"
     assert outcome.tasks_rerun > 0
-    assert_same_table(store.open_peaks(outcome.folder), undisturbed)
+    assert_same_table(open_peaks(outcome.folder), undisturbed)
 
 
 def test_a_scheduler_that_is_killed_leaves_a_run_that_goes_on_with_another(
@@ -140,11 +138,11 @@ def test_a_scheduler_that_is_killed_leaves_a_run_that_goes_on_with_another(
     assert "scan: cluster: the connection to its scheduler is lost" in said
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
-    before = store.read_info(RunFolder(out / "scan"))
+    before = read_run_info(RunFolder(out / "scan"))
     assert before["status"] == "interrupted"
 
     with cluster(tmp_path / "second"), start(tmp_path / "log", *command("second")) as run:
         assert run.process.wait(timeout=180) == 0, run.log.read_text()
-    after = store.read_info(RunFolder(out / "scan"))
+    after = read_run_info(RunFolder(out / "scan"))
     assert after["parts"]["redone"] <= after["parts"]["total"] - before["parts"]["done"]
-    assert_same_table(store.open_peaks(out / "scan"), undisturbed)
+    assert_same_table(open_peaks(out / "scan"), undisturbed)

@@ -11,16 +11,27 @@ from labelled_runs import draw_frames, labelled_run
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from braggflow import cli, finetune, labels, lessons, localise, train
-from braggflow.config import InputError, LocaliseConfig
-from braggflow.finetune import FineTuneConfig
-from braggflow.labels import Collected, Labels
-from braggflow.localise import Localiser, Located
-from braggflow.models import Compact
-from braggflow.peaks import Method
-from braggflow.scenes import SceneConfig
-from braggflow.synthetic import FWHM_PER_SIGMA
-from braggflow.train import TrainConfig
+from braggflow.cli.main import app
+from braggflow.config import LocateConfig
+from braggflow.errors import InputError
+from braggflow.locate import Compact, Localiser, Located, load_localiser
+from braggflow.peak_table import Method
+from braggflow.simulate import FWHM_PER_SIGMA, PatchSimulation
+from braggflow.train import (
+    FineTuneConfig,
+    TrainConfig,
+    TrainProgress,
+    fine_tune,
+    labels_from_run,
+    simulation_like,
+    train,
+)
+from braggflow.train import finetune as finetune_module
+from braggflow.train import trainer as trainer_module
+from braggflow.train.examples import TrainingExamples, examples_from_fits
+from braggflow.train.finetune import _lessons, classes, split, verdict
+from braggflow.train.labels import Collected, Labels
+from braggflow.train.trainer import save_weights
 
 N_FRAMES = 30
 SHORT = FineTuneConfig(steps=80, batch=32, warm_up=5, validation_steps=20, evaluation=100, device="cpu")
@@ -36,11 +47,11 @@ def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
-    for module in (train, finetune):
+    for module in (trainer_module, finetune_module):
         patch.setattr(module, "_VALIDATING", 150)
         patch.setattr(module, "_ADJUSTING", 400)
-    patch.setattr(train, "_AT_ONCE", 100)
-    patch.setattr(train, "_EPOCHS", 3)
+    patch.setattr(trainer_module, "_AT_ONCE", 100)
+    patch.setattr(trainer_module, "_EPOCHS", 3)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def collected(run: Path) -> Collected:
-    return labels.from_run(run)
+    return labels_from_run(run)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +71,12 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(steps=200, batch=64, warm_up=20, validation_steps=100, evaluation=0, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
-        train.train(config, out)
+        train(config, out)
     return out
 
 
 def load(path: Path) -> Localiser:
-    return localise.load(LocaliseConfig(checkpoint=str(path), device="cpu"), 11)
+    return load_localiser(LocateConfig(checkpoint=str(path), device="cpu"), 11)
 
 
 def spoil(path: Path, out: Path, shift: float) -> Path:
@@ -74,7 +85,7 @@ def spoil(path: Path, out: Path, shift: float) -> Path:
     assert isinstance(model, Compact)
     with torch.no_grad():
         model.output.bias[0] += shift
-    train.save(out, model, {})
+    save_weights(out, model, {})
     return out
 
 
@@ -84,7 +95,7 @@ def spoil(path: Path, out: Path, shift: float) -> Path:
 def test_a_spoiled_network_becomes_better_on_frames_held_out(tmp_path: Path, good: Path, collected: Collected) -> None:
     bad = spoil(good, tmp_path / "bad.safetensors", 0.2)
     out = tmp_path / "new.safetensors"
-    outcome = finetune.fine_tune(SHORT, collected, load(bad), out)
+    outcome = fine_tune(SHORT, collected, load(bad), out)
     found = outcome.verdict
     assert outcome.card is not None
     assert found["better"]
@@ -104,24 +115,24 @@ def test_a_spoiled_network_becomes_better_on_frames_held_out(tmp_path: Path, goo
     assert card["configuration"]["labels"] == collected.labels.digest()
     assert (card["labels"]["source"], card["labels"]["frames"]) == (collected.source, N_FRAMES)
     # What was judged is what was saved.
-    _, _, held_out = finetune.split(collected.labels)
-    assert finetune.verdict(held_out, load(bad), load(out)) == found
+    _, _, held_out = split(collected.labels)
+    assert verdict(held_out, load(bad), load(out)) == found
 
 
 def test_a_good_network_is_not_replaced_by_a_worse_one(tmp_path: Path, good: Path, collected: Collected) -> None:
     out = tmp_path / "mine.safetensors"
-    train.save(out, load(good).model, {"mine": True})
+    save_weights(out, load(good).model, {"mine": True})
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     bad = load(spoil(good, tmp_path.parent / f"{tmp_path.name}.safetensors", 0.4))
     few = SHORT.model_copy(update={"steps": 2, "learning_rate": 1e-6})
-    outcome = finetune.fine_tune(few, collected, bad, out)
+    outcome = fine_tune(few, collected, bad, out)
     assert outcome.card is None
     assert outcome.verdict["old"]["file"] == "mine.safetensors"
     assert not outcome.verdict["better"]
     assert outcome.verdict["classes"]["all"]["judged"] == "worse"
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     # Unless it is wanted: then it is compared with what it started from.
-    replaced = finetune.fine_tune(few, collected, bad, out, overwrite=True)
+    replaced = fine_tune(few, collected, bad, out, overwrite=True)
     assert replaced.card is not None
     assert replaced.verdict["old"]["file"] == bad.file
     assert load(out).sha256 != load(good).sha256
@@ -132,7 +143,7 @@ def test_a_worse_network_is_replaced_also_where_it_is_the_start(
 ) -> None:
     out = spoil(good, tmp_path / "mine.safetensors", 0.3)
     before = load(out).sha256
-    outcome = finetune.fine_tune(SHORT, collected, load(out), out)
+    outcome = fine_tune(SHORT, collected, load(out), out)
     assert outcome.card is not None
     assert load(out).sha256 != before
     assert outcome.card["start"]["sha256"] == outcome.verdict["old"]["sha256"] == before
@@ -144,7 +155,7 @@ def test_where_nothing_stands_the_weights_are_written_whatever_the_verdict(
     few = SHORT.model_copy(update={"steps": 1, "learning_rate": 1e-9})
     start = load(good)
     before = {name: tensor.clone() for name, tensor in start.model.state_dict().items()}
-    outcome = finetune.fine_tune(few, collected, start, tmp_path / "new.safetensors")
+    outcome = fine_tune(few, collected, start, tmp_path / "new.safetensors")
     assert outcome.card is not None
     assert not outcome.verdict["better"]
     assert json.loads((tmp_path / "new.json").read_text())["verdict"]["better"] is False
@@ -155,52 +166,50 @@ def test_where_nothing_stands_the_weights_are_written_whatever_the_verdict(
 def test_a_stopped_fine_tuning_goes_on_to_the_same_weights(
     tmp_path: Path, good: Path, collected: Collected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "_REPORT_STEPS", 5)
+    monkeypatch.setattr(trainer_module, "_REPORT_STEPS", 5)
     config = SHORT.model_copy(update={"steps": 20, "validation_steps": 10, "batch": 8})
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    finetune.fine_tune(config, collected, load(good), first)
+    fine_tune(config, collected, load(good), first)
 
-    def stop(report: train.Progress) -> None:
+    def stop(report: TrainProgress) -> None:
         if report.step == 15:
             raise StoppedError
 
-    monkeypatch.setattr(train, "_STATE_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "_STATE_SECONDS", 0.0)
     with pytest.raises(StoppedError):
-        finetune.fine_tune(config, collected, load(good), second, progress=stop)
+        fine_tune(config, collected, load(good), second, progress=stop)
     half = replace(collected, labels=collected.labels.select(np.arange(0, len(collected.labels), 2)))
     with pytest.raises(InputError, match=r"second\.state is of a training with other settings"):
-        finetune.fine_tune(config, half, load(good), second, resume=True)
+        fine_tune(config, half, load(good), second, resume=True)
     seen: list[int] = []
-    finetune.fine_tune(config, collected, load(good), second, resume=True, progress=lambda r: seen.append(r.step))
+    fine_tune(config, collected, load(good), second, resume=True, progress=lambda r: seen.append(r.step))
     assert seen == [15, 20]
-    assert localise.load(LocaliseConfig(checkpoint=str(second)), 11).sha256 == load(first).sha256
+    assert load_localiser(LocateConfig(checkpoint=str(second)), 11).sha256 == load(first).sha256
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, good: Path, collected: Collected) -> None:
     start = load(good)
     with pytest.raises(InputError, match=r"size: wanted is a compact network for patches of 13 px, but good"):
-        finetune.fine_tune(SHORT.model_copy(update={"size": 13}), collected, start, tmp_path / "a.safetensors")
+        fine_tune(SHORT.model_copy(update={"size": 13}), collected, start, tmp_path / "a.safetensors")
     with pytest.raises(
         InputError, match=r"wanted is a braggnn network for patches of 11 px, but good\.\w+ is a compact"
     ):
-        finetune.fine_tune(
-            SHORT.model_copy(update={"network": "braggnn"}), collected, start, tmp_path / "a.safetensors"
-        )
+        fine_tune(SHORT.model_copy(update={"network": "braggnn"}), collected, start, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"out: .*a\.pth must end in \.safetensors"):
-        finetune.fine_tune(SHORT, collected, start, tmp_path / "a.pth")
+        fine_tune(SHORT, collected, start, tmp_path / "a.pth")
     (tmp_path / "a.safetensors").write_text("weights of another kind")
     with pytest.raises(InputError, match=r"a\.safetensors is no safetensors file"):
-        finetune.fine_tune(SHORT, collected, start, tmp_path / "a.safetensors")
+        fine_tune(SHORT, collected, start, tmp_path / "a.safetensors")
     one = replace(collected, labels=collected.labels.select(collected.labels.block == 3))
     with pytest.raises(InputError, match=r"0 labels are in frames held out and 0 in frames to learn from.*labels: 1\)"):
-        finetune.fine_tune(SHORT, one, start, tmp_path / "b.safetensors")
+        fine_tune(SHORT, one, start, tmp_path / "b.safetensors")
 
 
 # What is learned from, and what is not.
 
 
 def test_no_block_of_frames_is_in_two_parts(collected: Collected) -> None:
-    parts = finetune.split(collected.labels)
+    parts = split(collected.labels)
     assert sum(map(len, parts)) == len(collected.labels)
     frames = [set(part.frame.tolist()) for part in parts]
     blocks = [set(part.block.tolist()) for part in parts]
@@ -212,15 +221,15 @@ def test_no_block_of_frames_is_in_two_parts(collected: Collected) -> None:
 
 def test_only_the_first_part_is_learned_from(collected: Collected, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[NDArray[np.float32]] = []
-    teach = lessons.from_fits
+    teach = examples_from_fits
 
-    def remember(photons: NDArray[np.float32], *others: Any, **options: Any) -> lessons.Lesson:
+    def remember(photons: NDArray[np.float32], *others: Any, **options: Any) -> TrainingExamples:
         shown.append(photons)
         return teach(photons, *others, **options)
 
-    monkeypatch.setattr(finetune, "from_fits", remember)
-    own, choosing, held_out = finetune.split(collected.labels)
-    source = finetune._lessons(SHORT, own)
+    monkeypatch.setattr(finetune_module, "examples_from_fits", remember)
+    own, choosing, held_out = split(collected.labels)
+    source = _lessons(SHORT, own)
     for step in range(60):
         source(step)
     learned = {patch.tobytes() for patch in np.concatenate(shown)}
@@ -230,9 +239,9 @@ def test_only_the_first_part_is_learned_from(collected: Collected, monkeypatch: 
 
 
 def test_a_lesson_is_part_fits_part_simulation_and_decided_by_its_number(collected: Collected) -> None:
-    config = SHORT.model_copy(update={"own_share": 0.25, "scenes": SceneConfig(outlier_share=1.0)})
-    own = finetune.split(collected.labels)[0]
-    one, again = finetune._lessons(config, own)(5), finetune._lessons(config, own)(5)
+    config = SHORT.model_copy(update={"own_share": 0.25, "scenes": PatchSimulation(outlier_share=1.0)})
+    own = split(collected.labels)[0]
+    one, again = _lessons(config, own)(5), _lessons(config, own)(5)
     for part, same in zip(one, again, strict=True):
         assert part.tobytes() == same.tobytes()
     assert one.peak.tolist() == [True] * 8 + [False] * 24
@@ -243,7 +252,7 @@ def test_the_target_is_the_fit_and_the_truth_as_far_from_it_as_its_error_says() 
     rng = np.random.default_rng(0)
     offset, std = rng.uniform(-1, 1, (n, 2)), np.exp(rng.uniform(np.log(0.001), np.log(2), (n, 2)))
     photons, state = np.zeros((n, 11, 11), np.float32), np.zeros((n, 11, 11), np.uint8)
-    lesson = lessons.from_fits(photons, state, offset, std, rng=rng)
+    lesson = examples_from_fits(photons, state, offset, std, rng=rng)
     np.testing.assert_allclose(lesson.target, offset, atol=1e-6)
     assert ((lesson.truth - offset) / std).std() == pytest.approx(1, abs=0.02)
     assert lesson.unit.min() >= 0.015
@@ -259,7 +268,7 @@ def test_the_target_is_the_fit_and_the_truth_as_far_from_it_as_its_error_says() 
 
 def command(*words: object) -> str:
     """What it prints; raises what it raises."""
-    result = CliRunner().invoke(cli.app, ["train", *map(str, words), "--device", "cpu"], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["train", *map(str, words), "--device", "cpu"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -274,7 +283,7 @@ def test_train_like_a_run_keeps_the_ranges_in_the_card(tmp_path: Path, run: Path
         f"card: {tmp_path / 'a.json'}",
     ]
     card = json.loads((tmp_path / "a.json").read_text())
-    assert SceneConfig(**card["configuration"]["scenes"]) == labels.scenes_like(run)
+    assert PatchSimulation(**card["configuration"]["scenes"]) == simulation_like(run)
 
 
 def test_train_with_a_runs_labels_prints_the_verdict(tmp_path: Path, run: Path, good: Path) -> None:
@@ -286,7 +295,7 @@ def test_train_with_a_runs_labels_prints_the_verdict(tmp_path: Path, run: Path, 
     assert "The new weights are not better than good.safetensors." in printed
     assert printed.endswith(f"weights: {out}\ncard: {tmp_path / 'a.json'}\n")
     assert (card["network"], card["labels"]["source"]) == ("compact", str(run))
-    assert SceneConfig(**card["configuration"]["scenes"]) == labels.scenes_like(run)
+    assert PatchSimulation(**card["configuration"]["scenes"]) == simulation_like(run)
     # What is there now is not worse than what such a training makes of a spoiled network.
     before = out.read_bytes()
     bad = spoil(good, tmp_path / "bad.safetensors", 0.3)
@@ -312,7 +321,7 @@ def test_train_with_the_files_of_braggnn(tmp_path: Path, good: Path) -> None:
     card = json.loads((tmp_path / "a.json").read_text())
     assert card["labels"]["source"] == f"{files[0]}, {files[1]}"
     assert card["labels"]["frames"] == N_FRAMES
-    assert card["configuration"]["scenes"] == SceneConfig().model_dump(mode="json")
+    assert card["configuration"]["scenes"] == PatchSimulation().model_dump(mode="json")
 
 
 def test_options_that_say_nothing_together_are_refused(tmp_path: Path, run: Path, good: Path) -> None:
@@ -362,9 +371,9 @@ def judge(monkeypatch: pytest.MonkeyPatch, labels: Labels, old: NDArray[Any], ne
         nothing = np.empty(0, np.float32)
         return Located(Method.compact, labels.offset + 5 + off[localiser.file], nothing, nothing)
 
-    monkeypatch.setattr(localise, "locate", locate)
+    monkeypatch.setattr(finetune_module, "locate_patches", locate)
     networks = (Localiser("compact", 11, name, "", "cpu", Compact()) for name in off)
-    return finetune.verdict(labels, *networks)
+    return verdict(labels, *networks)
 
 
 def test_figures_are_those_of_the_errors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +443,7 @@ def test_frames_of_a_block_are_no_independent_witnesses(monkeypatch: pytest.Monk
 def test_classes_are_by_the_fitted_shape_and_small_ones_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     sigma = np.repeat([[0.8, 0.8], [0.8, 1.6], [0.9, 0.9], [1.79, 2.0], [1.8, 2.0], [1.5, 2.7]], 20, axis=0)
     labels = made(120, fwhm=sigma * FWHM_PER_SIGMA, snr=np.repeat([20, 19.9], 60), overlap=np.arange(120) < 40)
-    counts = {name: int(where.sum()) for name, where in finetune.classes(labels).items()}
+    counts = {name: int(where.sum()) for name, where in classes(labels).items()}
     assert counts == {"all": 120, "sharp": 20, "sampled": 40, "broad": 20, "elongated": 40, "faint": 60, "overlap": 40}
     off = np.full((120, 2), 0.1)
     judged = judge(monkeypatch, labels, off, off)["classes"]

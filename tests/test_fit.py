@@ -7,14 +7,27 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from braggflow import fit, fit_solver, limit, scenes, synthetic
-from braggflow.config import FitConfig, InputError
+from braggflow.config import FitConfig
+from braggflow.errors import InputError
+from braggflow.fit import fit_patches
+from braggflow.fit.patch_fits import FIT_DTYPE
+from braggflow.fit.solver import MIN_SIGMA
 from braggflow.patches import State
+from braggflow.simulate import (
+    CLASSES,
+    PROFILE_DTYPE,
+    SimulatedPatches,
+    expected_patches,
+    limit_of_patches,
+    sample_profiles,
+    simulate_patches,
+)
+from braggflow.simulate.information_limit import cramer_rao
 
 GAUSSIAN = FitConfig(model="gaussian")
 VOIGT = FitConfig(model="pseudo_voigt")
 FWHM = 2 * np.sqrt(2 * np.log(2))
-NUMBERS = [name for name in fit.FIT_DTYPE.names if name not in ("iterations", "converged", "at_bound")]
+NUMBERS = [name for name in FIT_DTYPE.names if name not in ("iterations", "converged", "at_bound")]
 NODES, WEIGHTS = (part / 2 for part in np.polynomial.legendre.leggauss(10))
 
 
@@ -38,7 +51,7 @@ def profile(**values: object) -> NDArray[np.void]:
     """Profiles of the given values, others at a default; arrays set the number of profiles."""
     default = {"y": 5.2, "x": 4.7, "height": 800.0, "sigma_major": 1.6, "sigma_minor": 1.1, "angle": 30.0}
     given = np.broadcast_arrays(*(default | {"eta": 0.0, "background": 12.0} | values).values())
-    profiles = np.empty(given[0].shape, synthetic.PROFILE_DTYPE).ravel()
+    profiles = np.empty(given[0].shape, PROFILE_DTYPE).ravel()
     for name, value in zip(default | {"eta": 0.0, "background": 12.0} | values, given, strict=True):
         profiles[name] = value.ravel()
     return profiles
@@ -55,15 +68,15 @@ def fitted(
     state = np.full(counts.shape, State.OWN, np.uint8)
     if usable is not None:
         state[~usable] = State.MISSING
-    return fit.fit_patches(counts, state, np.empty((len(counts), 0, 2), np.float32), config, **noise)
+    return fit_patches(counts, state, np.empty((len(counts), 0, 2), np.float32), config, **noise)
 
 
 def simulated(
     n: int, kind: str, seed: int, config: FitConfig = GAUSSIAN, **noise: float
-) -> tuple[NDArray[np.void], scenes.Scenes]:
+) -> tuple[NDArray[np.void], SimulatedPatches]:
     """Fits of simulated patches of a class of `scenes.CLASSES`, and those patches."""
-    patches = scenes.simulate(n, rng=np.random.default_rng(seed), config=scenes.CLASSES[kind])
-    return fit.fit_patches(patches.counts, patches.state, patches.maxima, config, **noise), patches
+    patches = simulate_patches(n, rng=np.random.default_rng(seed), config=CLASSES[kind])
+    return fit_patches(patches.counts, patches.state, patches.maxima, config, **noise), patches
 
 
 def rms_over_limit(
@@ -173,7 +186,7 @@ def test_noisy_fits_lie_at_the_optimum_of_the_poisson_likelihood(config: FitConf
 )
 def test_errors_reach_the_cramer_rao_limit_and_are_what_the_fit_says(kind: str, worst: float) -> None:
     found, patches = simulated(3000, kind, 11, VOIGT if kind == "pseudo_voigt" else GAUSSIAN)
-    ratio, error = rms_over_limit(found, patches.profiles, limit.of_scenes(patches))
+    ratio, error = rms_over_limit(found, patches.profiles, limit_of_patches(patches))
     assert ratio < worst
     assert np.abs(np.nanmean(error, axis=0)).max() < 0.01
     assert np.nanmedian(found["chi2"]) == pytest.approx(1, abs=0.02)
@@ -184,10 +197,10 @@ def test_errors_reach_the_cramer_rao_limit_and_are_what_the_fit_says(kind: str, 
 @pytest.mark.parametrize("read_noise", [5.0, 15.0])
 def test_read_noise_that_is_told_is_weighed_as_it_deserves(read_noise: float, gain: float) -> None:
     rng = np.random.default_rng(12)
-    truth = scenes.sample_profiles(3000, rng=rng, config=scenes.CLASSES["sampled"])
-    photons = rng.poisson(synthetic.expected_patches(truth, 11)) + rng.normal(0, read_noise, (3000, 11, 11))
+    truth = sample_profiles(3000, rng=rng, config=CLASSES["sampled"])
+    photons = rng.poisson(expected_patches(truth, 11)) + rng.normal(0, read_noise, (3000, 11, 11))
     found = fitted(gain * photons, gain=gain, read_noise=gain * read_noise)
-    deviations = limit.cramer_rao(truth, read_noise=read_noise)
+    deviations = cramer_rao(truth, read_noise=read_noise)
     ratio, error = rms_over_limit(found, truth, deviations)
     assert ratio < 1.1
     check_calibration(found, error)
@@ -221,12 +234,12 @@ def test_least_squares_finds_the_minimum_of_the_squares_and_its_errors_hold_for_
 
 
 def test_a_gaussian_peak_fitted_with_a_pseudo_voigt_is_good_and_said_to_be_at_its_bound() -> None:
-    patches = scenes.simulate(2000, rng=np.random.default_rng(14), config=scenes.CLASSES["sampled"])
+    patches = simulate_patches(2000, rng=np.random.default_rng(14), config=CLASSES["sampled"])
     found = fitted(patches.counts, VOIGT)
     assert found["converged"].all()
     assert (found["at_bound"] == (found["eta"] == 0)).all()
     assert 0.3 < found["at_bound"].mean() < 0.7  # the noise makes the tails of half of them look too weak
-    ratio, error = rms_over_limit(found, patches.profiles, limit.of_scenes(patches))
+    ratio, error = rms_over_limit(found, patches.profiles, limit_of_patches(patches))
     assert ratio < 1.1
     check_calibration(found[found["at_bound"]], error[found["at_bound"]])
     assert not fitted(patches.counts)["at_bound"].any()
@@ -234,7 +247,7 @@ def test_a_gaussian_peak_fitted_with_a_pseudo_voigt_is_good_and_said_to_be_at_it
 
 def test_unusable_pixels_are_ignored_whatever_they_hold() -> None:
     rng = np.random.default_rng(5)
-    patches = scenes.simulate(300, rng=rng, config=scenes.CLASSES["sampled"])
+    patches = simulate_patches(300, rng=rng, config=CLASSES["sampled"])
     counts, truth = patches.counts, patches.profiles
     usable = rng.random(counts.shape) > 0.15
     results = [fitted(np.where(usable, counts, junk), usable=usable) for junk in (0, np.nan, np.inf, -1e30, 65535)]
@@ -242,7 +255,7 @@ def test_unusable_pixels_are_ignored_whatever_they_hold() -> None:
         assert other.tobytes() == results[0].tobytes()
     assert results[0]["converged"].mean() > 0.99
     error = results[0]["y"] - truth["y"]
-    assert np.sqrt(np.nanmean(error**2) / np.mean(limit.cramer_rao(truth, usable=usable)[:, 0] ** 2)) < 1.2
+    assert np.sqrt(np.nanmean(error**2) / np.mean(cramer_rao(truth, usable=usable)[:, 0] ** 2)) < 1.2
 
 
 def test_a_peak_cut_by_the_frame_edge_is_still_located() -> None:
@@ -265,7 +278,7 @@ def test_a_centre_beyond_the_patch_is_accepted_up_to_one_pixel() -> None:
 @settings(deadline=None, max_examples=20)
 def test_a_fit_does_not_depend_on_its_batch_to_the_last_bit(seed: int, model: str) -> None:
     rng = np.random.default_rng(seed)
-    counts = scenes.simulate(40, rng=rng).counts
+    counts = simulate_patches(40, rng=rng).counts
     usable = rng.random(counts.shape) > rng.choice([0, 0.1, 0.5, 0.95], (40, 1, 1))
     config = FitConfig(model=model)
     whole = fitted(counts, config, usable)
@@ -297,7 +310,7 @@ def test_any_input_gives_a_peak_inside_sane_bounds_or_all_nan(seed: int, model: 
         assert min(one["y"], one["x"]) >= -1.5
         assert max(one["y"], one["x"]) <= size + 0.5
         assert one["amplitude"] > 0
-        assert fit_solver.MIN_SIGMA * FWHM * 0.999 <= one["fwhm_minor"] <= one["fwhm_major"] <= size * FWHM * 1.001
+        assert MIN_SIGMA * FWHM * 0.999 <= one["fwhm_minor"] <= one["fwhm_major"] <= size * FWHM * 1.001
         assert 0 <= one["eta"] <= 1
         assert min(one["y_std"], one["x_std"]) >= 0
 
@@ -359,7 +372,7 @@ def test_pixels_set_to_zero_by_a_threshold_leave_the_peak_in_place() -> None:
     assert found["converged"].all()
     error = found["y"] - truth["y"]
     assert abs(error.mean()) < 0.002
-    assert np.sqrt(np.mean(error**2) / np.mean(limit.cramer_rao(truth)[:, 0] ** 2)) < 1.15
+    assert np.sqrt(np.mean(error**2) / np.mean(cramer_rao(truth)[:, 0] ** 2)) < 1.15
 
 
 def test_max_iterations_is_kept_to() -> None:
@@ -388,7 +401,7 @@ def test_a_wrong_shape_is_refused_by_name(
     counts: tuple[int, ...], state: tuple[int, ...], neighbours: tuple[int, ...]
 ) -> None:
     with pytest.raises(InputError, match=r"(counts|state|neighbours): has shape \("):
-        fit.fit_patches(np.zeros(counts, np.float32), np.zeros(state, np.uint8), np.zeros(neighbours), GAUSSIAN)
+        fit_patches(np.zeros(counts, np.float32), np.zeros(state, np.uint8), np.zeros(neighbours), GAUSSIAN)
 
 
 @pytest.mark.parametrize("noise", [{"gain": 0.0}, {"gain": np.nan}, {"read_noise": -1.0}, {"read_noise": np.inf}])

@@ -6,9 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from braggflow import fit, limit, scenes, synthetic
 from braggflow.config import FitConfig
+from braggflow.fit import fit_patches
 from braggflow.patches import State, others
+from braggflow.simulate import (
+    CLASSES,
+    FWHM_PER_SIGMA,
+    PROFILE_DTYPE,
+    PatchSimulation,
+    expected_patches,
+    limit_of_patches,
+    simulate_patches,
+)
+from braggflow.simulate.information_limit import cramer_rao
 
 SIZE, CENTRE = 11, 5
 GAUSSIAN = FitConfig(model="gaussian")
@@ -17,7 +27,7 @@ VALUES = {"y": 5.2, "x": 4.7, "height": 800.0, "sigma_major": 1.5, "sigma_minor"
 
 
 def profiles(n: int, **values: object) -> NDArray[np.void]:
-    peaks = np.zeros(n, synthetic.PROFILE_DTYPE)
+    peaks = np.zeros(n, PROFILE_DTYPE)
     for name, value in (VALUES | values).items():
         peaks[name] = value
     return peaks
@@ -29,7 +39,7 @@ def fitted(
     """Fits of patches whose neighbours (k, 2) or (n, k, 2), (dy, dx), own the pixels that are nearer to them."""
     neighbours = np.broadcast_to(np.asarray(neighbours, np.float32), (len(counts), *np.shape(neighbours)[-2:]))
     state = np.where(others(neighbours, counts.shape[1]), np.uint8(State.OTHER), np.uint8(State.OWN))
-    return fit.fit_patches(np.asarray(counts, np.float32), state, neighbours, config, **noise)
+    return fit_patches(np.asarray(counts, np.float32), state, neighbours, config, **noise)
 
 
 def errors(found: NDArray[np.void], truth: NDArray[np.void]) -> NDArray[np.float64]:
@@ -47,18 +57,16 @@ def test_every_parameter_of_a_noise_free_peak_among_others_is_recovered(
     places: list[tuple[int, int]], config: FitConfig, eta: float
 ) -> None:
     truth = profiles(1, eta=eta, background=12.0)
-    counts = synthetic.expected_patches(truth, SIZE)
+    counts = expected_patches(truth, SIZE)
     for k, (dy, dx) in enumerate(places):
         other = {"height": (1500.0, 300.0, 700.0)[k], "sigma_major": (1.2, 1.7, 1.4)[k], "angle": -50.0 * k}
-        counts += synthetic.expected_patches(
-            profiles(1, y=CENTRE + dy + 0.3, x=CENTRE + dx - 0.4, eta=eta, **other), SIZE
-        )
+        counts += expected_patches(profiles(1, y=CENTRE + dy + 0.3, x=CENTRE + dx - 0.4, eta=eta, **other), SIZE)
     found = fitted(counts, places, config)
     assert found["converged"].all()
     assert np.abs(errors(found, truth)).max() < 2e-3
     assert found["amplitude"] == pytest.approx(800, rel=0.01)
     assert found["background"] == pytest.approx(12, abs=0.5)
-    assert found["fwhm_major"] == pytest.approx(synthetic.FWHM_PER_SIGMA * 1.5, rel=0.01)
+    assert found["fwhm_major"] == pytest.approx(FWHM_PER_SIGMA * 1.5, rel=0.01)
     assert found["eta"] == pytest.approx(eta, abs=0.01)
 
 
@@ -69,13 +77,13 @@ def test_errors_beside_neighbours_reach_the_cramer_rao_limit_and_are_what_the_fi
     model: str, gain: float, read_noise: float
 ) -> None:
     eta = (0.2, 0.8) if model == "pseudo_voigt" else (0.0, 0.0)
-    config = scenes.CLASSES["neighbour"].model_copy(update={"eta": eta})
+    config = CLASSES["neighbour"].model_copy(update={"eta": eta})
     rng = np.random.default_rng(21)
-    patches = scenes.simulate(2000, rng=rng, config=config)
+    patches = simulate_patches(2000, rng=rng, config=config)
     counts = gain * (patches.counts + read_noise * rng.standard_normal(patches.counts.shape, np.float32))
     noise = {"gain": gain, "read_noise": gain * read_noise}
-    found = fit.fit_patches(counts, patches.state, patches.maxima, FitConfig(model=model), **noise)
-    deviations = limit.cramer_rao(patches.profiles, neighbours=patches.neighbours, read_noise=read_noise)
+    found = fit_patches(counts, patches.state, patches.maxima, FitConfig(model=model), **noise)
+    deviations = cramer_rao(patches.profiles, neighbours=patches.neighbours, read_noise=read_noise)
     error = errors(found, patches.profiles)
     assert rms(error) / rms(deviations) < 1.3
     assert np.abs(np.nanmean(error, axis=0)).max() < 0.01
@@ -84,7 +92,7 @@ def test_errors_beside_neighbours_reach_the_cramer_rao_limit_and_are_what_the_fi
     assert np.mean(pull < 1) == pytest.approx(0.683, abs=0.025)
     assert np.mean(pull < 2) == pytest.approx(0.954, abs=0.015)
     left_out = np.where(patches.state == State.OTHER, np.uint8(State.MISSING), patches.state)
-    alone = fit.fit_patches(counts, left_out, np.full_like(patches.maxima, np.nan), FitConfig(model=model), **noise)
+    alone = fit_patches(counts, left_out, np.full_like(patches.maxima, np.nan), FitConfig(model=model), **noise)
     assert rms(errors(alone, patches.profiles)) > 2 * rms(error)
 
 
@@ -93,9 +101,9 @@ def test_the_prior_leaves_the_position_to_the_pixels_where_these_tell_enough() -
     truth = profiles(500, y=CENTRE + rng.uniform(-0.5, 0.5, 500), background=10.0)
     # Half as wide as the prior expects, and told to be a pixel beside where it is.
     other = profiles(500, y=CENTRE + 1.3, x=CENTRE + 4.4, sigma_major=0.7, sigma_minor=0.6, height=1500.0)
-    counts = rng.poisson(synthetic.expected_patches(truth, SIZE) + synthetic.expected_patches(other, SIZE))
+    counts = rng.poisson(expected_patches(truth, SIZE) + expected_patches(other, SIZE))
     found, misled = fitted(counts, [(1, 4)]), fitted(counts, [(2, 5)])
-    deviations = limit.cramer_rao(truth, neighbours=other[:, None])
+    deviations = cramer_rao(truth, neighbours=other[:, None])
     for one in (found, misled):
         error = errors(one, truth)
         assert rms(error) / rms(deviations) < 1.05
@@ -109,41 +117,41 @@ def test_a_neighbour_of_which_the_patch_shows_next_to_nothing_does_no_harm(place
     rng = np.random.default_rng(23)
     truth = profiles(1000, y=CENTRE + rng.uniform(-0.5, 0.5, 1000), height=rng.uniform(50, 1000, 1000), background=5.0)
     other = profiles(1000, y=CENTRE + place[0], x=CENTRE + place[1], height=2000.0)
-    counts = rng.poisson(synthetic.expected_patches(truth, SIZE) + synthetic.expected_patches(other, SIZE))
+    counts = rng.poisson(expected_patches(truth, SIZE) + expected_patches(other, SIZE))
     found = fitted(counts, [place])
     assert found["converged"].all()
-    assert rms(errors(found, truth)) / rms(limit.cramer_rao(truth)) < 1.15
+    assert rms(errors(found, truth)) / rms(cramer_rao(truth)) < 1.15
 
 
 def test_a_neighbour_that_is_not_there_does_no_harm() -> None:
     rng = np.random.default_rng(24)
-    patches = scenes.simulate(2000, rng=rng, config=scenes.CLASSES["sampled"])
+    patches = simulate_patches(2000, rng=rng, config=CLASSES["sampled"])
     angle, distance = rng.uniform(0, 2 * np.pi, 2000), rng.uniform(4, 8, 2000)
     invented = np.round(np.stack([distance * np.sin(angle), distance * np.cos(angle)], axis=1))[:, None, :]
     found = fitted(patches.counts, invented)
     assert found["converged"].mean() > 0.999
-    assert rms(errors(found, patches.profiles)) / rms(limit.of_scenes(patches)) < 1.2
+    assert rms(errors(found, patches.profiles)) / rms(limit_of_patches(patches)) < 1.2
 
 
 def test_a_saturated_neighbour_and_a_saturated_peak_are_fitted_together() -> None:
     rng = np.random.default_rng(25)
     truth = profiles(500, y=CENTRE + rng.uniform(-0.5, 0.5, 500), background=10.0)
     other = profiles(500, y=CENTRE - 4.2, x=CENTRE + 2.9, height=3000.0)
-    counts = rng.poisson(synthetic.expected_patches(truth, SIZE) + synthetic.expected_patches(other, SIZE))
+    counts = rng.poisson(expected_patches(truth, SIZE) + expected_patches(other, SIZE))
     neighbours = np.full((500, 1, 2), (-4, 3), np.float32)
     state = np.where(others(neighbours, SIZE), np.uint8(State.OTHER), np.uint8(State.OWN))
     state[counts > 400] = State.FULL
     results = [
-        fit.fit_patches(np.where(counts > 400, held, counts).astype(np.float32), state, neighbours, GAUSSIAN)
+        fit_patches(np.where(counts > 400, held, counts).astype(np.float32), state, neighbours, GAUSSIAN)
         for held in (400, 0, np.nan)
     ]
     assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
-    deviations = limit.cramer_rao(truth, neighbours=other[:, None], usable=state <= State.OTHER)
+    deviations = cramer_rao(truth, neighbours=other[:, None], usable=state <= State.OTHER)
     assert rms(errors(results[0], truth)) / rms(deviations) < 1.2
 
 
 def test_without_a_finite_neighbour_the_fit_is_that_of_one_peak_to_the_last_bit() -> None:
-    counts = scenes.simulate(300, rng=np.random.default_rng(26)).counts
+    counts = simulate_patches(300, rng=np.random.default_rng(26)).counts
     alone = fitted(counts, np.empty((0, 2)))
     assert fitted(counts, [(np.nan, np.nan)] * 3).tobytes() == alone.tobytes()
     assert fitted(counts, [(np.nan, 3.0), (2.0, np.nan)]).tobytes() == alone.tobytes()
@@ -153,18 +161,18 @@ def test_without_a_finite_neighbour_the_fit_is_that_of_one_peak_to_the_last_bit(
 @settings(deadline=None, max_examples=15)
 def test_a_joint_fit_does_not_depend_on_its_batch_to_the_last_bit(seed: int, model: str) -> None:
     rng = np.random.default_rng(seed)
-    config = scenes.SceneConfig(neighbour_share=0.6, saturated_share=0.3)
-    patches = scenes.simulate(30, rng=rng, config=config)
+    config = PatchSimulation(neighbour_share=0.6, saturated_share=0.3)
+    patches = simulate_patches(30, rng=rng, config=config)
     order = rng.permutation(30)[: rng.integers(1, 31)]
-    whole = fit.fit_patches(patches.counts, patches.state, patches.maxima, FitConfig(model=model))
-    part = fit.fit_patches(patches.counts[order], patches.state[order], patches.maxima[order], FitConfig(model=model))
+    whole = fit_patches(patches.counts, patches.state, patches.maxima, FitConfig(model=model))
+    part = fit_patches(patches.counts[order], patches.state[order], patches.maxima[order], FitConfig(model=model))
     assert part.tobytes() == whole[order].tobytes()
 
 
 def test_turning_or_mirroring_a_patch_turns_its_result() -> None:
-    patches = scenes.simulate(500, rng=np.random.default_rng(27), config=scenes.CLASSES["neighbour"])
-    here = fit.fit_patches(patches.counts, patches.state, patches.maxima, GAUSSIAN)
-    turned = fit.fit_patches(
+    patches = simulate_patches(500, rng=np.random.default_rng(27), config=CLASSES["neighbour"])
+    here = fit_patches(patches.counts, patches.state, patches.maxima, GAUSSIAN)
+    turned = fit_patches(
         patches.counts.transpose(0, 2, 1)[:, ::-1],
         patches.state.transpose(0, 2, 1)[:, ::-1],
         patches.maxima[..., ::-1] * np.float32([-1, 1]),
@@ -186,7 +194,7 @@ def test_any_input_gives_numbers_or_all_nan(seed: int, likelihood: str) -> None:
     neighbours = rng.integers(-size // 2 - 3, size // 2 + 4, (30, n_neighbours, 2)).astype(np.float32)
     neighbours[rng.random((30, n_neighbours)) < 0.3] = np.nan
     config = FitConfig(model=rng.choice(["gaussian", "pseudo_voigt"]), likelihood=likelihood)
-    found = fit.fit_patches(counts.astype(np.float32), state, neighbours, config, gain=3.0, read_noise=2.0)
+    found = fit_patches(counts.astype(np.float32), state, neighbours, config, gain=3.0, read_noise=2.0)
     for one in found:
         values = np.array([one[name] for name in found.dtype.names[:11]])
         assert np.isfinite(values).all() if one["converged"] else np.isnan(values).all()

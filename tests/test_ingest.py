@@ -19,12 +19,15 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from braggflow import frames as frames_module
-from braggflow import ingest as ingest_module
-from braggflow import sources
-from braggflow.config import InputError
-from braggflow.frames import open_frames, wip
-from braggflow.ingest import detector_marks, ingest
+import braggflow
+from braggflow.convert import conversion as conversion_module
+from braggflow.convert import ingest
+from braggflow.convert import units as units_module
+from braggflow.convert.units import copy_unit, write_whole
+from braggflow.errors import InputError
+from braggflow.formats import detector_marks, expand_sources
+from braggflow.frames import open_frames, unfinished_path
+from braggflow.frames import store as store_module
 
 SHAPE = (20, 30)
 
@@ -272,10 +275,10 @@ def test_what_is_no_series_of_numeric_frames_is_refused(tmp_path: Path, data: np
 def test_order_is_natural_however_files_are_given(tmp_path: Path, order: list[str]) -> None:
     for name in order:
         (tmp_path / name).touch()
-    names = [Path(path).name for path, _ in sources.expand([tmp_path / name for name in order])]
+    names = [Path(path).name for path, _ in expand_sources([tmp_path / name for name in order])]
     numbered = [name for name in names if "b" not in name]
     assert numbered == [f"frame_{number}.tif" for number in (1, 2, 9, 10, 11, 100)]
-    assert names == [Path(path).name for path, _ in sources.expand([tmp_path])]
+    assert names == [Path(path).name for path, _ in expand_sources([tmp_path])]
 
 
 def test_files_that_are_missing_or_named_twice_are_refused(tmp_path: Path) -> None:
@@ -429,8 +432,8 @@ def test_marks_of_a_series_do_not_depend_on_how_it_is_cut(seed: int, kind: str, 
 
 
 def test_mask_joins_detector_marks_user_file_and_pixel_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames_module, "MIN_CHUNKS", 1)
-    monkeypatch.setattr(frames_module, "CHUNK_BYTES", 2 * SHAPE[0] * SHAPE[1] * 4)
+    monkeypatch.setattr(store_module, "MIN_CHUNKS", 1)
+    monkeypatch.setattr(store_module, "CHUNK_BYTES", 2 * SHAPE[0] * SHAPE[1] * 4)
     data = series(5, "u4")
     data[:, 4] = 2**32 - 1
     data[1, 7, 7] = 2**32 - 1  # one frame only: saturated, not masked
@@ -619,20 +622,20 @@ def damaged_chunks(path: Path, chunks: list[int]) -> None:
 
 
 def small_units(monkeypatch: pytest.MonkeyPatch, n_frames: int = 2) -> None:
-    monkeypatch.setattr(frames_module, "MIN_CHUNKS", 1)
-    monkeypatch.setattr(frames_module, "CHUNK_BYTES", n_frames * SHAPE[0] * SHAPE[1] * 2)
+    monkeypatch.setattr(store_module, "MIN_CHUNKS", 1)
+    monkeypatch.setattr(store_module, "CHUNK_BYTES", n_frames * SHAPE[0] * SHAPE[1] * 2)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the units that are copied from now on."""
     numbers: list[int] = []
-    original = ingest_module.copy_unit
+    original = copy_unit
 
     def copy(unit: Any) -> Any:
         numbers.append(unit.number)
         return original(unit)
 
-    monkeypatch.setattr(ingest_module, "copy_unit", copy)
+    monkeypatch.setattr(units_module, "copy_unit", copy)
     return numbers
 
 
@@ -654,17 +657,18 @@ def test_full_disk_says_so_and_the_same_command_goes_on(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         written = 0
 
-        def full(path: Path, write: Any, whole: Any = ingest_module._write_whole) -> None:
+        def full(path: Path, write: Any, whole: Any = write_whole) -> None:
             nonlocal written
             written += 1
             if written > 3:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             whole(path, write)
 
-        patch.setattr(ingest_module, "_write_whole", full)
+        patch.setattr(units_module, "write_whole", full)
+        patch.setattr(conversion_module, "write_whole", full)
         message = refusal(source, tmp_path)
     assert "the disk is full" in message
-    assert wip(tmp_path / "out.zarr").exists()
+    assert unfinished_path(tmp_path / "out.zarr").exists()
     numbers = counted(monkeypatch)
     np.testing.assert_array_equal(copied(source, tmp_path)["frames"], series(12))
     assert numbers == [2, 3, 4, 5]  # the plan and the records of units 0 and 1 had been written
@@ -697,9 +701,9 @@ def test_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
 
 KILLED = """
 import os, signal, sys
-from braggflow import frames
-from braggflow.ingest import ingest
-frames.CHUNK_BYTES, frames.MIN_CHUNKS = 2 * 20 * 30 * 2, 1
+from braggflow.frames import store
+from braggflow.convert import ingest
+store.CHUNK_BYTES, store.MIN_CHUNKS = 2 * 20 * 30 * 2, 1
 def stop(done, total):
     if done >= 20:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -715,7 +719,7 @@ def test_after_kill_9_only_unfinished_units_are_redone(tmp_path: Path, monkeypat
     script = tmp_path / "script.py"
     script.write_text(KILLED)
     out = tmp_path / "out.zarr"
-    environment = {**os.environ, "PYTHONPATH": str(Path(ingest_module.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(braggflow.__file__).parents[1])}
     killed = subprocess.run([sys.executable, script, source, out], env=environment, timeout=60, check=False)
     assert killed.returncode == -9
     assert not out.exists()

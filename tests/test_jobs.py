@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braggflow import jobs, profiles
-from braggflow.config import InputError
-from braggflow.jobs import JobKind
-from braggflow.profiles import BatchProfile, walltime_seconds
-from braggflow.session import Session
+from braggflow.cluster.batch_systems import JobKind, lifetimes
+from braggflow.cluster.profiles import BatchProfile, resolve_profile, walltime_seconds
+from braggflow.cluster.session import Session
+from braggflow.errors import InputError
 
 PROFILE = {
     "kind": "slurm",
@@ -30,7 +29,7 @@ PBS = PROFILE | {"kind": "pbs"}
 
 
 def kind_of(profile: dict[str, object], name: str = "cpu", logs: Path | str = "/logs") -> JobKind:
-    made = profiles.check(profile)
+    made = resolve_profile(profile)
     assert isinstance(made, BatchProfile)
     return JobKind(made, name, log_directory=str(logs))
 
@@ -143,7 +142,7 @@ def test_workers_offer_their_resource_listen_for_the_network_given_and_show_dash
             _, words = render(profile, name)
             assert value_of("--resources", words) == resource
             assert value_of("--dashboard-address", words) == "127.0.0.1:0"
-            assert value_of("--preload", words) == "braggflow.worker"
+            assert value_of("--preload", words) == "braggflow.cluster.worker"
             assert value_of("--interface", words) == "ib0"
             assert value_of("--name", words) == f"braggflow-0a1b2c-{name}-0"
         assert "--verbose" in words
@@ -181,7 +180,7 @@ def test_directives_can_be_added_and_left_out(render):
 
 @given(walltime=st.integers(120, 7 * 86_400))
 def test_every_worker_leaves_well_before_its_time_limit_and_each_at_its_own_time(walltime):
-    lifetime, stagger = jobs.lifetimes(walltime)
+    lifetime, stagger = lifetimes(walltime)
     margin = walltime - (lifetime + stagger)
     assert 30 <= margin <= max(60, 300)  # for the start of the worker, and for what it does when it leaves
     assert stagger >= min(walltime / 10, 300) - 1
@@ -191,7 +190,7 @@ def test_every_worker_leaves_well_before_its_time_limit_and_each_at_its_own_time
 @pytest.mark.parametrize("walltime", ["0:02:00", "30", "2:00:00", "7-00:00:00"])
 def test_the_lifetime_in_a_script_is_that_of_its_walltime(walltime, render):
     _, words = render(PROFILE | {"walltime": walltime})
-    lifetime, stagger = jobs.lifetimes(walltime_seconds(walltime))
+    lifetime, stagger = lifetimes(walltime_seconds(walltime))
     assert value_of("--lifetime", words) == f"{lifetime}s"
     assert value_of("--lifetime-stagger", words) == f"{stagger}s"
 

@@ -7,11 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_runs import BACKGROUND, HEIGHT, RATIO, SIGMA, draw_frames, labelled_run
 
-from braggflow import graph, labels, peaks, replay, scenes, store
-from braggflow.config import InputError
-from braggflow.frames import unbinned
-from braggflow.peaks import Flag
-from braggflow.synthetic import FWHM_PER_SIGMA
+from braggflow import peak_table
+from braggflow.errors import InputError
+from braggflow.frames import open_series, unbinned
+from braggflow.peak_table import Flag
+from braggflow.pipeline import search_chunk
+from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_config
+from braggflow.simulate import FWHM_PER_SIGMA, PatchSimulation, simulate_patches
+from braggflow.train import labels as labels_module
+from braggflow.train import labels_from_run, simulation_like
+from braggflow.train.labels import BLOCKS, LEAST_SHARE, WIDER_LIGHT, WIDER_SHAPE, block_of, thinned, trusted
 
 N_FRAMES = 8
 
@@ -21,9 +26,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_run(tmp_path_factory.mktemp("run"), N_FRAMES)
 
 
-def good_fits(n: int) -> peaks.Table:
+def good_fits(n: int) -> peak_table.Table:
     """Fits of isolated, bright peaks with sigma 1 px."""
-    table = peaks.empty(n)
+    table = peak_table.empty(n)
     for names, value in {
         ("peak_frame",): 0,
         ("y_fit", "x_fit"): 20.0,
@@ -55,9 +60,9 @@ def good_fits(n: int) -> peaks.Table:
 )
 def test_patches_cut_again_are_those_that_the_run_saw(tmp_path: Path, options: dict[str, Any]) -> None:
     run = labelled_run(tmp_path, N_FRAMES, **options)
-    config = store.read_settings(store.RunFolder(run))
-    data = replay.open_series(store.RunFolder(run)).data
-    seen = graph.search(graph.open_series(data, config), 0, N_FRAMES)
+    config = read_run_config(RunFolder(run))
+    data = open_run_frames(RunFolder(run)).data
+    seen = search_chunk(open_series(data, config), 0, N_FRAMES)
     photons = seen.patches.counts / np.float32(config.frames.gain)
     row_of = {
         (frame, patch.tobytes(), state.tobytes()): row
@@ -65,7 +70,7 @@ def test_patches_cut_again_are_those_that_the_run_saw(tmp_path: Path, options: d
             zip(seen.table["peak_frame"], photons, seen.patches.state, strict=True)
         )
     }
-    found = labels.from_run(run).labels
+    found = labels_from_run(run).labels
     assert len(found) > 0.8 * len(seen.table)
     rows = [
         row_of[frame, patch.tobytes(), state.tobytes()]
@@ -75,7 +80,7 @@ def test_patches_cut_again_are_those_that_the_run_saw(tmp_path: Path, options: d
     np.testing.assert_array_equal(found.overlap, seen.table["flags"][rows] & Flag.overlap != 0)
 
     # A label is its peak's fit: with the pixel that the patch was cut at, the position in the table.
-    table = store.open_peaks(run)
+    table = open_peaks(run)
     for axis, name in enumerate("yx"):
         position = unbinned(seen.table[f"{name}_pixel"][rows] + found.offset[:, axis], config.frames.bin)
         in_table = {tuple(pair) for pair in zip(table["peak_frame"].values, table[f"{name}_fit"].values, strict=True)}
@@ -86,7 +91,7 @@ def test_patches_cut_again_are_those_that_the_run_saw(tmp_path: Path, options: d
 def test_labels_are_true_to_within_their_errors(tmp_path: Path) -> None:
     run = labelled_run(tmp_path, N_FRAMES, bin_size=2, seed=3)
     _, profiles = draw_frames(N_FRAMES, bin_size=2, seed=3)
-    found = labels.from_run(run).labels
+    found = labels_from_run(run).labels
     truth = np.stack([(profiles[name] - 0.5) / 2 for name in "yx"], axis=-1)  # of the binned frames
     for k in range(N_FRAMES):
         own = found.select(found.frame == k)
@@ -101,10 +106,12 @@ def test_labels_are_true_to_within_their_errors(tmp_path: Path) -> None:
 
 
 def test_frames_without_labels_are_not_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels, "MIN_LABELS", 1)
-    monkeypatch.setattr(labels, "trusted", lambda table, **_: (np.isin(table["peak_frame"], (2, 5)), {"uncertain": 7}))
+    monkeypatch.setattr(labels_module, "MIN_LABELS", 1)
+    monkeypatch.setattr(
+        labels_module, "trusted", lambda table, **_: (np.isin(table["peak_frame"], (2, 5)), {"uncertain": 7})
+    )
     done: list[tuple[int, int]] = []
-    collected = labels.from_run(run, progress=lambda *step: done.append(step))
+    collected = labels_from_run(run, progress=lambda *step: done.append(step))
     assert np.unique(collected.labels.frame).tolist() == [2, 5]
     assert np.unique(collected.labels.block).tolist() == [2, 5]
     assert collected.dropped == {"uncertain": 7}
@@ -130,7 +137,7 @@ def test_a_fit_that_cannot_be_trusted_is_left_out_with_its_reason(reason: str, c
     table = good_fits(3)
     for name, value in changed.items():
         table[name][1] = value
-    kept, dropped = labels.trusted(table, gain=1.0, scale=1)
+    kept, dropped = trusted(table, gain=1.0, scale=1)
     assert kept.tolist() == [True, False, True]
     assert {name: count for name, count in dropped.items() if count} == {reason: 1}
 
@@ -141,7 +148,7 @@ def test_a_fit_that_cannot_be_trusted_is_left_out_with_its_reason(reason: str, c
 def test_what_does_not_move_the_centre_is_no_reason(flag: Flag) -> None:
     table = good_fits(1)
     table["flags"] = flag
-    assert labels.trusted(table, gain=1.0, scale=1)[0].all()
+    assert trusted(table, gain=1.0, scale=1)[0].all()
 
 
 def test_limits_are_in_photons_and_pixels_of_the_patch() -> None:
@@ -150,18 +157,18 @@ def test_limits_are_in_photons_and_pixels_of_the_patch() -> None:
         table[name] *= 9
     table["chi2"] = 4.0  # allowed by 200 photons: 5000 counts a binned pixel
     table["amplitude"] = 5000 / 81
-    assert labels.trusted(table, gain=25.0, scale=9)[0].all()
-    assert not labels.trusted(table, gain=26.0, scale=9)[0].any()
-    assert not labels.trusted(table, gain=25.0, scale=1)[0].any()
+    assert trusted(table, gain=25.0, scale=9)[0].all()
+    assert not trusted(table, gain=26.0, scale=9)[0].any()
+    assert not trusted(table, gain=25.0, scale=1)[0].any()
 
 
 def test_a_run_with_few_labels_is_refused_saying_how_many_and_why(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels, "MIN_LABELS", 1000)
-    monkeypatch.setattr(labels, "MAX_STD", 0.01)
+    monkeypatch.setattr(labels_module, "MIN_LABELS", 1000)
+    monkeypatch.setattr(labels_module, "MAX_STD", 0.01)
     with pytest.raises(
         InputError, match=r"run: has \d\d labels to learn from, at least 1000 are needed \(left out: \d+ unc"
     ):
-        labels.from_run(run)
+        labels_from_run(run)
 
 
 def test_a_run_whose_frames_are_gone_is_refused(tmp_path: Path) -> None:
@@ -169,10 +176,10 @@ def test_a_run_whose_frames_are_gone_is_refused(tmp_path: Path) -> None:
     chunk = tmp_path / "frames.zarr" / "frames" / "c" / "3" / "0" / "0"
     chunk.unlink()
     with pytest.raises(InputError, match=r"frame 3: chunk frames/c/3/0/0 is missing"):
-        labels.from_run(run)
+        labels_from_run(run)
     (tmp_path / "frames.zarr").rename(tmp_path / "elsewhere.zarr")
     with pytest.raises(InputError, match=r"frames.zarr: does not exist"):
-        labels.from_run(run)
+        labels_from_run(run)
 
 
 # Blocks of frames.
@@ -182,12 +189,12 @@ def test_a_run_whose_frames_are_gone_is_refused(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 def test_blocks_are_consecutive_frames_of_about_one_length(n: int, seed: int) -> None:
     place = np.sort(np.random.default_rng(seed).integers(n, size=3 * n))
-    block = labels.block_of(place, n)
+    block = block_of(place, n)
     assert (np.diff(block) >= 0).all()
-    whole = labels.block_of(np.arange(n), n)
+    whole = block_of(np.arange(n), n)
     np.testing.assert_array_equal(block, whole[place])  # a frame's block does not depend on which frames have labels
     lengths = np.bincount(whole)
-    assert len(lengths) == min(n, labels.BLOCKS)
+    assert len(lengths) == min(n, BLOCKS)
     assert lengths.max() - lengths.min() <= 1
 
 
@@ -196,10 +203,10 @@ def test_blocks_are_consecutive_frames_of_about_one_length(n: int, seed: int) ->
 def test_of_many_labels_the_first_frames_of_each_block_are_read(n: int, most: int) -> None:
     place = np.repeat(np.arange(n), 10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(labels, "MAX_LABELS", most * 10 * min(n, labels.BLOCKS))
-        kept = labels.thinned(place, n)
-    block = labels.block_of(place, n)
-    for k in range(min(n, labels.BLOCKS)):
+        patch.setattr(labels_module, "MAX_LABELS", most * 10 * min(n, BLOCKS))
+        kept = thinned(place, n)
+    block = block_of(place, n)
+    for k in range(min(n, BLOCKS)):
         own = kept[block == k]
         assert own[0]
         assert (np.diff(own.astype(int)) <= 0).all()
@@ -210,43 +217,43 @@ def test_of_many_labels_the_first_frames_of_each_block_are_read(n: int, most: in
 
 
 def test_the_ranges_of_a_run_hold_those_of_its_peaks_and_little_more(run: Path) -> None:
-    config = labels.scenes_like(run)
+    config = simulation_like(run)
     for found, true, wider in (
-        (config.sigma, SIGMA, labels.WIDER_SHAPE),
-        (config.height, HEIGHT, labels.WIDER_LIGHT),
-        (config.background, (BACKGROUND, BACKGROUND), labels.WIDER_LIGHT),
+        (config.sigma, SIGMA, WIDER_SHAPE),
+        (config.height, HEIGHT, WIDER_LIGHT),
+        (config.background, (BACKGROUND, BACKGROUND), WIDER_LIGHT),
     ):
         assert true[0] / wider / 1.4 < found[0] < true[0]
         assert true[1] < found[1] < true[1] * wider * 1.4
     assert config.ratio[0] == 1
     assert RATIO[1] < config.ratio[1] < 2
     assert (config.dark_share, config.noisy_share, config.gain) == (0, 0, (1, 1))
-    default = scenes.SceneConfig()
+    default = PatchSimulation()
     assert (config.eta, config.gaussian_share, config.outlier_share) == (
         default.eta,
         default.gaussian_share,
         default.outlier_share,
     )
-    assert len(scenes.simulate(500, rng=np.random.default_rng(0), config=config)) == 500
+    assert len(simulate_patches(500, rng=np.random.default_rng(0), config=config)) == 500
 
 
 def test_ranges_are_in_photons_and_pixels_of_the_patch(run: Path, tmp_path: Path) -> None:
-    plain = labels.scenes_like(run)
+    plain = simulation_like(run)
     noise = {"gain": 2.5, "read_noise": 5.0}
-    binned = labels.scenes_like(labelled_run(tmp_path, N_FRAMES, bin_size=2, frames=noise))
+    binned = simulation_like(labelled_run(tmp_path, N_FRAMES, bin_size=2, frames=noise))
     assert binned.sigma == pytest.approx(plain.sigma, rel=0.15)
     for name in ("height", "background"):
         assert np.array(getattr(binned, name)) * 2.5 == pytest.approx(np.array(getattr(plain, name)), rel=0.4)
-    assert (binned.noisy_share, binned.read_noise) == (1, labels.WIDER_SHAPE * 5.0 * 2 / 2.5)
+    assert (binned.noisy_share, binned.read_noise) == (1, WIDER_SHAPE * 5.0 * 2 / 2.5)
 
 
-def stub(monkeypatch: pytest.MonkeyPatch, run: Path, table: peaks.Table, **changed: Any) -> scenes.SceneConfig:
+def stub(monkeypatch: pytest.MonkeyPatch, run: Path, table: peak_table.Table, **changed: Any) -> PatchSimulation:
     """`scenes_like` of another table and settings."""
-    config = store.read_settings(store.RunFolder(run))
+    config = read_run_config(RunFolder(run))
     config = config.model_copy(update={"fit": config.fit.model_copy(update=changed)})
-    monkeypatch.setattr(labels, "_read_table", lambda _: (table, np.arange(1)))
-    monkeypatch.setattr(store, "read_settings", lambda _: config)
-    return labels.scenes_like(run)
+    monkeypatch.setattr(labels_module, "_read_table", lambda _: (table, np.arange(1)))
+    monkeypatch.setattr(labels_module, "read_run_config", lambda _: config)
+    return simulation_like(run)
 
 
 def test_shares_are_those_of_the_flags(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +265,7 @@ def test_shares_are_those_of_the_flags(run: Path, monkeypatch: pytest.MonkeyPatc
     table["background"][430:715] = -0.1
     config = stub(monkeypatch, run, table)
     assert (config.neighbour_share, config.missing_share) == (0.3, 0.12)
-    assert config.saturated_share == labels.LEAST_SHARE
+    assert config.saturated_share == LEAST_SHARE
     assert config.dark_share == 0.5
 
 
@@ -282,7 +289,7 @@ def test_peaks_that_hide_each_other_do_not_keep_the_simulation_from_ending(
     table["fwhm_major"] = table["fwhm_minor"] = sigma * FWHM_PER_SIGMA
     table["amplitude"], table["background"], table["flags"][:400] = height, background, Flag.overlap
     config = stub(monkeypatch, run, table)
-    assert len(scenes.simulate(300, rng=np.random.default_rng(0), config=config)) == 300
+    assert len(simulate_patches(300, rng=np.random.default_rng(0), config=config)) == 300
 
 
 def test_a_run_with_few_clean_fits_is_refused_saying_how_many(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ import pytest
 from labelled_runs import draw_frames
 from numpy.typing import NDArray
 
-from braggflow import labels
-from braggflow.config import InputError
-from braggflow.labels_hdf5 import from_hdf5
+from braggflow.errors import InputError
 from braggflow.patches import State
+from braggflow.train import labels as labels_module
+from braggflow.train import labels_from_hdf5
 
 N_FRAMES = 8
 
@@ -47,7 +47,7 @@ def test_a_peak_at_a_known_place_gives_that_offset(
     images, profiles = drawn
     done: list[tuple[int, int]] = []
     files = write(tmp_path, images.astype(np.float32), columns(profiles))
-    collected = from_hdf5(*files, progress=lambda *step: done.append(step))
+    collected = labels_from_hdf5(*files, progress=lambda *step: done.append(step))
     found = collected.labels
     assert done == [(k + 1, N_FRAMES) for k in range(N_FRAMES)]
     assert len(found) == profiles.size
@@ -73,9 +73,9 @@ def test_the_order_of_the_peaks_does_not_matter_and_the_first_frame_is_0(
     tmp_path: Path, drawn: tuple[NDArray[np.uint16], NDArray[np.void]]
 ) -> None:
     images, profiles = drawn
-    straight = from_hdf5(*write(tmp_path, images, columns(profiles))).labels
+    straight = labels_from_hdf5(*write(tmp_path, images, columns(profiles))).labels
     order = np.random.default_rng(0).permutation(profiles.size)
-    mixed = from_hdf5(*write(tmp_path, images, {k: v[order] for k, v in columns(profiles).items()})).labels
+    mixed = labels_from_hdf5(*write(tmp_path, images, {k: v[order] for k, v in columns(profiles).items()})).labels
     assert sorted(np.unique(mixed.frame)) == list(range(N_FRAMES))
     for k in range(N_FRAMES):
         ours, theirs = (set(map(bytes, part.photons[part.frame == k])) for part in (straight, mixed))
@@ -90,7 +90,7 @@ def test_only_single_peaks_whose_fit_lies_near_their_maximum_are_labels(
     peaks["npeaks"][:3] = (2, 0, 3)
     peaks["deviations"][3:8] = (-1, 1, 0, 0.999, np.nan)
     peaks["peak_row"][0] = 1e6  # what is not taken need not make sense
-    collected = from_hdf5(*write(tmp_path, images, peaks))
+    collected = labels_from_hdf5(*write(tmp_path, images, peaks))
     assert len(collected.labels) == profiles.size - 6
     assert collected.dropped == {"several_peaks": 3, "deviation": 3}
 
@@ -103,7 +103,7 @@ def test_other_peaks_of_the_file_own_their_pixels(
     y, x = np.round([peaks["peak_row"][14], peaks["peak_col"][14]]).astype(int)
     for name, value in (("peak_fidx", 0), ("peak_row", y), ("peak_col", x + 6), ("npeaks", 2), ("deviations", 0)):
         peaks[name] = np.append(peaks[name], np.asarray(value, peaks[name].dtype))
-    found = from_hdf5(*write(tmp_path, images, peaks)).labels
+    found = labels_from_hdf5(*write(tmp_path, images, peaks)).labels
     near = found.select(np.flatnonzero((found.state == State.OTHER).any(axis=(1, 2))))
     assert 14 in np.flatnonzero((found.state == State.OTHER).any(axis=(1, 2)))
     assert near.overlap.all()
@@ -111,8 +111,8 @@ def test_other_peaks_of_the_file_own_their_pixels(
 
 def test_counts_are_divided_by_the_gain(tmp_path: Path, drawn: tuple[NDArray[np.uint16], NDArray[np.void]]) -> None:
     images, profiles = drawn
-    plain = from_hdf5(*write(tmp_path, images, columns(profiles))).labels
-    brighter = from_hdf5(*write(tmp_path, images * np.float32(4), columns(profiles)), gain=4.0).labels
+    plain = labels_from_hdf5(*write(tmp_path, images, columns(profiles))).labels
+    brighter = labels_from_hdf5(*write(tmp_path, images * np.float32(4), columns(profiles)), gain=4.0).labels
     np.testing.assert_array_equal(plain.photons, brighter.photons)
     np.testing.assert_allclose(plain.std, brighter.std, rtol=1e-3)
 
@@ -147,7 +147,7 @@ def test_files_that_do_not_fit_are_refused_by_name(
         else:
             peaks[name] = change
     with pytest.raises(InputError, match=message):
-        from_hdf5(*write(tmp_path, images, peaks))
+        labels_from_hdf5(*write(tmp_path, images, peaks))
 
 
 def test_files_that_are_none_are_refused_by_name(
@@ -155,16 +155,16 @@ def test_files_that_are_none_are_refused_by_name(
 ) -> None:
     frames_file, peaks_file = write(tmp_path, drawn[0], columns(drawn[1]))
     with pytest.raises(InputError, match=r"nothing\.h5: cannot be read as HDF5"):
-        from_hdf5(tmp_path / "nothing.h5", peaks_file)
+        labels_from_hdf5(tmp_path / "nothing.h5", peaks_file)
     with pytest.raises(InputError, match=r"peaks\.h5: has no data set frames \(it has .*\); must hold frames"):
-        from_hdf5(peaks_file, peaks_file)
+        labels_from_hdf5(peaks_file, peaks_file)
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(InputError, match=r"text\.h5: cannot be read as HDF5"):
-        from_hdf5(frames_file, tmp_path / "text.h5")
+        labels_from_hdf5(frames_file, tmp_path / "text.h5")
     with h5py.File(frames_file, "w") as file:
         file["frames"] = drawn[0][0]
     with pytest.raises(InputError, match=r"frames\.h5: frames has shape \(96, 96\), must have 3 axes"):
-        from_hdf5(frames_file, peaks_file)
+        labels_from_hdf5(frames_file, peaks_file)
 
 
 def test_a_fit_that_cannot_be_trusted_makes_no_label(
@@ -173,12 +173,12 @@ def test_a_fit_that_cannot_be_trusted_makes_no_label(
     images, profiles = drawn
     noise = images.copy()
     noise[2] = 5  # the file's peaks are not there
-    collected = from_hdf5(*write(tmp_path, noise, columns(profiles)))
+    collected = labels_from_hdf5(*write(tmp_path, noise, columns(profiles)))
     assert 2 not in collected.labels.frame
     assert sum(collected.dropped.values()) == profiles.shape[1]
     assert set(collected.dropped) <= {"no_fit", "uncertain", "misfit", "no_peak"}
-    monkeypatch.setattr(labels, "MIN_LABELS", 260)
+    monkeypatch.setattr(labels_module, "MIN_LABELS", 260)
     with pytest.raises(
         InputError, match=r"has 252 labels to learn from, at least 260 are needed \(left out: 36 no_fit\)"
     ):
-        from_hdf5(tmp_path / "frames.h5", tmp_path / "peaks.h5")
+        labels_from_hdf5(tmp_path / "frames.h5", tmp_path / "peaks.h5")

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braggflow import fit, lessons, limit, scenes
 from braggflow.config import FitConfig
-from braggflow.lessons import Lesson, lesson, turned
-from braggflow.scenes import CLASSES, SceneConfig
+from braggflow.fit import fit_patches
+from braggflow.simulate import CLASSES, PatchSimulation, limit_of_patches, simulate_patches
+from braggflow.train.examples import _FINEST, TrainingExamples, simulate_examples, turned
 
 
-def draw(n: int = 400, seed: int = 0, config: SceneConfig | None = None) -> Lesson:
-    return lesson(n, rng=np.random.default_rng(seed), config=config or SceneConfig(), size=11)
+def draw(n: int = 400, seed: int = 0, config: PatchSimulation | None = None) -> TrainingExamples:
+    return simulate_examples(n, rng=np.random.default_rng(seed), config=config or PatchSimulation(), size=11)
 
 
 def test_a_lesson_is_finite_and_decided_by_its_generator() -> None:
@@ -27,8 +27,8 @@ def test_a_lesson_is_finite_and_decided_by_its_generator() -> None:
 
 def test_bright_peaks_are_taught_the_fit_and_faint_ones_more_of_the_truth() -> None:
     rng = np.random.default_rng(1)
-    drawn = scenes.simulate(500, rng=rng, config=CLASSES["sampled"])
-    fits = fit.fit_patches(drawn.counts, drawn.state, drawn.maxima, FitConfig())
+    drawn = simulate_patches(500, rng=rng, config=CLASSES["sampled"])
+    fits = fit_patches(drawn.counts, drawn.state, drawn.maxima, FitConfig())
     position = np.stack([fits["y"], fits["x"]], axis=1) - 5
     taught = draw(500, 1, CLASSES["sampled"])
     share = (taught.target - taught.truth) / (position - taught.truth)
@@ -41,20 +41,20 @@ def test_bright_peaks_are_taught_the_fit_and_faint_ones_more_of_the_truth() -> N
 
 def test_units_are_about_the_limit() -> None:
     for kind in ("sampled", "neighbour", "edge", "saturated"):
-        drawn = scenes.simulate(500, rng=np.random.default_rng(2), config=CLASSES[kind])
+        drawn = simulate_patches(500, rng=np.random.default_rng(2), config=CLASSES[kind])
         taught = draw(500, 2, CLASSES[kind])
-        ratio = taught.unit / np.hypot(limit.of_scenes(drawn), lessons._FINEST)
+        ratio = taught.unit / np.hypot(limit_of_patches(drawn), _FINEST)
         assert np.median(ratio) == pytest.approx(1, abs=0.1), kind
 
 
 def test_what_a_fit_does_not_describe_is_taught_the_truth() -> None:
-    sloping = SceneConfig(**{**CLASSES["sampled"].model_dump(), "gradient_share": 1.0})
+    sloping = PatchSimulation(**{**CLASSES["sampled"].model_dump(), "gradient_share": 1.0})
     taught = draw(200, 3, sloping)
     np.testing.assert_array_equal(taught.truth, taught.target)
 
 
 def test_peaks_that_cannot_be_told_from_noise_say_nothing_of_the_domain() -> None:
-    hopeless = SceneConfig(**{**CLASSES["faint"].model_dump(), "height": (1.0, 2.0), "background": (30.0, 30.0)})
+    hopeless = PatchSimulation(**{**CLASSES["faint"].model_dump(), "height": (1.0, 2.0), "background": (30.0, 30.0)})
     assert draw(200, 4, hopeless).telling.mean() < 0.5
     assert draw(200, 4, CLASSES["sampled"]).telling.all()
 
@@ -65,7 +65,7 @@ def test_a_turned_lesson_is_the_same_lesson_seen_from_another_side(view: int, se
     one = draw(20, seed, CLASSES["sharp"])
     other = turned(one, view)
 
-    def centroid(seen: Lesson) -> np.ndarray:
+    def centroid(seen: TrainingExamples) -> np.ndarray:
         y, x = np.mgrid[:11, :11] - 5
         weight = np.maximum(seen.photons - np.median(seen.photons, axis=(1, 2), keepdims=True), 0)
         return np.stack([(weight * axis).sum(axis=(1, 2)) for axis in (y, x)], 1) / weight.sum(axis=(1, 2))[:, None]

@@ -17,22 +17,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import braggflow
-from braggflow import evaluate, gpu, localise, patches, scenes, synthetic
-from braggflow.config import InputError, LocaliseConfig
-from braggflow.gpu import SMALLEST_BATCH
-from braggflow.lanes import LANES
-from braggflow.localise import Localiser, Located
-from braggflow.models import Answer, BraggNN, Compact, Network
+from braggflow import patches
+from braggflow.config import LocateConfig
+from braggflow.errors import InputError
+from braggflow.evaluate import card_figures
+from braggflow.locate import (
+    BraggNN,
+    Compact,
+    Localiser,
+    Located,
+    Network,
+    NetworkOutput,
+    load_localiser,
+    locate_patches,
+    network_identity,
+    shipped_sizes,
+)
+from braggflow.locate.gpu import SMALLEST_BATCH, OnDevice, as_words
+from braggflow.locate.vector_lanes import LANES
 from braggflow.patches import State
+from braggflow.simulate import (
+    CLASSES,
+    PROFILE_DTYPE,
+    PatchSimulation,
+    SimulatedPatches,
+    expected_patches,
+    simulate_patches,
+)
 
-SHIPPED = [(name, size) for name, sizes in localise.shipped().items() for size in sizes]
+SHIPPED = [(name, size) for name, sizes in shipped_sizes().items() for size in sizes]
 #: RMS error over the limit's that shipped weights must not exceed in any class (the cards state the measured figures).
 ACCURACY = {("compact", 11): 1.15, ("braggnn", 11): 1.4}
 ACCURACY_OTHERS = 1.3
 ISOLATED = ("sharp", "sampled", "broad", "elongated", "pseudo_voigt", "faint")
 #: States of whole patches.
 OWN = np.full((10, 11, 11), State.OWN, np.uint8)
-Case: TypeAlias = tuple[Localiser, scenes.Scenes, Located]
+Case: TypeAlias = tuple[Localiser, SimulatedPatches, Located]
 # The networks that parametrise tests are drawn where the tests are collected; the others in the tests, see conftest.py.
 torch.manual_seed(0)
 
@@ -65,11 +85,11 @@ def save(path: Path, model: torch.nn.Module) -> str:
 
 
 def test_upstream_checkpoint_gives_its_published_answer(upstream: Path) -> None:
-    localiser = localise.load(LocaliseConfig(checkpoint=str(upstream)), 11)
+    localiser = load_localiser(LocateConfig(checkpoint=str(upstream)), 11)
     assert localiser.name == "braggnn"
     y, x = np.mgrid[:11, :11]
     patch = np.exp(-0.6 * (x - 6) ** 2 / 2 - 1.5 * (y - 5) ** 2 / 2).astype(np.float32)
-    located = localise.locate(localiser, patch[None], OWN[:1])
+    located = locate_patches(localiser, patch[None], OWN[:1])
     assert located.positions == pytest.approx(np.array([[4.973, 5.980]]), abs=0.002)
     assert np.isnan(located.std).all()
     assert np.isnan(located.domain).all()
@@ -77,19 +97,19 @@ def test_upstream_checkpoint_gives_its_published_answer(upstream: Path) -> None:
 
 def test_shipped_weights_beat_the_upstream_checkpoint_in_every_class(upstream: Path) -> None:
     checkpoints = {"upstream": str(upstream), "braggnn": None, "compact": None}
-    for kind, config in scenes.CLASSES.items():
-        drawn = scenes.simulate(1000, rng=np.random.default_rng(3), config=config)
+    for kind, config in CLASSES.items():
+        drawn = simulate_patches(1000, rng=np.random.default_rng(3), config=config)
         rms = {}
         for name, checkpoint in checkpoints.items():
             method = "auto" if checkpoint else name
-            localiser = localise.load(LocaliseConfig(method=method, checkpoint=checkpoint, device="cpu"), 11)
-            error = localise.locate(localiser, drawn.counts, drawn.state).positions - drawn.position
+            localiser = load_localiser(LocateConfig(method=method, checkpoint=checkpoint, device="cpu"), 11)
+            error = locate_patches(localiser, drawn.counts, drawn.state).positions - drawn.position
             rms[name] = np.sqrt(np.mean(np.minimum(np.hypot(*error.T), 2) ** 2))
         assert rms["braggnn"] < 0.5 * rms["upstream"], kind
         assert rms["compact"] < 0.5 * rms["upstream"], kind
 
 
-def by_torch(localiser: Localiser, drawn: scenes.Scenes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_torch(localiser: Localiser, drawn: SimulatedPatches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the network as written in `models` answers."""
     counts = patches.filled(drawn.counts, drawn.state) if localiser.name == "braggnn" else drawn.counts
     with torch.inference_mode():
@@ -101,10 +121,10 @@ def by_torch(localiser: Localiser, drawn: scenes.Scenes) -> tuple[np.ndarray, np
 
 @pytest.mark.parametrize(("name", "size"), SHIPPED)
 def test_on_a_cpu_shipped_networks_answer_as_in_torch_in_every_class(name: str, size: int) -> None:
-    localiser = localise.load(LocaliseConfig(method=name, device="cpu"), size)
-    for config in (*scenes.CLASSES.values(), scenes.SceneConfig()):
-        drawn = scenes.simulate(100, rng=np.random.default_rng(8), config=config, size=size)
-        located = localise.locate(localiser, drawn.counts, drawn.state)
+    localiser = load_localiser(LocateConfig(method=name, device="cpu"), size)
+    for config in (*CLASSES.values(), PatchSimulation()):
+        drawn = simulate_patches(100, rng=np.random.default_rng(8), config=config, size=size)
+        located = locate_patches(localiser, drawn.counts, drawn.state)
         positions, std, domain = by_torch(localiser, drawn)
         np.testing.assert_allclose(located.positions, positions, rtol=0, atol=2e-5)
         np.testing.assert_allclose(located.std, std, rtol=1e-4)
@@ -128,8 +148,8 @@ def test_on_a_cpu_networks_of_any_layout_answer_as_in_torch(model: Network) -> N
             for layer in (model.nlb.theta_layer, model.nlb.phi_layer):
                 layer.weight.mul_(30)  # attention that is far from uniform
     localiser = localiser_of(model)
-    drawn = scenes.simulate(2 * LANES + 1, rng=np.random.default_rng(9), size=model.size)
-    located = localise.locate(localiser, drawn.counts, drawn.state)
+    drawn = simulate_patches(2 * LANES + 1, rng=np.random.default_rng(9), size=model.size)
+    located = locate_patches(localiser, drawn.counts, drawn.state)
     for one, other in zip(numbers(located), by_torch(localiser, drawn), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
@@ -137,11 +157,11 @@ def test_on_a_cpu_networks_of_any_layout_answer_as_in_torch(model: Network) -> N
 @pytest.mark.parametrize("model", [BraggNN(9), Compact(9)], ids=["braggnn", "compact"])
 def test_a_patch_that_holds_no_numbers_leaves_the_others_alone(model: Network) -> None:
     localiser = localiser_of(model)
-    drawn = scenes.simulate(2 * LANES, rng=np.random.default_rng(6), size=9)
-    one = localise.locate(localiser, drawn.counts, drawn.state)
+    drawn = simulate_patches(2 * LANES, rng=np.random.default_rng(6), size=9)
+    one = locate_patches(localiser, drawn.counts, drawn.state)
     counts = drawn.counts.copy()
     counts[3] = np.nan
-    other = localise.locate(localiser, counts, drawn.state)
+    other = locate_patches(localiser, counts, drawn.state)
     rest = np.arange(len(drawn)) != 3
     for part, whole in zip(numbers(other), numbers(one), strict=True):
         assert same_bits(part[rest], whole[rest])
@@ -156,8 +176,8 @@ def invariant_case() -> Callable[[str, int], Case]:
         if (name, size) not in cases:
             torch.manual_seed(size)
             localiser = localiser_of(BraggNN(size) if name == "braggnn" else Compact(size))
-            drawn = scenes.simulate(6 * LANES + 5, rng=np.random.default_rng(size), size=size)
-            cases[name, size] = localiser, drawn, localise.locate(localiser, drawn.counts, drawn.state)
+            drawn = simulate_patches(6 * LANES + 5, rng=np.random.default_rng(size), size=size)
+            cases[name, size] = localiser, drawn, locate_patches(localiser, drawn.counts, drawn.state)
         return cases[name, size]
 
     return case
@@ -186,7 +206,7 @@ def test_a_peaks_position_is_the_same_bits_in_any_company_order_and_thread_count
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        again = localise.locate(localiser, drawn.counts[chosen], drawn.state[chosen], batch_size=batch_size)
+        again = locate_patches(localiser, drawn.counts[chosen], drawn.state[chosen], batch_size=batch_size)
     finally:
         torch.set_num_threads(before)
     for part, whole in zip(numbers(again), numbers(located), strict=True):
@@ -195,54 +215,54 @@ def test_a_peaks_position_is_the_same_bits_in_any_company_order_and_thread_count
 
 @pytest.mark.parametrize("model", [BraggNN(9), Compact(9)])
 def test_no_patches_give_no_positions(model: Network) -> None:
-    located = localise.locate(localiser_of(model), np.zeros((0, 9, 9), np.float32), np.zeros((0, 9, 9), np.uint8))
+    located = locate_patches(localiser_of(model), np.zeros((0, 9, 9), np.float32), np.zeros((0, 9, 9), np.uint8))
     assert located.positions.shape == located.std.shape == (0, 2)
     assert located.domain.shape == (0,)
     assert [part.dtype for part in numbers(located)] == [np.float64, np.float32, np.float32]
 
 
 def test_constant_patches_give_finite_positions() -> None:
-    located = localise.locate(localiser_of(Compact(11)), np.full((3, 11, 11), 5, np.float32), OWN[:3])
+    located = locate_patches(localiser_of(Compact(11)), np.full((3, 11, 11), 5, np.float32), OWN[:3])
     for part in numbers(located):
         assert np.isfinite(part).all()
 
 
 def test_counts_of_a_gain_are_located_as_their_photons() -> None:
-    localiser = localise.load(LocaliseConfig(device="cpu"), 11)
-    drawn = scenes.simulate(50, rng=np.random.default_rng(2), config=scenes.CLASSES["sampled"])
-    photons = localise.locate(localiser, drawn.counts, drawn.state)
-    counts = localise.locate(localiser, 4 * drawn.counts, drawn.state, gain=4)
+    localiser = load_localiser(LocateConfig(device="cpu"), 11)
+    drawn = simulate_patches(50, rng=np.random.default_rng(2), config=CLASSES["sampled"])
+    photons = locate_patches(localiser, drawn.counts, drawn.state)
+    counts = locate_patches(localiser, 4 * drawn.counts, drawn.state, gain=4)
     for one, other in zip(numbers(photons), numbers(counts), strict=True):
         np.testing.assert_array_equal(one, other)
-    unaware = localise.locate(localiser, 4 * drawn.counts, drawn.state)
+    unaware = locate_patches(localiser, 4 * drawn.counts, drawn.state)
     assert (unaware.std < 0.8 * photons.std).all()  # why the gain must be known
 
 
 def test_missing_pixels_may_hold_anything() -> None:
     rng = np.random.default_rng(4)
-    drawn = scenes.simulate(50, rng=rng, config=scenes.CLASSES["edge"])
+    drawn = simulate_patches(50, rng=rng, config=CLASSES["edge"])
     other = np.where(drawn.state == State.MISSING, rng.uniform(0, 1e4, drawn.counts.shape), drawn.counts)
     for model in (BraggNN(11), Compact(11)):
-        one = localise.locate(localiser_of(model), drawn.counts, drawn.state)
-        same = localise.locate(localiser_of(model), other.astype(np.float32), drawn.state)
+        one = locate_patches(localiser_of(model), drawn.counts, drawn.state)
+        same = locate_patches(localiser_of(model), other.astype(np.float32), drawn.state)
         np.testing.assert_array_equal(one.positions, same.positions)
 
 
 def test_patches_of_another_size_are_refused() -> None:
     with pytest.raises(InputError, match=r"\(2, 9, 9\).*\(n, 11, 11\)"):
-        localise.locate(localiser_of(Compact(11)), np.zeros((2, 9, 9), np.float32), np.zeros((2, 9, 9), np.uint8))
+        locate_patches(localiser_of(Compact(11)), np.zeros((2, 9, 9), np.float32), np.zeros((2, 9, 9), np.uint8))
     with pytest.raises(InputError, match=r"\(1, 11, 11\).*\(2, 11, 11\)"):
-        localise.locate(localiser_of(Compact(11)), np.zeros((2, 11, 11), np.float32), OWN[:1])
+        locate_patches(localiser_of(Compact(11)), np.zeros((2, 11, 11), np.float32), OWN[:1])
 
 
 @pytest.mark.parametrize(("name", "size"), SHIPPED)
 def test_shipped_weights_are_as_good_as_stated(name: str, size: int) -> None:
-    localiser = localise.load(LocaliseConfig(method=name, device="cpu"), size)
+    localiser = load_localiser(LocateConfig(method=name, device="cpu"), size)
     assert (localiser.name, localiser.size) == (name, size)
     card = json.loads((Path(braggflow.__file__).parent / "weights" / f"{name}_{size}.json").read_text())
     assert card["sha256"] == localiser.sha256
-    figures = evaluate.card_figures(localiser, n=1000, seed=7)["classes"]
-    for kind in scenes.CLASSES:
+    figures = card_figures(localiser, n=1000, seed=7)["classes"]
+    for kind in CLASSES:
         stated = card["evaluation"]["classes"][kind]
         assert figures[kind]["rms_over_limit"] == pytest.approx(stated["rms_over_limit"], rel=0.2)
         if kind in ISOLATED:
@@ -260,24 +280,24 @@ def test_shipped_weights_are_there_and_small() -> None:
 
 
 def test_positions_come_as_row_then_column() -> None:
-    profile = np.zeros(1, synthetic.PROFILE_DTYPE)
+    profile = np.zeros(1, PROFILE_DTYPE)
     profile["y"], profile["x"] = 5.4, 4.7
     profile["height"], profile["sigma_major"], profile["sigma_minor"], profile["background"] = 1000, 1.2, 1.2, 5
-    counts = synthetic.expected_patches(profile, 11).astype(np.float32)
+    counts = expected_patches(profile, 11).astype(np.float32)
     for method in ("braggnn", "compact"):
-        located = localise.locate(localise.load(LocaliseConfig(method=method), 11), counts, OWN[:1])
+        located = locate_patches(load_localiser(LocateConfig(method=method), 11), counts, OWN[:1])
         assert located.positions[0] == pytest.approx([5.4, 4.7], abs=0.05)
 
 
 def test_auto_is_the_compact_network() -> None:
-    assert localise.load(LocaliseConfig(), 11).name == "compact"
+    assert load_localiser(LocateConfig(), 11).name == "compact"
 
 
 def test_identity_agrees_with_load_and_does_not_load_torch(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "mine.safetensors", BraggNN(9))
-    for config, size in ((LocaliseConfig(), 11), (LocaliseConfig(checkpoint=checkpoint), 9)):
-        localiser = localise.load(config, size)
-        identity = localise.identity(config, size)
+    for config, size in ((LocateConfig(), 11), (LocateConfig(checkpoint=checkpoint), 9)):
+        localiser = load_localiser(config, size)
+        identity = network_identity(config, size)
         assert identity == {"name": localiser.name, "file": localiser.file, "sha256": localiser.sha256}
     assert identity["sha256"] == hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     code = (
@@ -297,21 +317,21 @@ def test_the_shapes_in_a_checkpoint_tell_its_layout(tmp_path: Path, dense: tuple
         torch.save(model.state_dict(), path)
     else:
         save(path, model)
-    localiser = localise.load(LocaliseConfig(method="braggnn", checkpoint=str(path)), 13)
+    localiser = load_localiser(LocateConfig(method="braggnn", checkpoint=str(path)), 13)
     counts = np.random.default_rng(0).uniform(0, 9, (4, 13, 13)).astype(np.float32)
     state = np.zeros(counts.shape, np.uint8)
-    expected = localise.locate(localiser_of(model), counts, state).positions
-    assert same_bits(localise.locate(localiser, counts, state).positions, expected)
+    expected = locate_patches(localiser_of(model), counts, state).positions
+    assert same_bits(locate_patches(localiser, counts, state).positions, expected)
 
 
 def test_weights_are_read_once_by_a_process_until_their_file_changes(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "mine.safetensors", Compact(9))
-    config = LocaliseConfig(checkpoint=checkpoint, device="cpu")
-    first = localise.load(config, 9)
-    assert localise.load(config, 9) is first
+    config = LocateConfig(checkpoint=checkpoint, device="cpu")
+    first = load_localiser(config, 9)
+    assert load_localiser(config, 9) is first
     save(tmp_path / "mine.safetensors", Compact(9, hidden=32))
-    second = localise.load(config, 9)
-    assert second.sha256 == localise.identity(config, 9)["sha256"] != first.sha256
+    second = load_localiser(config, 9)
+    assert second.sha256 == network_identity(config, 9)["sha256"] != first.sha256
 
 
 class Bomb:
@@ -324,7 +344,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.
     checkpoint = tmp_path / "bomb.pth"
     torch.save(Bomb(), checkpoint)
     with pytest.raises(InputError, match=r"localise\.checkpoint.*bomb\.pth cannot be read as a PyTorch state dict"):
-        localise.load(LocaliseConfig(checkpoint=str(checkpoint)), 11)
+        load_localiser(LocateConfig(checkpoint=str(checkpoint)), 11)
     assert not (tmp_path / "went_off").exists()
 
 
@@ -344,7 +364,7 @@ def test_unreadable_checkpoints_are_refused(tmp_path: Path, name: str, content: 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=rf"localise\.checkpoint: .*{name} {message}.*; must be a \.safetensors file"):
-        localise.load(LocaliseConfig(checkpoint=str(path)), 11)
+        load_localiser(LocateConfig(checkpoint=str(path)), 11)
 
 
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -352,40 +372,40 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"stranger\.safetensors holds no network known here \(tensors: bias, weight\)"
     ):
-        localise.load(LocaliseConfig(checkpoint=stranger), 11)
+        load_localiser(LocateConfig(checkpoint=stranger), 11)
     state = BraggNN(11).state_dict()
     del state["nlb.out_cnn.bias"]
     safetensors.torch.save_file(state, tmp_path / "torn.safetensors")
     with pytest.raises(InputError, match=r"torn\.safetensors does not fit a braggnn network"):
-        localise.load(LocaliseConfig(checkpoint=str(tmp_path / "torn.safetensors")), 11)
+        load_localiser(LocateConfig(checkpoint=str(tmp_path / "torn.safetensors")), 11)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match=r"list\.pth is no PyTorch state dict of tensors"):
-        localise.load(LocaliseConfig(checkpoint=str(tmp_path / "list.pth")), 11)
+        load_localiser(LocateConfig(checkpoint=str(tmp_path / "list.pth")), 11)
 
 
 def test_checkpoints_of_another_size_or_method_are_refused(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "c.safetensors", Compact(9))
     with pytest.raises(InputError, match=r"localise\.checkpoint: .* is for patches of size 9, patches\.size is 11"):
-        localise.load(LocaliseConfig(checkpoint=checkpoint), 11)
+        load_localiser(LocateConfig(checkpoint=checkpoint), 11)
     with pytest.raises(
         InputError, match=r"holds a compact network, localise\.method is braggnn; must be auto or compact"
     ):
-        localise.load(LocaliseConfig(method="braggnn", checkpoint=checkpoint), 9)
+        load_localiser(LocateConfig(method="braggnn", checkpoint=checkpoint), 9)
 
 
 def test_sizes_without_shipped_weights_are_refused_with_those_that_have() -> None:
     with pytest.raises(
         InputError, match=r"localise\.checkpoint: null.*no braggnn weights.*size 9 \(shipped: braggnn 11;"
     ):
-        localise.load(LocaliseConfig(method="braggnn"), 9)
+        load_localiser(LocateConfig(method="braggnn"), 9)
     with pytest.raises(InputError, match=r"localise\.method: none is no network; accepted: auto, braggnn, compact"):
-        localise.load(LocaliseConfig(method="none"), 11)
+        load_localiser(LocateConfig(method="none"), 11)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     count = torch.cuda.device_count()
     with pytest.raises(InputError, match=rf"localise\.device: cuda:{count} is not there.*must be auto, cpu"):
-        localise.load(LocaliseConfig(device=f"cuda:{count}"), 11)
+        load_localiser(LocateConfig(device=f"cuda:{count}"), 11)
 
 
 class OnGpu(Compact):
@@ -407,7 +427,7 @@ class OnGpu(Compact):
             raise self.error()
         return super().to(*args, **options)
 
-    def locate(self, photons: torch.Tensor, state: torch.Tensor) -> Answer:
+    def locate(self, photons: torch.Tensor, state: torch.Tensor) -> NetworkOutput:
         assert self.failed is None or self.failed() is None, "the batch that failed is still in memory"
         if self.on_gpu and len(photons) > (self.holds.pop(0) if len(self.holds) > 1 else self.holds[0]):
             self.failed = weakref.ref(photons)
@@ -419,20 +439,20 @@ class OnGpu(Compact):
 
 
 @pytest.fixture(scope="module")
-def some_patches() -> scenes.Scenes:
-    return scenes.simulate(700, rng=np.random.default_rng(5), size=9)
+def some_patches() -> SimulatedPatches:
+    return simulate_patches(700, rng=np.random.default_rng(5), size=9)
 
 
 def located_on(
-    drawn: scenes.Scenes, *holds: int, batch_size: int = 256, lacks: Exception | None = None
+    drawn: SimulatedPatches, *holds: int, batch_size: int = 256, lacks: Exception | None = None
 ) -> tuple[Located, Located]:
     """By a GPU that holds so many patches, and by the CPU."""
     torch.manual_seed(0)
     on_cpu = localiser_of(OnGpu(*holds, lacks=lacks or torch.OutOfMemoryError("CUDA out of memory.")))
     on_gpu = replace(on_cpu, device="cpu:0")
     return (
-        localise.locate(on_gpu, drawn.counts, drawn.state, batch_size=batch_size),
-        localise.locate(on_cpu, drawn.counts, drawn.state),
+        locate_patches(on_gpu, drawn.counts, drawn.state, batch_size=batch_size),
+        locate_patches(on_cpu, drawn.counts, drawn.state),
     )
 
 
@@ -447,7 +467,7 @@ def located_on(
     ids=["enough", "too little at first", "less from the second batch on", "less and less"],
 )
 def test_a_gpu_that_runs_out_of_memory_goes_on_in_smaller_batches(
-    some_patches: scenes.Scenes, holds: tuple[int, ...], notes: dict[str, int]
+    some_patches: SimulatedPatches, holds: tuple[int, ...], notes: dict[str, int]
 ) -> None:
     on_gpu, on_cpu = located_on(some_patches, *holds)
     assert on_gpu.notes == notes
@@ -468,7 +488,7 @@ def test_a_gpu_that_runs_out_of_memory_goes_on_in_smaller_batches(
     ids=["the network", "any batch", "the smallest batch", "a batch smaller than that", "another batch"],
 )
 def test_what_a_gpu_cannot_hold_is_left_to_the_cpu(
-    some_patches: scenes.Scenes, holds: tuple[int, ...], batch_size: int, notes: dict[str, int]
+    some_patches: SimulatedPatches, holds: tuple[int, ...], batch_size: int, notes: dict[str, int]
 ) -> None:
     on_gpu, on_cpu = located_on(some_patches, *holds, batch_size=batch_size)
     assert on_gpu.notes == notes
@@ -486,37 +506,37 @@ def test_what_a_gpu_cannot_hold_is_left_to_the_cpu(
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     ],
 )
-def test_a_lack_of_gpu_memory_is_known_by_all_its_messages(some_patches: scenes.Scenes, message: str) -> None:
+def test_a_lack_of_gpu_memory_is_known_by_all_its_messages(some_patches: SimulatedPatches, message: str) -> None:
     assert located_on(some_patches, 128, lacks=RuntimeError(message))[0].notes == {"gpu_batch_halved": 1}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: device-side assert triggered"), MemoryError("host")])
-def test_other_failures_of_a_gpu_are_raised_unchanged(some_patches: scenes.Scenes, error: Exception) -> None:
+def test_other_failures_of_a_gpu_are_raised_unchanged(some_patches: SimulatedPatches, error: Exception) -> None:
     for holds in ((), (0,), (256, 0)):
         with pytest.raises(type(error), match=str(error)):
             located_on(some_patches, *holds, lacks=error)
 
 
-def test_a_gpu_that_ran_out_of_memory_is_tried_again_by_the_next_call(some_patches: scenes.Scenes) -> None:
+def test_a_gpu_that_ran_out_of_memory_is_tried_again_by_the_next_call(some_patches: SimulatedPatches) -> None:
     model = OnGpu(0, lacks=torch.OutOfMemoryError("CUDA out of memory."))
     localiser = replace(localiser_of(model), device="cpu:0")
-    assert localise.locate(localiser, some_patches.counts, some_patches.state).notes["patches_moved_to_cpu"] == 700
+    assert locate_patches(localiser, some_patches.counts, some_patches.state).notes["patches_moved_to_cpu"] == 700
     model.holds = [4096]
-    assert localise.locate(localiser, some_patches.counts, some_patches.state).notes == {}
+    assert locate_patches(localiser, some_patches.counts, some_patches.state).notes == {}
 
 
-def test_a_network_stays_on_its_gpu_between_calls(some_patches: scenes.Scenes) -> None:
+def test_a_network_stays_on_its_gpu_between_calls(some_patches: SimulatedPatches) -> None:
     model = OnGpu(256, lacks=torch.OutOfMemoryError("CUDA out of memory."))
     localiser = replace(localiser_of(model), device="cpu:0")
-    first = localise.locate(localiser, some_patches.counts, some_patches.state, batch_size=256)
+    first = locate_patches(localiser, some_patches.counts, some_patches.state, batch_size=256)
     model.holds = []  # it could not be copied again
-    again = localise.locate(localiser, some_patches.counts, some_patches.state, batch_size=256)
+    again = locate_patches(localiser, some_patches.counts, some_patches.state, batch_size=256)
     assert again.notes == {}
     for one, other in zip(numbers(again), numbers(first), strict=True):
         assert same_bits(one, other)
 
 
-def located_by(on_device: gpu.OnDevice, counts: np.ndarray, state: np.ndarray, gain: float = 1) -> np.ndarray:
+def located_by(on_device: OnDevice, counts: np.ndarray, state: np.ndarray, gain: float = 1) -> np.ndarray:
     answers = np.full((len(counts), 5), -1, np.float32)
     done, _ = on_device.locate(counts, state, gain, 128, answers)
     assert done == len(counts)
@@ -525,8 +545,8 @@ def located_by(on_device: gpu.OnDevice, counts: np.ndarray, state: np.ndarray, g
 
 @pytest.mark.parametrize("name", ["braggnn", "compact"])
 def test_counts_sent_as_16_bits_are_located_as_the_same_counts_in_float32(name: str) -> None:
-    on_device = gpu.OnDevice(localise.load(LocaliseConfig(method=name, device="cpu"), 11).model, "cpu:0")
-    drawn = scenes.simulate(200, rng=np.random.default_rng(5))
+    on_device = OnDevice(load_localiser(LocateConfig(method=name, device="cpu"), 11).model, "cpu:0")
+    drawn = simulate_patches(200, rng=np.random.default_rng(5))
     counts, state = np.round(drawn.counts), drawn.state
     counts[0, 0, 0] = 65535
     with_fractions, of_batch = counts.copy(), [0, 128]  # a patch in each batch
@@ -543,21 +563,21 @@ def test_only_counts_that_16_bits_hold_exactly_are_sent_so() -> None:
     words = np.zeros((2, 3, 3), np.uint16)
     counts = np.arange(9, dtype=np.float32).reshape(1, 3, 3) * 8191.875
     counts = np.floor(counts)
-    assert gpu.as_words(counts, words)
+    assert as_words(counts, words)
     np.testing.assert_array_equal(words[0], counts[0])
     for odd in (65536, -1, 0.5, np.nan, np.inf, 1e30):
         changed = counts.copy()
         changed[0, 1, 1] = odd
-        assert not gpu.as_words(changed, words)
+        assert not as_words(changed, words)
 
 
-def test_a_network_that_no_cuda_graph_can_be_made_of_is_called_as_it_is(some_patches: scenes.Scenes) -> None:
+def test_a_network_that_no_cuda_graph_can_be_made_of_is_called_as_it_is(some_patches: SimulatedPatches) -> None:
     if torch.cuda.is_available():
         pytest.skip("here a CUDA graph can be made")
     model = localiser_of(Compact(9)).model
     answers = np.empty((700, 5), np.float32)
-    done, notes = gpu.OnDevice(model, "cpu:0", capture=True).locate(
+    done, notes = OnDevice(model, "cpu:0", capture=True).locate(
         some_patches.counts, some_patches.state, 1, 128, answers
     )
     assert (done, notes) == (700, {"cuda_graph_not_captured": 1})
-    assert same_bits(answers, located_by(gpu.OnDevice(model, "cpu:0"), some_patches.counts, some_patches.state))
+    assert same_bits(answers, located_by(OnDevice(model, "cpu:0"), some_patches.counts, some_patches.state))

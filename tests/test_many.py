@@ -14,9 +14,14 @@ import pytest
 import zarr
 from conftest import make_store, spots
 
-from braggflow import campaign, cluster, runs, store
-from braggflow.config import ComputeConfig, InputError
-from braggflow.store import RunFolder
+from braggflow.cluster.connect import local_cluster
+from braggflow.config import ComputeConfig
+from braggflow.errors import InputError
+from braggflow.flow import data_set_queue as data_set_queue_module
+from braggflow.flow import run
+from braggflow.frames import Follower
+from braggflow.results import RunFolder, data_set_statuses, read_run_info
+from braggflow.results.status import read_outcomes
 
 SETTINGS = {
     "detect": {"minval": 15, "minscore": 10},
@@ -39,7 +44,7 @@ finally:
 
 @pytest.fixture(scope="module")
 def client():
-    with cluster.local(ComputeConfig(workers=2)) as client:
+    with local_cluster(ComputeConfig(workers=2)) as client:
         yield client
 
 
@@ -97,7 +102,7 @@ def test_a_bad_data_set_among_many_is_reported_and_stops_no_other(tmp_path, imag
     (tmp_path / "run.yaml").write_text(json.dumps(SETTINGS))
     first = command(tmp_path, "run", "run.yaml", "data", "--out", "out")
     assert first.returncode == 3, first.stderr
-    recorded = campaign.read(tmp_path / "out")
+    recorded = read_outcomes(tmp_path / "out")
     assert len(recorded) == n
     refused = {name: entry["message"] for name, entry in recorded.items() if entry["status"] != "complete"}
     assert list(refused) == ["scan003", "scan007"]
@@ -112,17 +117,17 @@ def test_a_bad_data_set_among_many_is_reported_and_stops_no_other(tmp_path, imag
         assert f"{name}: {message}\n" in status.stdout
 
     # Nothing is left to do, so that no cluster is needed.
-    again = runs.run(SETTINGS, [tmp_path / "data"], out=tmp_path / "out")
+    again = run(SETTINGS, [tmp_path / "data"], out=tmp_path / "out")
     assert [outcome.name for outcome in again if outcome.status == "refused"] == ["scan003", "scan007"]
     assert sum(outcome.frames_processed for outcome in again) == 0
     assert sum(outcome.status == "complete" for outcome in again) == n - 2
 
     shutil.rmtree(paths[3])
     shutil.copytree(paths[0], paths[3])
-    mended = runs.run(SETTINGS, [tmp_path / "data"], out=tmp_path / "out", client=client)
+    mended = run(SETTINGS, [tmp_path / "data"], out=tmp_path / "out", client=client)
     assert [outcome.name for outcome in mended if outcome.frames_processed] == ["scan003"]
-    assert campaign.read(tmp_path / "out")["scan003"]["status"] == "complete"
-    assert campaign.read(tmp_path / "out")["scan000"] == recorded["scan000"]
+    assert read_outcomes(tmp_path / "out")["scan003"]["status"] == "complete"
+    assert read_outcomes(tmp_path / "out")["scan000"] == recorded["scan000"]
 
 
 @pytest.mark.slow
@@ -147,7 +152,7 @@ def test_where_every_data_set_is_refused_nothing_is_written(tmp_path, images):
     for path in paths:
         corrupt(path)
     with pytest.raises(InputError) as refused:
-        runs.run(SETTINGS, paths, out=tmp_path / "out")
+        run(SETTINGS, paths, out=tmp_path / "out")
     assert all(path.name in str(refused.value) for path in paths)
     assert not (tmp_path / "out").exists()
 
@@ -159,7 +164,7 @@ def test_small_data_sets_end_long_before_the_large_one_named_first(tmp_path, ima
     # Large enough that opening and ending the small ones, in this process, takes little of its time.
     large = make_store(tmp_path / "large.zarr", np.tile(images, (30, 4, 4)), chunk=2)
     small = copies(tmp_path, 6, images[:2])
-    outcomes = runs.run(SETTINGS, [large, *small], out=tmp_path / "out", client=client)
+    outcomes = run(SETTINGS, [large, *small], out=tmp_path / "out", client=client)
     assert set(statuses(outcomes).values()) == {"complete"}
     assert list(statuses(outcomes)) == ["large", *(path.stem for path in small)]
 
@@ -180,11 +185,11 @@ def test_a_run_that_is_stopped_says_which_data_sets_it_did_not_begin_and_goes_on
         if progress.datasets_done == 1 and "stopping" not in "".join(progress.notes):
             raise KeyboardInterrupt
 
-    outcomes = runs.run(SETTINGS, paths, out=tmp_path / "out", client=client, progress=press_ctrl_c)
+    outcomes = run(SETTINGS, paths, out=tmp_path / "out", client=client, progress=press_ctrl_c)
     assert list(statuses(outcomes)) == [path.stem for path in paths]
     assert outcomes[0].status == "complete"
     assert (outcomes[-1].status, outcomes[-1].message) == ("interrupted", "was not begun")
-    again = runs.run(SETTINGS, paths, out=tmp_path / "out", client=client)
+    again = run(SETTINGS, paths, out=tmp_path / "out", client=client)
     assert set(statuses(again).values()) == {"complete"}
     done = {outcome.name for outcome in outcomes if outcome.status == "complete"}
     assert {outcome.name for outcome in again if outcome.frames_processed == 0} >= done
@@ -196,8 +201,8 @@ def test_a_run_that_is_stopped_says_which_data_sets_it_did_not_begin_and_goes_on
 def test_stores_that_appear_are_taken_until_none_comes_and_unfinished_ones_are_reported(
     tmp_path, images, client, monkeypatch
 ):
-    monkeypatch.setattr(campaign.Follower.__init__, "__kwdefaults__", {"settle_seconds": 1.0})
-    monkeypatch.setattr(runs, "_POLL_SECONDS", 0.2)
+    monkeypatch.setattr(Follower.__init__, "__kwdefaults__", {"settle_seconds": 1.0})
+    monkeypatch.setattr(data_set_queue_module, "POLL_SECONDS", 0.2)
     folder, made = tmp_path / "beamtime", tmp_path / "made"
     copies(folder, 1, images[:2])
     make_store(made / "later.zarr", images[:2], chunk=1)
@@ -211,7 +216,7 @@ def test_stores_that_appear_are_taken_until_none_comes_and_unfinished_ones_are_r
     arriving = threading.Thread(target=arrive)
     arriving.start()
     start = time.monotonic()
-    outcomes = runs.run(
+    outcomes = run(
         SETTINGS, [folder / "scan000.zarr"], out=tmp_path / "out", client=client, follow=folder, idle_seconds=5
     )
     seconds = time.monotonic() - start
@@ -219,8 +224,8 @@ def test_stores_that_appear_are_taken_until_none_comes_and_unfinished_ones_are_r
     assert statuses(outcomes) == {"scan000": "complete", "later": "complete", "broken_off": "refused"}
     assert "its last chunk, frames/c/3/0/0, is not written yet" in outcomes[-1].message
     assert seconds > 8  # idle since the last one appeared, not since the run began
-    assert {name: entry["status"] for name, entry in campaign.read(tmp_path / "out").items()} == statuses(outcomes)
-    (state,) = (state for state in campaign.states(tmp_path / "out") if state.name == "broken_off")
+    assert {name: entry["status"] for name, entry in read_outcomes(tmp_path / "out").items()} == statuses(outcomes)
+    (state,) = (state for state in data_set_statuses(tmp_path / "out") if state.name == "broken_off")
     assert "is not written yet" in state.reasons[0]
 
 
@@ -233,9 +238,9 @@ def test_a_data_set_with_a_frame_that_fails_is_recorded_as_partial_with_the_reas
     paths = copies(tmp_path, 2, images[:3])
     chunk = paths[1] / "frames" / "c" / "0" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:40])
-    outcomes = runs.run(SETTINGS, paths, out=tmp_path / "out", client=client)
+    outcomes = run(SETTINGS, paths, out=tmp_path / "out", client=client)
     assert [(outcome.status, outcome.frames_failed) for outcome in outcomes] == [("complete", 0), ("partial", 3)]
-    assert campaign.read(tmp_path / "out")["scan001"]["frames_failed"] == 3
-    (state,) = (state for state in campaign.states(tmp_path / "out") if state.name == "scan001")
+    assert read_outcomes(tmp_path / "out")["scan001"]["frames_failed"] == 3
+    (state,) = (state for state in data_set_statuses(tmp_path / "out") if state.name == "scan001")
     assert all(reason.startswith("frame ") for reason in state.reasons)
-    assert store.read_info(RunFolder(outcomes[1].folder))["status"] == "partial"
+    assert read_run_info(RunFolder(outcomes[1].folder))["status"] == "partial"

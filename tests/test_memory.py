@@ -7,9 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from braggflow import frames, graph, memory, runs
-from braggflow.config import InputError, RunConfig
-from braggflow.profiles import LocalProfile
+from braggflow.cluster.profiles import LocalProfile
+from braggflow.config import RunConfig
+from braggflow.errors import InputError
+from braggflow.flow import run
+from braggflow.frames import create_store, finish_store, open_frames, open_series
+from braggflow.pipeline import check_memory, memory_need, plan_groups
 
 MEASURE = """
 import re, sys
@@ -34,8 +37,8 @@ def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("memory") / "a.zarr"
     image = np.random.default_rng(0).poisson(5, (2048, 2048)).astype(np.uint16)
     image[25::50, 25::50] += 500
-    frames.create(path, n_frames=6, shape=image.shape, dtype=image.dtype)[:] = np.broadcast_to(image, (6, *image.shape))
-    frames.finish(path)
+    create_store(path, n_frames=6, shape=image.shape, dtype=image.dtype)[:] = np.broadcast_to(image, (6, *image.shape))
+    finish_store(path)
     return path
 
 
@@ -58,16 +61,16 @@ def test_the_stated_need_holds_and_is_not_twice_what_is_used(store, name, sectio
 def test_a_plan_over_the_workers_limit_is_refused_before_it_starts(tmp_path, store):
     profile = LocalProfile(kind="local", workers=1, memory_limit="400MiB")
     with pytest.raises(InputError, match=r"a\.zarr: a worker needs \d+.* MiB, its limit is 400\.00 MiB; raise compute"):
-        runs.run({"output": {"folder": str(tmp_path / "out")}}, [store], profile=profile)
+        run({"output": {"folder": str(tmp_path / "out")}}, [store], profile=profile)
     assert not (tmp_path / "out" / "a").exists()
 
 
 def test_more_threads_and_larger_chunks_need_more(store):
-    data = frames.open_frames(store)
-    opened = graph.open_series(data, RunConfig())
-    need = memory.of_series(opened, graph.plan(data, RunConfig()))
-    memory.check("a", need, 0, 1000)  # no limit
+    data = open_frames(store)
+    opened = open_series(data, RunConfig())
+    need = memory_need(opened, plan_groups(data, RunConfig()))
+    check_memory("a", need, 0, 1000)  # no limit
     limit = int(need.process + 2 * need.thread) + 1
-    memory.check("a", need, limit, 2)
+    check_memory("a", need, limit, 2)
     with pytest.raises(InputError, match="for 3 threads"):
-        memory.check("a", need, limit, 3)
+        check_memory("a", need, limit, 3)

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from braggflow.models import BraggNN, Compact, normalise, planes
+from braggflow.locate import BraggNN, Compact
+from braggflow.locate.networks import normalise, planes
 from braggflow.patches import State
 
 SIZES = (9, 11, 13, 15)

@@ -5,9 +5,12 @@ from matplotlib.animation import FFMpegWriter
 from PIL import Image
 from run_folders import simulate, write_frames, write_run
 
-from braggflow import movie, plots, replay, store
-from braggflow.config import InputError, resolve
-from braggflow.movie import write_movie
+from braggflow.config import resolve_config
+from braggflow.errors import InputError
+from braggflow.results import RunFolder, open_peaks, open_run_frames
+from braggflow.show import write_movie
+from braggflow.show.movie import FRAME_PIXELS, _Picture
+from braggflow.show.plots import IGNORED, METHOD_COLOURS
 
 SETTINGS = {"detect": {"minval": 60.0, "minscore": 30.0}}
 
@@ -17,18 +20,18 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("movie")
     voltage = ("voltage", np.linspace(3, 4.2, 6), {"units": "V"})
     source = write_frames(folder / "cell.zarr", simulate(6), coords={voltage[0]: voltage[1:]})
-    return write_run(folder / "run", source, resolve(SETTINGS), failed=[4])
+    return write_run(folder / "run", source, resolve_config(SETTINGS), failed=[4])
 
 
 def _titles(monkeypatch):
     titles = []
-    show = movie._Picture.show
+    show = _Picture.show
 
     def recorded(self, number):
         show(self, number)
         titles.append(self.title.get_text())
 
-    monkeypatch.setattr(movie._Picture, "show", recorded)
+    monkeypatch.setattr(_Picture, "show", recorded)
     return titles
 
 
@@ -39,14 +42,14 @@ def test_a_gif_holds_every_frame_for_the_asked_time_and_repeats(run):
         assert image.n_frames == 6
         assert image.info["duration"] == 200
         assert image.info["loop"] == 0
-        assert max(image.size) <= movie.FRAME_PIXELS + 200
+        assert max(image.size) <= FRAME_PIXELS + 200
     assert [p.name for p in run.glob(".movie*")] == []
 
 
 def test_titles_give_number_coordinate_and_peaks_and_tell_of_failures(run, monkeypatch):
     titles = _titles(monkeypatch)
     write_movie(run)
-    counts = store.open_peaks(run)["peak_count"].values
+    counts = open_peaks(run)["peak_count"].values
     assert titles[0] == f"frame 0, voltage 3 V, {counts[0]} peaks"
     assert titles[4] == "frame 4, voltage 3.96 V: could not be processed, 0 peaks"
 
@@ -61,8 +64,8 @@ def test_long_series_are_thinned_and_the_title_says_so(run, tmp_path, monkeypatc
 
 
 def test_peaks_are_drawn_at_their_positions_and_grey_means_the_same_in_all_frames(run):
-    table = store.open_peaks(run)
-    picture = movie._Picture(replay.open_series(store.RunFolder(run)), table, [0, 1, 2], skipped=1)
+    table = open_peaks(run)
+    picture = _Picture(open_run_frames(RunFolder(run)), table, [0, 1, 2], skipped=1)
     scales = []
     for number in (0, 1, 2):
         picture.show(number)
@@ -78,7 +81,7 @@ def test_greys_and_marker_colours_survive_the_palette(run, tmp_path):
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert (pixels == 255).all(axis=1).mean() > 0.05  # white margins stay white
-    for colour in (plots.METHOD_COLOURS[1], plots.IGNORED):
+    for colour in (METHOD_COLOURS[1], IGNORED):
         wanted = np.array(matplotlib.colors.to_rgb(colour)) * 255
         assert np.abs(pixels - wanted).max(axis=1).min() < 12, colour
 

@@ -3,17 +3,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braggflow import patches, peaks
+from braggflow import patches, peak_table
 from braggflow.config import PatchesConfig
+from braggflow.detect import cut_patches
 from braggflow.frames import CorrectedFrame
 from braggflow.patches import MAX_NEIGHBOURS, State
-from braggflow.peaks import Flag
+from braggflow.peak_table import Flag
 
 NONE = (np.nan, np.nan)
 
 
 def table_at(*positions):
-    table = peaks.empty(len(positions))
+    table = peak_table.empty(len(positions))
     table["y_pixel"], table["x_pixel"] = np.array(sorted(positions)).reshape(-1, 2).T
     return table
 
@@ -31,7 +32,7 @@ def frame_of(image, mask=None, saturated=None):
 
 
 def cut_at(*positions, image, **config):
-    return patches.cut(frame_of(image), table_at(*positions), PatchesConfig(**config))
+    return cut_patches(frame_of(image), table_at(*positions), PatchesConfig(**config))
 
 
 def centre(*offsets, **config):
@@ -46,7 +47,7 @@ def centre(*offsets, **config):
 @pytest.mark.parametrize("size", [9, 11, 13, 15])
 def test_interior_patch_is_the_frame_around_the_maximum(size):
     image = gaussian((40, 50), (20.2, 30.4, 500))
-    cut, table = patches.cut(frame_of(image), table_at((20, 30)), PatchesConfig(size=size))
+    cut, table = cut_patches(frame_of(image), table_at((20, 30)), PatchesConfig(size=size))
     half = size // 2
     np.testing.assert_array_equal(cut.counts[0], image[20 - half : 21 + half, 30 - half : 31 + half])
     assert (cut.state == State.OWN).all()
@@ -57,14 +58,14 @@ def test_interior_patch_is_the_frame_around_the_maximum(size):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float64])
 def test_any_dtype_gives_the_same_counts(dtype):
     image = np.round(gaussian((40, 40), (20, 20, 200)))
-    expected, _ = patches.cut(frame_of(image), table_at((20, 20)), PatchesConfig())
-    cut, _ = patches.cut(frame_of(image.astype(dtype)), table_at((20, 20)), PatchesConfig())
+    expected, _ = cut_patches(frame_of(image), table_at((20, 20)), PatchesConfig())
+    cut, _ = cut_patches(frame_of(image.astype(dtype)), table_at((20, 20)), PatchesConfig())
     np.testing.assert_array_equal(cut.counts, expected.counts)
 
 
 def test_pixels_beyond_the_edge_are_missing_and_flagged():
     image = gaussian((40, 40), (1.0, 20.0, 500))
-    cut, table = patches.cut(frame_of(image), table_at((1, 20)), PatchesConfig())
+    cut, table = cut_patches(frame_of(image), table_at((1, 20)), PatchesConfig())
     assert table["flags"][0] == Flag.edge
     assert (cut.state[0, :4] == State.MISSING).all()
     assert (cut.state[0, 4:] == State.OWN).all()
@@ -76,7 +77,7 @@ def test_masked_pixels_are_missing_and_flagged_whatever_they_hold():
     mask = np.zeros(image.shape, bool)
     mask[18, 17] = True
     image[18, 17] = np.nan
-    cut, table = patches.cut(frame_of(image, mask, saturated=mask), table_at((20, 20)), PatchesConfig())
+    cut, table = cut_patches(frame_of(image, mask, saturated=mask), table_at((20, 20)), PatchesConfig())
     assert table["flags"][0] == Flag.masked
     assert cut.state[0, 3, 2] == State.MISSING
     assert cut.counts[0, 3, 2] == 0
@@ -85,13 +86,13 @@ def test_masked_pixels_are_missing_and_flagged_whatever_they_hold():
 
 def test_saturated_pixels_keep_their_counts_and_are_told_apart():
     image = np.minimum(gaussian((40, 40), (20, 20, 500)), 300)
-    cut, table = patches.cut(frame_of(image, saturated=image >= 300), table_at((20, 20)), PatchesConfig())
+    cut, table = cut_patches(frame_of(image, saturated=image >= 300), table_at((20, 20)), PatchesConfig())
     assert table["flags"][0] == Flag.saturated
     np.testing.assert_array_equal(cut.state[0] == State.FULL, image[15:26, 15:26] >= 300)
     np.testing.assert_array_equal(cut.counts[0], image[15:26, 15:26])
     assert cut.centroid[0] == pytest.approx([5, 5], abs=1e-6)
     by_level = CorrectedFrame(image, np.zeros(image.shape, bool), None, saturation=300)
-    again, table = patches.cut(by_level, table_at((20, 20)), PatchesConfig())
+    again, table = cut_patches(by_level, table_at((20, 20)), PatchesConfig())
     np.testing.assert_array_equal(again.state, cut.state)
     assert table["flags"][0] == Flag.saturated
 
@@ -187,11 +188,11 @@ def test_excluded_neighbours_are_missing_and_kept_ones_are_ignored():
 def test_saturated_pixels_of_neighbours_do_not_draw_the_centroid():
     image = np.minimum(gaussian((40, 40), (20, 20, 200), (20, 25, 1000)), 400)
     frame = frame_of(image, saturated=image >= 400)
-    cut, table = patches.cut(frame, table_at((20, 20), (20, 25)), PatchesConfig())
+    cut, table = cut_patches(frame, table_at((20, 20), (20, 25)), PatchesConfig())
     np.testing.assert_array_equal(cut.state[0] == State.FULL, image[15:26, 15:26] >= 400)
     assert table["flags"][0] == Flag.overlap | Flag.saturated
     assert cut.centroid[0] == pytest.approx([5, 5], abs=0.25)
-    excluded, _ = patches.cut(frame, table_at((20, 20), (20, 25)), PatchesConfig(neighbours="exclude"))
+    excluded, _ = cut_patches(frame, table_at((20, 20), (20, 25)), PatchesConfig(neighbours="exclude"))
     assert not (excluded.state[0] == State.FULL).any()
     np.testing.assert_array_equal(excluded.centroid, cut.centroid)
 
@@ -234,7 +235,7 @@ def test_intensity_snr_and_centroid_of_a_lone_peak():
     positions = [(30 * i + 15, 15) for i in range(n)]
     for gain, read_noise in ((1.0, 0.0), (8.0, 0.0), (0.2, 0.0), (1.0, 3.0)):
         noisy = (gain * photons + rng.normal(0, read_noise, image.shape)).astype(np.float32)
-        cut, table = patches.cut(
+        cut, table = cut_patches(
             frame_of(noisy), table_at(*positions), PatchesConfig(), gain=gain, read_noise=read_noise
         )
         assert table["intensity"].mean() == pytest.approx(gain * 2 * np.pi * sigma**2 * height, rel=0.02)
@@ -247,8 +248,8 @@ def test_intensity_snr_and_centroid_of_a_lone_peak():
 def test_a_background_without_scatter_has_the_read_noise():
     image = np.zeros((30, 30), np.uint16)
     image[15, 15] = 400
-    _, quiet = patches.cut(frame_of(image), table_at((15, 15)), PatchesConfig())
-    _, noisy = patches.cut(frame_of(image), table_at((15, 15)), PatchesConfig(), read_noise=2.0)
+    _, quiet = cut_patches(frame_of(image), table_at((15, 15)), PatchesConfig())
+    _, noisy = cut_patches(frame_of(image), table_at((15, 15)), PatchesConfig(), read_noise=2.0)
     assert quiet["snr"][0] == pytest.approx(20)
     # 121 pixels of variance 4, and the level's error: 121² (π/2) 4 / 40 border pixels.
     assert noisy["snr"][0] == pytest.approx(400 / np.sqrt(400 + 484 + 121**2 * np.pi / 20))
@@ -256,7 +257,7 @@ def test_a_background_without_scatter_has_the_read_noise():
 
 def test_flat_patch_has_no_intensity_and_low_snr():
     image = np.full((30, 30), 12, np.uint16)
-    cut, table = patches.cut(frame_of(image), table_at((15, 15)), PatchesConfig())
+    cut, table = cut_patches(frame_of(image), table_at((15, 15)), PatchesConfig())
     assert (table["intensity"][0], table["snr"][0]) == (0, 0)
     assert table["flags"][0] == Flag.low_snr
     assert np.isnan(cut.centroid).all()
@@ -275,9 +276,9 @@ def test_a_patch_depends_on_its_neighbourhood_only(positions, shift, rule):
     inner = np.s_[20 + shift : 45 + shift, 20:51]
     padded[inner], mask[inner] = image, False
     config = PatchesConfig(neighbours=rule)
-    cut, table = patches.cut(frame_of(image), table_at(*positions), config)
+    cut, table = cut_patches(frame_of(image), table_at(*positions), config)
     moved = [(y + 20 + shift, x + 20) for y, x in positions]
-    cut2, table2 = patches.cut(frame_of(padded, mask), table_at(*moved), config)
+    cut2, table2 = cut_patches(frame_of(padded, mask), table_at(*moved), config)
     for name in ("state", "counts", "neighbours", "centroid"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(cut2, name))
 
@@ -314,7 +315,7 @@ def test_every_pixel_belongs_to_the_nearest_maximum(positions, size):
 
 
 def test_no_peaks_give_no_patches():
-    cut, table = patches.cut(frame_of(np.zeros((20, 20), np.uint16)), peaks.empty(), PatchesConfig(size=9))
+    cut, table = cut_patches(frame_of(np.zeros((20, 20), np.uint16)), peak_table.empty(), PatchesConfig(size=9))
     assert cut.counts.shape == cut.state.shape == (0, 9, 9)
     assert cut.neighbours.shape == (0, MAX_NEIGHBOURS, 2)
     assert len(table) == 0

@@ -7,10 +7,19 @@ import dask
 import pytest
 import yaml
 
-from braggflow import profiles
-from braggflow.config import InputError
-from braggflow.jobs import JobKind
-from braggflow.profiles import BatchProfile, ExistingProfile, GpuGroup, JobGroup, LocalProfile, walltime_seconds
+from braggflow.cluster import load_profile
+from braggflow.cluster.batch_systems import JobKind
+from braggflow.cluster.profiles import (
+    BatchProfile,
+    ExistingProfile,
+    GpuGroup,
+    JobGroup,
+    LocalProfile,
+    _named,
+    resolve_profile,
+    walltime_seconds,
+)
+from braggflow.errors import InputError
 
 EXAMPLES = Path(__file__).parents[1] / "cluster"
 GROUP = {"cores": 2, "memory": "4GB"}
@@ -19,7 +28,7 @@ SLURM = {"kind": "slurm", "walltime": "1:00:00", "cpu": GROUP}
 
 def refusal(data: object) -> str:
     with pytest.raises(InputError) as refused:
-        profiles.check(data)
+        resolve_profile(data)
     return str(refused.value)
 
 
@@ -72,7 +81,7 @@ def test_a_walltime_that_yaml_reads_as_a_number_is_refused_with_the_remedy(text,
     with pytest.raises(
         InputError, match=r'site.yaml: (cpu\.)?walltime: \d+ is not accepted; put it in quotes, as in "'
     ):
-        profiles.load(path)
+        load_profile(path)
 
 
 @pytest.mark.parametrize(
@@ -83,18 +92,18 @@ def test_a_file_that_cannot_be_read_is_named(content, words, tmp_path):
     if content is not None:
         path.write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=f"cluster profile {path}: .*{words}"):
-        profiles.load(path)
+        load_profile(path)
 
 
 def test_hyphens_and_the_word_partition_are_accepted_as_dask_jobqueue_and_slurm_users_write_them():
-    made = profiles.check({**SLURM, "job-extra-directives": ["--qos=x"], "cpu": {**GROUP, "partition": "a"}})
+    made = resolve_profile({**SLURM, "job-extra-directives": ["--qos=x"], "cpu": {**GROUP, "partition": "a"}})
     assert isinstance(made, BatchProfile)
     assert made.job_extra_directives == ("--qos=x",)
     assert made.cpu.queue == "a"
 
 
 def test_a_group_has_the_options_of_the_profile_unless_it_gives_its_own():
-    made = profiles.check({**SLURM, "account": "beam", "cores": 8, "gpu": {"account": "gpus"}})
+    made = resolve_profile({**SLURM, "account": "beam", "cores": 8, "gpu": {"account": "gpus"}})
     assert isinstance(made, BatchProfile)
     assert made.gpu is not None
     assert made.options(made.cpu) == {"account": "beam", "walltime": "1:00:00", **GROUP}
@@ -105,11 +114,11 @@ def test_paths_are_expanded_here_but_scratch_directories_where_the_job_runs(monk
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("PROJECT", "/proj")
     monkeypatch.chdir(tmp_path)
-    made = profiles.check({**SLURM, "log_directory": "$PROJECT/logs", "local_directory": "$TMPDIR"})
+    made = resolve_profile({**SLURM, "log_directory": "$PROJECT/logs", "local_directory": "$TMPDIR"})
     assert isinstance(made, BatchProfile)
     assert (made.directory, made.log_directory) == ("/home/me/.braggflow", "/proj/logs")
     assert made.local_directory == "$TMPDIR"
-    relative = profiles.check({**SLURM, "directory": "shared"})
+    relative = resolve_profile({**SLURM, "directory": "shared"})
     assert isinstance(relative, BatchProfile)
     assert relative.directory == str(tmp_path / "shared")
 
@@ -166,12 +175,12 @@ def uncommented(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["local.yaml", "slurm.yaml", "pbs.yaml", "existing.yaml"])
 def test_an_example_is_accepted_as_it_is(name):
-    assert profiles.load(EXAMPLES / name).kind == name.removesuffix(".yaml")
+    assert load_profile(EXAMPLES / name).kind == name.removesuffix(".yaml")
 
 
 @pytest.mark.parametrize("name", ["local.yaml", "slurm.yaml", "pbs.yaml"])
 def test_an_example_is_accepted_with_all_of_its_optional_keys(name):
-    profiles.check(yaml.safe_load(uncommented(name)))
+    resolve_profile(yaml.safe_load(uncommented(name)))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +193,7 @@ def test_an_example_is_accepted_with_all_of_its_optional_keys(name):
     ],
 )
 def test_an_example_shows_every_key_with_a_comment_and_no_other(name, model, groups):
-    shown = profiles._named(yaml.safe_load(uncommented(name)), name)
+    shown = _named(yaml.safe_load(uncommented(name)), name)
     of_groups = {key for group in groups for key in shown[group]}
     assert set(shown) <= set(model.model_fields)
     assert all(set(shown[group]) <= set(kind.model_fields) for group, kind in groups.items())
@@ -198,7 +207,7 @@ def test_an_example_shows_every_key_with_a_comment_and_no_other(name, model, gro
 @pytest.mark.parametrize("name", ["slurm.yaml", "pbs.yaml"])
 def test_optional_keys_of_an_example_stand_at_the_default_they_state(name, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    shown, plain = profiles.check(yaml.safe_load(uncommented(name))), profiles.load(EXAMPLES / name)
+    shown, plain = resolve_profile(yaml.safe_load(uncommented(name))), load_profile(EXAMPLES / name)
     assert isinstance(shown, BatchProfile)
     assert isinstance(plain, BatchProfile)
     assert shown.directory == plain.directory
@@ -222,13 +231,13 @@ def dask_jobqueue_is_loaded() -> None:
 
 
 def kind_of(profile: dict[str, object], name: str = "cpu") -> JobKind:
-    made = profiles.check(profile)
+    made = resolve_profile(profile)
     assert isinstance(made, BatchProfile)
     return JobKind(made, name, log_directory="/nowhere")
 
 
 def script_of(profile: dict[str, object], tmp_path: Path) -> str:
-    made = profiles.check(profile)
+    made = resolve_profile(profile)
     assert isinstance(made, BatchProfile)
     return JobKind(made, "cpu", log_directory=str(tmp_path / "logs")).script("braggflow-0", "tls://head:1", None)
 

@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 import zarr
 
-from braggflow import frames
-from braggflow.reading import Reader
+from braggflow.frames import create_store, finish_store, frames_from_array, open_frames, unfinished_path
+from braggflow.frames.reader import FrameReader
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def store(tmp_path):
     """Seven frames in chunks of two, the last chunk half empty."""
     images = np.random.default_rng(0).poisson(5, (7, 40, 30)).astype(np.uint16)
     path = tmp_path / "a.zarr"
-    array = frames.create(path, n_frames=7, shape=(40, 30), dtype=images.dtype)
-    array = zarr.open_group(frames.wip(path), mode="r+").create_array(
+    array = create_store(path, n_frames=7, shape=(40, 30), dtype=images.dtype)
+    array = zarr.open_group(unfinished_path(path), mode="r+").create_array(
         "frames",
         shape=array.shape,
         dtype=array.dtype,
@@ -28,7 +28,7 @@ def store(tmp_path):
         overwrite=True,
     )
     array[:] = images
-    frames.finish(path)
+    finish_store(path)
     return path, images
 
 
@@ -39,7 +39,7 @@ def chunk(path, index):
 @pytest.mark.parametrize("positions", [[0, 1], [2], [3], [6], [1, 2], [0, 1, 2, 3], [0, 6], [4, 5]])
 def test_frames_are_those_of_the_store_within_a_chunk_and_across(store, positions):
     path, images = store
-    reader = Reader(frames.open_frames(path))
+    reader = FrameReader(open_frames(path))
     for following in (None, 2, 6):
         found = reader.read(np.array(positions), following=following)
         np.testing.assert_array_equal(found, images[positions])
@@ -48,7 +48,7 @@ def test_frames_are_those_of_the_store_within_a_chunk_and_across(store, position
 
 def test_threads_that_share_a_reader_do_not_disturb_each_other(store):
     path, images = store
-    reader = Reader(frames.open_frames(path))
+    reader = FrameReader(open_frames(path))
 
     def read(position):
         return reader.read(np.array([position]), following=(position + 2) % 7).copy()
@@ -61,14 +61,14 @@ def test_threads_that_share_a_reader_do_not_disturb_each_other(store):
 
 def test_a_chunk_is_decoded_into_the_memory_of_the_one_before(store):
     path, _ = store
-    reader = Reader(frames.open_frames(path))
+    reader = FrameReader(open_frames(path))
     assert np.shares_memory(reader.read(np.array([0, 1])), reader.read(np.array([2])))
 
 
 def test_a_missing_chunk_is_named_whether_it_was_read_ahead_or_not(store):
     path, images = store
     chunk(path, 1).unlink()
-    reader = Reader(frames.open_frames(path))
+    reader = FrameReader(open_frames(path))
     for following in (None, 2):
         np.testing.assert_array_equal(reader.read(np.array([0, 1]), following=following), images[:2])
         with pytest.raises(FileNotFoundError, match=r"chunk frames/c/1/0/0 is missing"):
@@ -92,7 +92,7 @@ def test_a_damaged_chunk_is_an_error_that_names_it_and_does_no_harm(store, damag
     path, images = store
     file = chunk(path, 1)
     file.write_bytes(damage(file.read_bytes()))
-    reader = Reader(frames.open_frames(path))
+    reader = FrameReader(open_frames(path))
     with pytest.raises(ValueError, match=r"chunk 1 of frames is damaged"):
         reader.read(np.array([2, 3]))
     np.testing.assert_array_equal(reader.read(np.array([4, 5])), images[4:6])
@@ -100,7 +100,7 @@ def test_a_damaged_chunk_is_an_error_that_names_it_and_does_no_harm(store, damag
 
 def test_what_is_stored_in_another_way_is_left_to_zarr(store, tmp_path):
     path, images = store
-    data = frames.open_frames(path)
+    data = open_frames(path)
     others = {
         "shards": {"chunks": (1, 40, 30), "shards": (2, 40, 30)},
         "parts of frames": {"chunks": (2, 20, 30)},
@@ -114,7 +114,7 @@ def test_what_is_stored_in_another_way_is_left_to_zarr(store, tmp_path):
             "frames", shape=(7, 40, 30), dtype="u2", dimension_names=("frame", "y", "x"), overwrite=True, **encoding
         )
         array[:] = images
-        np.testing.assert_array_equal(Reader(frames.open_frames(copy)).read(np.array([2, 3]), following=4), images[2:4])
+        np.testing.assert_array_equal(FrameReader(open_frames(copy)).read(np.array([2, 3]), following=4), images[2:4])
     foreign = xr.Dataset({"frames": (("frame", "y", "x"), images)}, coords={"frame": np.arange(7)})
-    np.testing.assert_array_equal(Reader(frames.from_array(foreign)).read(np.array([2, 3])), images[2:4])
-    np.testing.assert_array_equal(Reader(frames.from_array(data)).read(np.array([2, 3])), images[2:4])
+    np.testing.assert_array_equal(FrameReader(frames_from_array(foreign)).read(np.array([2, 3])), images[2:4])
+    np.testing.assert_array_equal(FrameReader(frames_from_array(data)).read(np.array([2, 3])), images[2:4])

@@ -11,9 +11,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import braggflow
-from braggflow import config, detect, frames, graph
-from braggflow.ingest import ingest
-from braggflow.peaks import Flag, Table
+from braggflow.config import load_config
+from braggflow.convert import ingest
+from braggflow.detect import subtract_background
+from braggflow.frames import open_frames, open_series
+from braggflow.peak_table import Flag, Table
+from braggflow.pipeline import complete_peaks, locate_peaks, search_chunk
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -21,11 +24,11 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 def found(data: xr.Dataset, name: str, *overrides: str, fit: bool = False, network: bool = False) -> Table:
     """The peaks of a frames store, in this process, by a configuration of the project."""
     method = "auto" if network else "none"
-    settings = config.load(CONFIGS / name, [f"localise.method={method}", f"fit.fraction={float(fit)}", *overrides])
-    opened = graph.open_series(data, settings)
-    chunks = [graph.search(opened, i, i + 1) for i in range(len(opened.numbers))]
+    settings = load_config(CONFIGS / name, [f"localise.method={method}", f"fit.fraction={float(fit)}", *overrides])
+    opened = open_series(data, settings)
+    chunks = [search_chunk(opened, i, i + 1) for i in range(len(opened.numbers))]
     assert not [failure for chunk in chunks for failure in chunk.failures]
-    return graph.complete(settings, chunks, graph.locate(settings, chunks))[0]
+    return complete_peaks(settings, chunks, locate_peaks(settings, chunks))[0]
 
 
 def of_frame(table: Table, number: int) -> NDArray[np.float64]:
@@ -38,7 +41,7 @@ def of_frame(table: Table, number: int) -> NDArray[np.float64]:
 def zirconium(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     path = tmp_path_factory.mktemp("zirconium") / "zr_ge2.zarr"
     source = real_data / "zr_ge2" / "zr_ge2.h5"
-    return frames.open_frames(ingest([source], path, coords={"omega": "/entry/data/omega"}, workers=1))
+    return open_frames(ingest([source], path, coords={"omega": "/entry/data/omega"}, workers=1))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def hexrd_spots(real_data: Path) -> NDArray[np.float64]:
 @pytest.fixture(scope="module")
 def protein(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     path = tmp_path_factory.mktemp("protein") / "snase.zarr"
-    return frames.open_frames(ingest([real_data / "snase_ccd" / "*.img"], path, workers=1))
+    return open_frames(ingest([real_data / "snase_ccd" / "*.img"], path, workers=1))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def pilatus_store(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def pilatus_peaks(pilatus_store: Path) -> Table:
-    return found(frames.open_frames(pilatus_store), "pilatus.yaml", fit=True, network=True)
+    return found(open_frames(pilatus_store), "pilatus.yaml", fit=True, network=True)
 
 
 def distances(spots: NDArray[np.float64], table: Table, y: str, x: str) -> NDArray[np.float64]:
@@ -163,8 +166,8 @@ def test_a_fit_leaves_a_strong_peak_near_its_maximum(
 def test_protein_spots_stand_on_a_flat_background(protein: xr.Dataset, protein_mask: Path) -> None:
     mask = np.load(protein_mask)
     counts = protein["frames"].values[0]
-    settings = config.load(CONFIGS / "laue.yaml").detect
-    flat = detect.subtract_background(counts, mask, settings)
+    settings = load_config(CONFIGS / "laue.yaml").detect
+    flat = subtract_background(counts, mask, settings)
     y, x = np.indices(counts.shape)
     radius = np.hypot(y - 500, x - 530)
     rings = [~mask & (radius >= r) & (radius < r + 25) for r in range(50, 450, 25)]
@@ -210,7 +213,7 @@ def test_pilatus_spots_are_as_many_as_others_count(pilatus_peaks: Table) -> None
 
 
 def test_the_pilatus_gaps_yield_no_peaks(pilatus_store: Path, pilatus_peaks: Table) -> None:
-    mask = frames.open_frames(pilatus_store)["mask"].values != 0
+    mask = open_frames(pilatus_store)["mask"].values != 0
     to_gap = scipy.ndimage.distance_transform_edt(~mask)
     at_peaks = to_gap[pilatus_peaks["y_pixel"], pilatus_peaks["x_pixel"]]
     assert at_peaks.min() > 0
@@ -221,7 +224,7 @@ def test_the_pilatus_gaps_yield_no_peaks(pilatus_store: Path, pilatus_peaks: Tab
 
 
 def test_peaks_near_a_gap_are_flagged(pilatus_store: Path, pilatus_peaks: Table) -> None:
-    mask = frames.open_frames(pilatus_store)["mask"].values != 0
+    mask = open_frames(pilatus_store)["mask"].values != 0
     reach = scipy.ndimage.binary_dilation(mask, np.ones((9, 9), bool))
     near = reach[pilatus_peaks["y_pixel"], pilatus_peaks["x_pixel"]]
     assert near.any()
@@ -231,7 +234,7 @@ def test_peaks_near_a_gap_are_flagged(pilatus_store: Path, pilatus_peaks: Table)
 def test_network_and_fit_agree_on_a_pilatus_frame_run_whole(
     pilatus_store: Path, pilatus_peaks: Table, tmp_path: Path
 ) -> None:
-    settings = config.load(
+    settings = load_config(
         CONFIGS / "pilatus.yaml", [f"data=[{pilatus_store}]", f"output.folder={tmp_path}", "compute.workers=1"]
     )
     (outcome,) = braggflow.run(settings)

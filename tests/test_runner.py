@@ -11,9 +11,13 @@ from conftest import make_store, spots
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
 
 import braggflow
-from braggflow import cluster, peaks, runs, store
+from braggflow import peak_table
+from braggflow.cluster import connect as connect_module
+from braggflow.cluster.connect import local_cluster
 from braggflow.config import ComputeConfig
-from braggflow.store import RunFolder
+from braggflow.flow import run
+from braggflow.results import RunFolder, open_peaks, read_run_info
+from braggflow.results import identity as identity_module
 
 SETTINGS = {"detect": {"minval": 15, "minscore": 10}, "localise": {"method": "none"}}
 #: Counts in the first pixel of a frame, and so what befalls the worker that searches it.
@@ -26,9 +30,9 @@ class Traps(WorkerPlugin):
     """On every worker, also on those that come for lost ones."""
 
     def setup(self, worker):  # noqa: ARG002
-        from braggflow import detect
+        from braggflow.detect import detect
 
-        search, tight = detect.detect, iter([True])
+        search, tight = detect, iter([True])
 
         def trapped(counts, *arguments, **options):
             if counts[0, 0] == DEADLY:
@@ -40,13 +44,13 @@ class Traps(WorkerPlugin):
                 time.sleep(0.2)
             return search(counts, *arguments, **options)
 
-        detect.detect = trapped
+        detect = trapped
 
 
 @pytest.fixture(scope="module")
 def client(images):
     braggflow.find_peaks(images[:1], **SETTINGS)  # compiles what the workers then find compiled
-    with dask.config.set(IMPATIENT), cluster.local(ComputeConfig(workers=2)) as client:
+    with dask.config.set(IMPATIENT), local_cluster(ComputeConfig(workers=2)) as client:
         client.register_plugin(Traps())
         yield client
 
@@ -72,16 +76,16 @@ def settings(**compute):
 def assert_only_these_are_lost(outcome, path, frames):
     """All other frames have the peaks that one process alone finds in them."""
     undisturbed = braggflow.find_peaks(braggflow.open_frames(path), **SETTINGS)
-    table = store.open_peaks(outcome.folder).load()
+    table = open_peaks(outcome.folder).load()
     assert table["frame"].values[table["frame_failed"].values == 1].tolist() == frames
     kept = undisturbed.isel(peak=~np.isin(undisturbed["peak_frame"], frames))
     assert kept.sizes["peak"] > 0
-    for name in peaks.VARIABLES:
+    for name in peak_table.VARIABLES:
         np.testing.assert_array_equal(table[name].values, kept[name].values, err_msg=name)
 
 
 def failures(outcome):
-    return {failure["frame"]: failure["reason"] for failure in store.read_info(RunFolder(outcome.folder))["failures"]}
+    return {failure["frame"]: failure["reason"] for failure in read_run_info(RunFolder(outcome.folder))["failures"]}
 
 
 # ---- frames that do harm ----
@@ -89,7 +93,7 @@ def failures(outcome):
 
 def test_a_frame_that_kills_workers_is_found_and_costs_no_other_frame_and_no_worker(tmp_path, images, client):
     path = frames_with(tmp_path / "scan.zarr", images, f4=DEADLY)
-    (outcome,) = runs.run(settings(), [path], out=tmp_path, client=client)
+    (outcome,) = run(settings(), [path], out=tmp_path, client=client)
     assert (outcome.status, outcome.frames_failed) == ("partial", 1)
     (reason,) = failures(outcome).values()
     assert "2 different workers, but all those workers died while running it" in reason
@@ -109,14 +113,14 @@ def test_frames_that_wait_on_a_worker_that_dies_are_not_blamed(tmp_path, images)
     ):
         client.wait_for_workers(2)
         client.register_plugin(Traps())
-        (outcome,) = runs.run(settings(), [path], out=tmp_path, client=client)
+        (outcome,) = run(settings(), [path], out=tmp_path, client=client)
     assert list(failures(outcome)) == [1]
     assert_only_these_are_lost(outcome, path, [1])
 
 
 def test_a_frame_that_does_not_fit_into_memory_fails_alone(tmp_path, images, client):
     path = frames_with(tmp_path / "scan.zarr", images, f4=HUGE)
-    (outcome,) = runs.run(settings(), [path], out=tmp_path, client=client)
+    (outcome,) = run(settings(), [path], out=tmp_path, client=client)
     assert outcome.status == "partial"
     assert failures(outcome) == {4: "MemoryError: no room for this frame"}
     assert_only_these_are_lost(outcome, path, [4])
@@ -124,7 +128,7 @@ def test_a_frame_that_does_not_fit_into_memory_fails_alone(tmp_path, images, cli
 
 def test_memory_that_is_short_for_a_moment_costs_no_frame(tmp_path, images, client):
     path = frames_with(tmp_path / "scan.zarr", images, f4=TIGHT)
-    (outcome,) = runs.run(settings(retries=1), [path], out=tmp_path, client=client)
+    (outcome,) = run(settings(retries=1), [path], out=tmp_path, client=client)
     assert outcome.status == "complete"
     assert_only_these_are_lost(outcome, path, [])
 
@@ -142,29 +146,29 @@ def test_a_worker_killed_from_outside_costs_tasks_that_run_again_and_nothing_els
             killed.append(busy[0])
             os.kill(processes[busy[0]], signal.SIGKILL)
 
-    (outcome,) = runs.run(settings(), [path], out=tmp_path, client=client, progress=kill)
+    (outcome,) = run(settings(), [path], out=tmp_path, client=client, progress=kill)
     assert killed
     assert (outcome.status, outcome.frames_failed) == ("complete", 0)
     assert outcome.tasks_rerun > 0
-    assert store.read_info(RunFolder(outcome.folder))["tasks_rerun"] == outcome.tasks_rerun
+    assert read_run_info(RunFolder(outcome.folder))["tasks_rerun"] == outcome.tasks_rerun
     assert_only_these_are_lost(outcome, path, [])
 
 
 def test_workers_lost_for_good_end_the_run_with_one_message_and_it_goes_on_later(tmp_path, images, monkeypatch):
-    monkeypatch.setattr(cluster, "NO_WORKERS_SECONDS", 2)
+    monkeypatch.setattr(connect_module, "NO_WORKERS_SECONDS", 2)
     path = frames_with(tmp_path / "scan.zarr", images, chunk=1, **{f"f{frame}": SLOW for frame in range(12)})
-    with cluster.local(ComputeConfig(workers=1)) as client:
+    with local_cluster(ComputeConfig(workers=1)) as client:
         client.register_plugin(Traps())
 
         def end_workers(progress):
             if progress.frames_done:
                 client.cluster.scale(0)
 
-        (outcome,) = runs.run(settings(), [path], out=tmp_path, client=client, progress=end_workers)
+        (outcome,) = run(settings(), [path], out=tmp_path, client=client, progress=end_workers)
     assert (outcome.status, outcome.frames_failed) == ("interrupted", 0)
     assert outcome.message == "cluster: all its workers are lost, and no others came in time"
-    with cluster.local(ComputeConfig(workers=1)) as client:
-        (again,) = runs.run(settings(), [path], out=tmp_path, client=client)
+    with local_cluster(ComputeConfig(workers=1)) as client:
+        (again,) = run(settings(), [path], out=tmp_path, client=client)
     assert again.status == "complete"
     assert 0 < again.frames_processed < 12
     assert_only_these_are_lost(again, path, [])
@@ -172,8 +176,8 @@ def test_workers_lost_for_good_end_the_run_with_one_message_and_it_goes_on_later
 
 def test_workers_with_other_sources_end_the_run_with_one_message(tmp_path, images, client, monkeypatch):
     paths = [frames_with(tmp_path / f"scan{i}.zarr", images) for i in range(2)]
-    monkeypatch.setattr(store, "code_version", lambda: {"version": "0.0.1", "sources": "of another install"})
-    outcomes = runs.run(settings(), paths, out=tmp_path, client=client)
+    monkeypatch.setattr(identity_module, "code_version", lambda: {"version": "0.0.1", "sources": "of another install"})
+    outcomes = run(settings(), paths, out=tmp_path, client=client)
     assert {outcome.status for outcome in outcomes} == {"interrupted"}
     (message,) = {outcome.message for outcome in outcomes}
     assert "the client has other sources (of another install)" in message
@@ -186,9 +190,9 @@ def test_the_share_done_goes_from_0_to_1_and_never_back(tmp_path, images, client
     lengths = {"a": 2, "b": 12, "c": 1, "d": 1, "e": 1, "f": 12, "g": 3, "h": 1}
     paths = [make_store(tmp_path / f"{name}.zarr", images[:n], chunk=1) for name, n in lengths.items()]
     (tmp_path / "bad.zarr").mkdir()
-    runs.run(settings(), paths[:1], out=tmp_path / "out", client=client)
+    run(settings(), paths[:1], out=tmp_path / "out", client=client)
     seen = []
-    runs.run(settings(), [*paths, tmp_path / "bad.zarr"], out=tmp_path / "out", client=client, progress=seen.append)
+    run(settings(), [*paths, tmp_path / "bad.zarr"], out=tmp_path / "out", client=client, progress=seen.append)
     shares = [progress.share for progress in seen]
     assert (shares[0], shares[-1]) == (0, 1)
     assert shares == sorted(shares)

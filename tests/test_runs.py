@@ -17,9 +17,18 @@ from conftest import assert_same_table, make_store, spots
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, get_task_stream
 
 import braggflow
-from braggflow import cluster, graph, peaks, runs, store
-from braggflow.config import ComputeConfig, InputError, RunConfig
-from braggflow.store import RunFolder
+from braggflow import peak_table
+from braggflow.cluster import Pools
+from braggflow.cluster import connect as connect_module
+from braggflow.cluster.connect import local_cluster, pools_of
+from braggflow.config import ComputeConfig, RunConfig
+from braggflow.errors import InputError
+from braggflow.flow import run
+from braggflow.flow import running as running_module
+from braggflow.flow.data_set_queue import first_work
+from braggflow.frames import selected_positions
+from braggflow.pipeline import plan_groups, regroup
+from braggflow.results import RunFolder, open_peaks, read_run_config, read_run_info, run_lock
 
 SETTINGS = {
     "detect": {"minval": 15, "minscore": 10},
@@ -38,7 +47,7 @@ def settings(**sections):
 
 @pytest.fixture(scope="module")
 def client():
-    with cluster.local(ComputeConfig(workers=2)) as client:
+    with local_cluster(ComputeConfig(workers=2)) as client:
         yield client
 
 
@@ -55,29 +64,29 @@ def data(tmp_path_factory, images):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, data, client):
     out = tmp_path_factory.mktemp("undisturbed")
-    (outcome,) = runs.run(settings(), [data], out=out, client=client)
+    (outcome,) = run(settings(), [data], out=out, client=client)
     assert outcome.status == "complete"
-    return store.open_peaks(outcome.folder).load()
+    return open_peaks(outcome.folder).load()
 
 
 def info_of(outcome):
-    return store.read_info(RunFolder(outcome.folder))
+    return read_run_info(RunFolder(outcome.folder))
 
 
 def test_a_run_leaves_the_table_the_settings_and_what_happened(tmp_path, data, client, undisturbed, images):
     seen = []
-    (outcome,) = runs.run(settings(output={"report": True}), [data], out=tmp_path, client=client, progress=seen.append)
+    (outcome,) = run(settings(output={"report": True}), [data], out=tmp_path, client=client, progress=seen.append)
     folder = RunFolder(tmp_path / "scan")
     assert (outcome.status, outcome.frames, outcome.frames_processed) == ("complete", 24, 24)
-    info = store.read_info(folder)
+    info = read_run_info(folder)
     assert info["counts"]["peaks"] == outcome.peaks == undisturbed.sizes["peak"] > 60
     assert set(info["counts"]["removed"]) == {"minscore", "min_snr"}
     assert sum(info["counts"]["methods"].values()) == outcome.peaks
     assert set(info["seconds"]["stages"]) == {"read", "correct", "detect", "patches", "localise", "fit"}
-    assert store.read_settings(folder).detect.minval == 15
+    assert read_run_config(folder).detect.minval == 15
     assert folder.report.exists()
     assert seen[-1].frames_done == seen[-1].frames_total == 24
-    assert_same_table(store.open_peaks(folder.path), undisturbed)
+    assert_same_table(open_peaks(folder.path), undisturbed)
 
 
 def test_peaks_lie_where_the_frames_are_bright(undisturbed, images):
@@ -101,15 +110,15 @@ def test_peaks_lie_where_the_frames_are_bright(undisturbed, images):
 def test_chunks_workers_and_batches_do_not_change_a_bit(tmp_path, images, undisturbed, chunk, workers, sections):
     path = make_store(tmp_path / "scan.zarr", images, chunk=chunk)
     sections = {**sections, "compute": {**sections.get("compute", {}), "workers": workers}}
-    (outcome,) = runs.run(settings(**sections), [path], out=tmp_path / "out")
-    assert_same_table(store.open_peaks(outcome.folder), undisturbed)
+    (outcome,) = run(settings(**sections), [path], out=tmp_path / "out")
+    assert_same_table(open_peaks(outcome.folder), undisturbed)
 
 
 def test_the_order_of_frames_in_the_store_does_not_change_a_bit(tmp_path, images, client, undisturbed):
     order = np.random.default_rng(3).permutation(len(images))
     path = make_store(tmp_path / "scan.zarr", images[order], numbers=order, chunk=4)
-    (outcome,) = runs.run(settings(), [path], out=tmp_path / "out", client=client)
-    assert_same_table(store.open_peaks(outcome.folder), undisturbed)
+    (outcome,) = run(settings(), [path], out=tmp_path / "out", client=client)
+    assert_same_table(open_peaks(outcome.folder), undisturbed)
 
 
 def test_an_array_in_a_notebook_gives_the_same_table(images, undisturbed):
@@ -163,7 +172,7 @@ def test_neighbours_are_fitted_together():
         found = braggflow.find_peaks(
             image, detect=SETTINGS["detect"], localise={"method": "none"}, patches={"neighbours": rule}
         )
-        assert (found["flags"] & peaks.Flag.overlap != 0).all()
+        assert (found["flags"] & peak_table.Flag.overlap != 0).all()
         distance = np.hypot(found["y_fit"] - truth[:, 0], found["x_fit"] - truth[:, 1])
         return distance.fillna(np.inf).values  # inf: no fit
 
@@ -183,40 +192,40 @@ def test_a_notebook_user_is_told_what_is_wrong(images):
 
 
 def test_a_finished_run_is_not_touched_again(tmp_path, data, client):
-    runs.run(settings(), [data], out=tmp_path, client=client)
+    run(settings(), [data], out=tmp_path, client=client)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "scan").rglob("*") if path.name != ".lock"}
-    (again,) = runs.run(settings(compute={"workers": 1, "task_seconds": 3}), [data], out=tmp_path)
+    (again,) = run(settings(compute={"workers": 1, "task_seconds": 3}), [data], out=tmp_path)
     assert (again.status, again.frames_processed) == ("complete", 0)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "scan").rglob("*") if path.name != ".lock"}
 
 
 def test_only_missing_parts_are_made_again(tmp_path, data, client, undisturbed):
-    (first,) = runs.run(settings(), [data], out=tmp_path, client=client)
+    (first,) = run(settings(), [data], out=tmp_path, client=client)
     parts = sorted(RunFolder(first.folder).parts.iterdir())
     kept = {path: path.stat().st_mtime_ns for path in parts[1::2]}
     for path in parts[::2]:
         path.unlink()
-    (again,) = runs.run(settings(compute={"task_seconds": 9}), [data], out=tmp_path, client=client)
+    (again,) = run(settings(compute={"task_seconds": 9}), [data], out=tmp_path, client=client)
     assert info_of(again)["parts"] == {"total": len(parts), "done": len(parts), "redone": len(parts[::2])}
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert_same_table(store.open_peaks(again.folder), undisturbed)
+    assert_same_table(open_peaks(again.folder), undisturbed)
 
 
 def test_other_settings_never_mix_with_an_old_run(tmp_path, data, client):
-    (first,) = runs.run(settings(), [data], out=tmp_path, client=client)
+    (first,) = run(settings(), [data], out=tmp_path, client=client)
     with pytest.raises(InputError, match=r"detect\.minval: 15\.0 → 30\.0"):
-        runs.run(settings(detect={"minval": 30}), [data], out=tmp_path, client=client)
+        run(settings(detect={"minval": 30}), [data], out=tmp_path, client=client)
     assert info_of(first)["status"] == "complete"
-    (new,) = runs.run(settings(detect={"minval": 30}, output={"overwrite": True}), [data], out=tmp_path, client=client)
+    (new,) = run(settings(detect={"minval": 30}, output={"overwrite": True}), [data], out=tmp_path, client=client)
     assert new.frames_processed == 24
     assert new.peaks < first.peaks
 
 
 def test_frames_of_another_series_never_mix_with_an_old_run(tmp_path, images, data, client):
-    runs.run(settings(), [data], out=tmp_path, client=client)
+    run(settings(), [data], out=tmp_path, client=client)
     other = make_store(tmp_path / "elsewhere" / "scan.zarr", images[::-1], chunk=2)
     with pytest.raises(InputError, match=r"frames\.origin"):
-        runs.run(settings(), [other], out=tmp_path, client=client)
+        run(settings(), [other], out=tmp_path, client=client)
 
 
 def test_gpu_workers_get_the_network_and_cpu_workers_the_rest(tmp_path, data, undisturbed):
@@ -228,15 +237,15 @@ def test_gpu_workers_get_the_network_and_cpu_workers_the_rest(tmp_path, data, un
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with SpecCluster(workers=spec, scheduler=scheduler) as mixed, Client(mixed) as client:
         client.wait_for_workers(3)
-        assert cluster.pools(client, network=True) == cluster.Pools(cpu=True, gpu=True)
-        assert cluster.pools(client, network=False) == cluster.Pools(cpu=True, gpu=False)
+        assert pools_of(client, network=True) == Pools(cpu=True, gpu=True)
+        assert pools_of(client, network=False) == Pools(cpu=True, gpu=False)
         workers = client.scheduler_info(n_workers=-1)["workers"]
         gpu = {address for address, worker in workers.items() if "GPU" in worker["resources"]}
         with get_task_stream(client) as stream:
-            (outcome,) = runs.run(settings(), [data], out=tmp_path, client=client)
+            (outcome,) = run(settings(), [data], out=tmp_path, client=client)
     places = {(task["key"][0], task["worker"] in gpu) for task in stream.data}
-    assert places == {("find", False), ("locate", True), ("finish", False), ("conclude", False)}
-    assert_same_table(store.open_peaks(outcome.folder), undisturbed)
+    assert places == {("search", False), ("locate", True), ("complete", False), ("conclude", False)}
+    assert_same_table(open_peaks(outcome.folder), undisturbed)
 
 
 def test_gpu_workers_alone_are_refused():
@@ -245,7 +254,7 @@ def test_gpu_workers_alone_are_refused():
         Client(local) as client,
         pytest.raises(InputError, match="none offers CPU"),
     ):
-        cluster.pools(client, network=True)
+        pools_of(client, network=True)
 
 
 # ---- damaged data ----
@@ -262,21 +271,21 @@ def test_damaged_and_missing_chunks_are_recorded_and_made_good_later(
     truncated.write_bytes(whole[truncated][:100])
     missing.unlink()
 
-    (outcome,) = runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    (outcome,) = run(settings(), [path], out=tmp_path / "out", client=client)
     assert (outcome.status, outcome.frames_failed) == ("partial", 4)
     info = info_of(outcome)
     assert sorted(failure["frame"] for failure in info["failures"]) == [2, 3, 10, 11]
     assert any("frames/c/5/0/0 is missing" in failure["reason"] for failure in info["failures"])
-    table = store.open_peaks(outcome.folder).load()
+    table = open_peaks(outcome.folder).load()
     assert table["frame"].values[table["frame_failed"].values == 1].tolist() == [2, 3, 10, 11]
     others = ~np.isin(undisturbed["peak_frame"], [2, 3, 10, 11])
     np.testing.assert_array_equal(table["y"], undisturbed["y"][others])
 
     for file, content in whole.items():
         file.write_bytes(content)
-    (again,) = runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    (again,) = run(settings(), [path], out=tmp_path / "out", client=client)
     assert (again.status, info_of(again)["parts"]["redone"]) == ("complete", 2)
-    assert_same_table(store.open_peaks(again.folder), undisturbed)
+    assert_same_table(open_peaks(again.folder), undisturbed)
 
 
 def test_a_frame_that_cannot_be_processed_does_not_take_its_neighbours_with_it(tmp_path, images, client):
@@ -284,7 +293,7 @@ def test_a_frame_that_cannot_be_processed_does_not_take_its_neighbours_with_it(t
     bad[7] = np.nan
     path = make_store(tmp_path / "scan.zarr", bad, chunk=4)
     sections = settings(detect={"minval": {"sigma": 6}}, localise={"method": "none"})
-    (outcome,) = runs.run(sections, [path], out=tmp_path / "out", client=client)
+    (outcome,) = run(sections, [path], out=tmp_path / "out", client=client)
     info = info_of(outcome)
     assert [failure["frame"] for failure in info["failures"]] == [7]
     assert "every pixel" in info["failures"][0]["reason"]
@@ -296,17 +305,17 @@ def test_nan_pixels_are_masked_and_flagged(tmp_path, images, client):
     y, x = np.unravel_index(bad[3].argmax(), bad[3].shape)
     bad[3, y, x] = np.nan
     path = make_store(tmp_path / "scan.zarr", bad, chunk=4)
-    (outcome,) = runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    (outcome,) = run(settings(), [path], out=tmp_path / "out", client=client)
     assert outcome.status == "complete"
-    frame = store.open_peaks(outcome.folder).sel(peak_frame=3)
+    frame = open_peaks(outcome.folder).sel(peak_frame=3)
     near = np.hypot(frame["y_pixel"] - y, frame["x_pixel"] - x) < 3
-    assert (frame["flags"].values[near] & peaks.Flag.masked).all()
+    assert (frame["flags"].values[near] & peak_table.Flag.masked).all()
     assert np.isfinite(frame["y"]).all()
 
 
 def test_one_refused_data_set_does_not_stop_the_others(tmp_path, data, client):
     (tmp_path / "empty.zarr").mkdir()
-    outcomes = runs.run(settings(), [data, tmp_path / "empty.zarr"], out=tmp_path / "out", client=client)
+    outcomes = run(settings(), [data, tmp_path / "empty.zarr"], out=tmp_path / "out", client=client)
     assert {outcome.name: outcome.status for outcome in outcomes} == {"scan": "complete", "empty": "refused"}
     assert "not a Zarr store" in outcomes[-1].message
 
@@ -315,43 +324,43 @@ def test_noise_multiples_on_a_series_thresholded_at_source_are_refused_at_once(t
     images = np.stack([spots((40, 40), 3, seed=seed, background=0) for seed in range(3)])
     path = make_store(tmp_path / "scan.zarr", np.where(images < 50, 0, images), chunk=1)
     with pytest.raises(InputError, match=r"detect\.minval.*no noise.*in counts"):
-        runs.run(settings(detect={"minval": {"sigma": 6}}, localise={"method": "none"}), [path], out=tmp_path / "out")
+        run(settings(detect={"minval": {"sigma": 6}}, localise={"method": "none"}), [path], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_frames_that_changed_at_their_place_never_mix_with_an_old_run(tmp_path, images, client):
     path = make_store(tmp_path / "scan.zarr", images, chunk=2)
-    runs.run(settings(), [path], out=tmp_path / "out", client=client)
+    run(settings(), [path], out=tmp_path / "out", client=client)
     shutil.rmtree(path)
     mask = np.zeros(images.shape[1:], bool)
     mask[:30] = True
     make_store(path, images, chunk=3, mask=mask)
     with pytest.raises(InputError, match=r"frames\.chunk: 2 → 3"):
-        runs.run(settings(), [path], out=tmp_path / "out", client=client)
+        run(settings(), [path], out=tmp_path / "out", client=client)
     # Workers that have seen the old store must not use what they remember of it.
-    (new,) = runs.run(settings(output={"overwrite": True}), [path], out=tmp_path / "out", client=client)
-    assert store.open_peaks(new.folder)["y_pixel"].min() >= 30
+    (new,) = run(settings(output={"overwrite": True}), [path], out=tmp_path / "out", client=client)
+    assert open_peaks(new.folder)["y_pixel"].min() >= 30
 
 
 def test_a_run_that_another_finished_meanwhile_is_not_thrown_away(tmp_path, data, client, monkeypatch):
-    prepared = runs._first_work
+    prepared = first_work
 
     def slowly(source):
         result = prepared(source)
         monkeypatch.undo()
-        runs.run(settings(detect={"minval": 40}), [data], out=tmp_path, client=client)
+        run(settings(detect={"minval": 40}), [data], out=tmp_path, client=client)
         return result
 
-    monkeypatch.setattr(runs, "_first_work", slowly)
+    monkeypatch.setattr(running_module, "first_work", slowly)
     with pytest.raises(InputError, match=r"detect\.minval: 40\.0 → 15\.0"):
-        runs.run(settings(), [data], out=tmp_path, client=client)
-    assert store.read_settings(RunFolder(tmp_path / "scan")).detect.minval == 40
+        run(settings(), [data], out=tmp_path, client=client)
+    assert read_run_config(RunFolder(tmp_path / "scan")).detect.minval == 40
 
 
 def test_a_folder_in_use_is_refused(tmp_path, data, client):
     (tmp_path / "scan").mkdir()
-    with store.lock(RunFolder(tmp_path / "scan")), pytest.raises(InputError, match="another run writes here"):
-        runs.run(settings(), [data], out=tmp_path, client=client)
+    with run_lock(RunFolder(tmp_path / "scan")), pytest.raises(InputError, match="another run writes here"):
+        run(settings(), [data], out=tmp_path, client=client)
 
 
 def test_a_cluster_without_workers_is_refused(tmp_path, data):
@@ -360,13 +369,13 @@ def test_a_cluster_without_workers_is_refused(tmp_path, data):
         Client(local) as idle,
         pytest.raises(InputError, match="has no workers"),
     ):
-        runs.run(settings(), [data], out=tmp_path, client=idle)
+        run(settings(), [data], out=tmp_path, client=idle)
 
 
 def test_workers_that_cannot_start_are_said_and_not_waited_for(monkeypatch):
-    monkeypatch.setattr(cluster, "NO_WORKERS_SECONDS", 3)
-    monkeypatch.setattr(cluster, "_IGNORE_CTRL_C", "raise SystemExit('broken on purpose')\n")
-    with pytest.raises((InputError, RuntimeError)), cluster.local(ComputeConfig(workers=1)):
+    monkeypatch.setattr(connect_module, "NO_WORKERS_SECONDS", 3)
+    monkeypatch.setattr(connect_module, "_IGNORE_CTRL_C", "raise SystemExit('broken on purpose')\n")
+    with pytest.raises((InputError, RuntimeError)), local_cluster(ComputeConfig(workers=1)):
         pass
 
 
@@ -374,7 +383,7 @@ def test_a_coordinate_that_the_table_has_already_is_refused(tmp_path, images):
     path = make_store(tmp_path / "scan.zarr", images[:4], chunk=1)
     xr.Dataset({"angle": ("frame", np.arange(4.0))}).to_zarr(path, mode="a", consolidated=False)
     with pytest.raises(InputError, match="'angle' is a name of the peak table"):
-        runs.run(settings(), [path], out=tmp_path / "out")
+        run(settings(), [path], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -385,10 +394,10 @@ def test_a_report_that_fails_does_not_spoil_the_table(tmp_path, data, monkeypatc
         def broken(_):
             raise RuntimeError("no fonts")
 
-        monkeypatch.setattr("braggflow.report.write_report", broken)
-        (outcome,) = runs.run(settings(output={"report": True}), [data], out=tmp_path, client=client)
+        monkeypatch.setattr("braggflow.show.write_report", broken)
+        (outcome,) = run(settings(output={"report": True}), [data], out=tmp_path, client=client)
     assert (outcome.status, outcome.message) == ("complete", "no report (RuntimeError: no fonts)")
-    assert store.open_peaks(folder.path).sizes["peak"] == outcome.peaks
+    assert open_peaks(folder.path).sizes["peak"] == outcome.peaks
 
 
 @pytest.mark.parametrize(
@@ -403,28 +412,28 @@ def test_a_report_that_fails_does_not_spoil_the_table(tmp_path, data, monkeypatc
 )
 def test_what_is_refused_leaves_nothing_behind(tmp_path, data, sections, part):
     with pytest.raises(InputError, match=part):
-        runs.run(settings(**sections), [data], out=tmp_path / "out")
+        run(settings(**sections), [data], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_to_do_and_names_that_collide_are_refused(tmp_path, data):
     with pytest.raises(InputError, match="no data set is named"):
-        runs.run(settings())
+        run(settings())
     with pytest.raises(InputError, match="another data set is named scan"):
-        runs.run(settings(), [data, tmp_path / "scan.zarr"])
+        run(settings(), [data, tmp_path / "scan.zarr"])
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, data):
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="is not empty and holds no run"):
-        runs.run(settings(output={"overwrite": True}), [data], out=tmp_path)
+        run(settings(output={"overwrite": True}), [data], out=tmp_path)
 
 
 def test_a_subset_of_frames_keeps_its_numbers(tmp_path, data, client, undisturbed):
     sections = settings(frames={"start": 3, "stop": 20, "step": 4})
-    (outcome,) = runs.run(sections, [data], out=tmp_path, client=client)
-    table = store.open_peaks(outcome.folder)
+    (outcome,) = run(sections, [data], out=tmp_path, client=client)
+    table = open_peaks(outcome.folder)
     assert table["frame"].values.tolist() == [3, 7, 11, 15, 19]
     chosen = np.isin(undisturbed["peak_frame"], table["frame"])
     np.testing.assert_array_equal(table["y"], undisturbed["y"][chosen])
@@ -434,11 +443,11 @@ def test_groups_hold_whole_chunks_and_every_frame_once(data):
     opened = braggflow.open_frames(data)
     for seconds in (0.001, 0.1, 100):
         config = RunConfig.model_validate({"compute": {"task_seconds": seconds}})
-        groups = graph.plan(opened, config)
+        groups = plan_groups(opened, config)
         assert [group.first for group in groups] == [0, *(group.stop for group in groups[:-1])]
         assert groups[-1].stop == 24
         assert all(chunk[0] % 2 == 0 for group in groups for chunk in group.chunks)
-        regrouped = graph.regroup(graph.plan(opened, RunConfig()), [(g.first, g.stop) for g in groups])
+        regrouped = regroup(plan_groups(opened, RunConfig()), [(g.first, g.stop) for g in groups])
         assert regrouped == groups
 
 
@@ -446,8 +455,8 @@ def test_no_chunk_of_the_store_is_read_for_two_groups_chunks(data):
     opened = braggflow.open_frames(data)  # of two frames a chunk
     for start, step in ((1, 1), (0, 3), (3, 1), (5, 2)):
         config = RunConfig.model_validate({"frames": {"start": start, "step": step}})
-        positions = graph.selected(opened, config)
-        chunks = [chunk for group in graph.plan(opened, config) for chunk in group.chunks]
+        positions = selected_positions(opened, config)
+        chunks = [chunk for group in plan_groups(opened, config) for chunk in group.chunks]
         read = [set((positions[first:stop] // 2).tolist()) for first, stop in chunks]
         assert all(len(one) == 1 for one in read)
         assert len(set.union(*read)) == len(chunks)
@@ -463,13 +472,13 @@ def slow(tmp_path_factory, images, client):
     data = make_store(folder / "scan.zarr", images, chunk=1)
     sections = settings(detect={"engine": "findpeaks"}, localise={"method": "none"})
     (folder / "run.yaml").write_text(json.dumps(sections))
-    (outcome,) = runs.run(sections, [data], out=folder / "undisturbed", client=client)
+    (outcome,) = run(sections, [data], out=folder / "undisturbed", client=client)
 
     def start(out):
         command = [sys.executable, "-m", "braggflow", "run", folder / "run.yaml", data, "--out", out]
         return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
-    return start, store.open_peaks(outcome.folder).load()
+    return start, open_peaks(outcome.folder).load()
 
 
 def wait_for_parts(out: Path, n: int) -> None:
@@ -497,15 +506,15 @@ def test_killed_worker_and_then_killed_client_change_nothing(tmp_path, slow):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     done = len(list((tmp_path / "scan" / "parts").glob("part-*.npz")))
-    info = store.read_info(RunFolder(tmp_path / "scan"))
+    info = read_run_info(RunFolder(tmp_path / "scan"))
     total = len(info["plan"])
     assert done < total
     assert info["status"] == "running"
 
     finish(start, tmp_path)
-    info = store.read_info(RunFolder(tmp_path / "scan"))
+    info = read_run_info(RunFolder(tmp_path / "scan"))
     assert info["parts"] == {"total": total, "done": total, "redone": total - done}
-    assert_same_table(store.open_peaks(tmp_path / "scan"), undisturbed)
+    assert_same_table(open_peaks(tmp_path / "scan"), undisturbed)
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, slow):
@@ -517,11 +526,11 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, slow):
     assert process.returncode == 3
     assert "the same command goes on from here" in output.decode()
     assert "Traceback" not in output.decode()
-    info = store.read_info(RunFolder(tmp_path / "scan"))
+    info = read_run_info(RunFolder(tmp_path / "scan"))
     assert info["status"] == "interrupted"
     assert 1 <= info["parts"]["done"] < info["parts"]["total"]
     finish(start, tmp_path)
-    assert_same_table(store.open_peaks(tmp_path / "scan"), undisturbed)
+    assert_same_table(open_peaks(tmp_path / "scan"), undisturbed)
 
 
 @pytest.fixture
@@ -541,10 +550,10 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(small_disk, data, client, undisturbed):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(2048 * 1024 - 56 * 1024))
-    (outcome,) = runs.run(settings(), [data], out=small_disk / "out", client=client)
+    (outcome,) = run(settings(), [data], out=small_disk / "out", client=client)
     assert outcome.status == "partial"
     assert "No space left on device" in outcome.message
     ballast.unlink()
-    (again,) = runs.run(settings(), [data], out=small_disk / "out", client=client)
+    (again,) = run(settings(), [data], out=small_disk / "out", client=client)
     assert again.status == "complete", again
-    assert_same_table(store.open_peaks(again.folder), undisturbed)
+    assert_same_table(open_peaks(again.folder), undisturbed)

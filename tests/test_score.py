@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from braggflow import score as scoring
-from braggflow import series
-from braggflow.config import InputError
-from braggflow.peaks import VARIABLES, empty
+from braggflow.errors import InputError
+from braggflow.evaluate import load_truth, score
+from braggflow.peak_table import VARIABLES, empty
+from braggflow.simulate import TRUTH_CLASSES, TRUTH_FORMAT, TRUTH_VERSION
 
 N_FRAMES = 4
 
@@ -25,7 +25,7 @@ def truth_of(places: NDArray[np.float64], **values: object) -> xr.Dataset:
     return xr.Dataset(
         {name: ("peak", column) for name, column in columns.items()},
         coords={"frame": np.arange(N_FRAMES)},
-        attrs={"format": series.TRUTH_FORMAT, "format_version": series.TRUTH_VERSION},
+        attrs={"format": TRUTH_FORMAT, "format_version": TRUTH_VERSION},
     )
 
 
@@ -50,7 +50,7 @@ def apart(draw: st.DrawFn) -> NDArray[np.float64]:
 @given(apart())
 @settings(deadline=None, max_examples=40)
 def test_a_perfect_copy_scores_one_without_error(places: NDArray[np.float64]) -> None:
-    result = scoring.score(table_of(places), truth_of(places))
+    result = score(table_of(places), truth_of(places))
     assert result.precision == 1
     assert result.recall["all"] == result.recall["sampled"] == (len(places), len(places))
     error = result.errors["used"]["all"]
@@ -65,8 +65,8 @@ def test_the_order_of_peaks_and_truth_changes_nothing(places: NDArray[np.float64
     shifted = places + np.array([0, 0.3, -0.2]) * rng.random((len(places), 1))
     peaks, truth = table_of(shifted), truth_of(places)
     order, other = rng.permutation(len(places)), rng.permutation(len(places))
-    one = scoring.score(peaks, truth).as_dict()
-    two = scoring.score(peaks.isel(peak=order), truth.isel(peak=other)).as_dict()
+    one = score(peaks, truth).as_dict()
+    two = score(peaks.isel(peak=order), truth.isel(peak=other)).as_dict()
     for key in ("false", "excused", "precision", "recall"):
         assert one[key] == two[key]
     for name, value in one["errors"]["used"]["all"].items():
@@ -79,7 +79,7 @@ def test_missing_and_spurious_peaks_are_counted(places: NDArray[np.float64], dat
     missing = data.draw(st.integers(0, len(places)))
     spurious = data.draw(st.integers(0, 3))
     extra = np.array([[k % N_FRAMES, 500.0 + 20 * k, 3.0] for k in range(spurious)]).reshape(-1, 3)
-    result = scoring.score(table_of(np.concatenate([places[missing:], extra])), truth_of(places))
+    result = score(table_of(np.concatenate([places[missing:], extra])), truth_of(places))
     right = len(places) - missing
     assert result.recall["all"] == (right, len(places))
     assert result.false == spurious
@@ -90,13 +90,13 @@ def test_missing_and_spurious_peaks_are_counted(places: NDArray[np.float64], dat
 
 
 def test_peaks_of_other_frames_never_match() -> None:
-    result = scoring.score(table_of(np.array([[1.0, 5, 5]])), truth_of(np.array([[0.0, 5, 5]])))
+    result = score(table_of(np.array([[1.0, 5, 5]])), truth_of(np.array([[0.0, 5, 5]])))
     assert (result.false, result.recall["all"].found) == (1, 0)
 
 
 def test_a_match_is_one_to_one_and_nearest_first() -> None:
     truth = truth_of(np.array([[0.0, 10, 10], [0, 10, 13]]))
-    result = scoring.score(table_of(np.array([[0.0, 10, 12.5], [0, 10, 13.4]])), truth)
+    result = score(table_of(np.array([[0.0, 10, 12.5], [0, 10, 13.4]])), truth)
     # The first peak is nearer to the second truth than to the first, but that one's own peak is nearer still.
     assert result.recall["all"] == (2, 2)
     assert result.errors["used"]["all"].p95 == pytest.approx(np.percentile([2.5, 0.4], 95))
@@ -104,8 +104,8 @@ def test_a_match_is_one_to_one_and_nearest_first() -> None:
 
 def test_a_match_beyond_the_radius_is_none() -> None:
     truth = truth_of(np.array([[0.0, 10, 10]]))
-    assert scoring.score(table_of(np.array([[0.0, 10, 12.9]])), truth).false == 0
-    assert scoring.score(table_of(np.array([[0.0, 10, 12.9]])), truth, radius=2.8).false == 1
+    assert score(table_of(np.array([[0.0, 10, 12.9]])), truth).false == 0
+    assert score(table_of(np.array([[0.0, 10, 12.9]])), truth, radius=2.8).false == 1
 
 
 @pytest.mark.parametrize("excuse", [{"masked": np.array([False, True])}, {"detectable": np.array([True, False])}])
@@ -113,7 +113,7 @@ def test_masked_and_undetectable_truth_counts_in_neither_recall_nor_precision(ex
     places = np.array([[0.0, 10, 10], [0, 30, 30]])
     both, one = table_of(places), table_of(places[:1])
     for peaks, excused in ((both, 1), (one, 0)):
-        result = scoring.score(peaks, truth_of(places, **excuse))
+        result = score(peaks, truth_of(places, **excuse))
         assert result.recall["all"] == (1, 1)
         assert (result.precision, result.false, result.excused) == (1, 0, excused)
         assert result.masked + result.undetectable == 1
@@ -121,21 +121,21 @@ def test_masked_and_undetectable_truth_counts_in_neither_recall_nor_precision(ex
 
 def test_an_undetectable_neighbour_does_not_take_the_peak_of_a_detectable_one() -> None:
     truth = truth_of(np.array([[0.0, 10, 10], [0, 10, 11]]), detectable=np.array([True, False]))
-    result = scoring.score(table_of(np.array([[0.0, 10, 10.8]])), truth)
+    result = score(table_of(np.array([[0.0, 10, 10.8]])), truth)
     assert (result.recall["all"], result.excused) == ((1, 1), 0)
 
 
 def test_frames_that_the_table_leaves_out_are_not_missed() -> None:
     peaks = table_of(np.array([[0.0, 10, 10]])).isel(frame=[0, 1])
     truth = truth_of(np.array([[0.0, 10, 10], [3, 10, 10]]))
-    assert scoring.score(peaks, truth).recall["all"] == (1, 1)
+    assert score(peaks, truth).recall["all"] == (1, 1)
 
 
 def test_errors_and_their_stated_uncertainty_are_reported_by_class_and_position() -> None:
     n = 4000
     rng = np.random.default_rng(0)
     places = np.stack([np.repeat(np.arange(4.0), n // 4), np.tile(10.0 * np.arange(n // 4), 4), np.full(n, 7.0)], 1)
-    code = rng.integers(0, len(series.TRUTH_CLASSES), n).astype(np.int8)
+    code = rng.integers(0, len(TRUTH_CLASSES), n).astype(np.int8)
     spread = np.where(code == 0, 0.1, 0.2)
     noise = rng.normal(0, 1, (n, 2)) * spread[:, None] + np.array([0.05, 0])
     peaks = table_of(
@@ -145,7 +145,7 @@ def test_errors_and_their_stated_uncertainty_are_reported_by_class_and_position(
         y_network=places[:, 1] + 0.5,
         x_network=np.where(np.arange(n) < 100, np.nan, places[:, 2]),
     )
-    result = scoring.score(peaks, truth_of(places, **{"class": code}))
+    result = score(peaks, truth_of(places, **{"class": code}))
     sharp, every = result.errors["used"]["sharp"], result.errors["used"]["all"]
     assert (sharp.n, every.n) == ((code == 0).sum(), n)
     assert sharp.rms == pytest.approx(np.sqrt(2 * 0.1**2 + 0.05**2), rel=0.1)
@@ -160,12 +160,12 @@ def test_errors_and_their_stated_uncertainty_are_reported_by_class_and_position(
 
 def test_false_peaks_at_hot_pixels_are_told_apart() -> None:
     truth = truth_of(np.array([[0.0, 10, 10]])).assign(hot_y=("hot_pixel", [40]), hot_x=("hot_pixel", [41]))
-    result = scoring.score(table_of(np.array([[0.0, 10, 10], [1, 40, 41], [1, 60, 60]])), truth)
+    result = score(table_of(np.array([[0.0, 10, 10], [1, 40, 41], [1, 60, 60]])), truth)
     assert (result.false, result.false_at_hot_pixels) == (2, 1)
 
 
 def test_no_peaks_at_all_is_a_score_too() -> None:
-    result = scoring.score(table_of(np.empty((0, 3))), truth_of(np.array([[0.0, 10, 10]])))
+    result = score(table_of(np.empty((0, 3))), truth_of(np.array([[0.0, 10, 10]])))
     assert result.recall["all"] == (0, 1)
     assert json.loads(json.dumps(result.as_dict(), allow_nan=False))["precision"] is None
     assert "nan" not in result.table()
@@ -173,7 +173,7 @@ def test_no_peaks_at_all_is_a_score_too() -> None:
 
 def test_the_table_and_the_plain_data_hold_the_figures() -> None:
     places = np.array([[0.0, 10, 10], [0, 30, 30], [1, 30, 30]])
-    result = scoring.score(table_of(places[:2] + np.array([0, 0.25, 0])), truth_of(places))
+    result = score(table_of(places[:2] + np.array([0, 0.25, 0])), truth_of(places))
     text = result.table()
     assert re.search(r"sampled +3 +2 +0\.6667", text)
     assert re.search(r"sampled +2 +0\.2500 +0\.2500 +0\.2500 +0\.2500 +0\.2500 +0\.0000 +– +–", text)
@@ -186,21 +186,21 @@ def test_the_table_and_the_plain_data_hold_the_figures() -> None:
 def test_a_truth_of_another_series_is_refused() -> None:
     peaks = table_of(np.array([[0.0, 10, 10]]))
     with pytest.raises(InputError, match="frames 0 to 1, the peak table also has 2: it is of another series"):
-        scoring.score(peaks, truth_of(np.array([[0.0, 10, 10]])).isel(frame=[0, 1]))
+        score(peaks, truth_of(np.array([[0.0, 10, 10]])).isel(frame=[0, 1]))
 
 
 def test_truth_is_loaded_as_it_was_written(tmp_path: Path) -> None:
     truth = truth_of(np.array([[0.0, 10, 10]]))
     truth.to_zarr(tmp_path / "a.truth.zarr", zarr_format=3, consolidated=False)
-    xr.testing.assert_equal(scoring.load_truth(tmp_path / "a.truth.zarr"), truth)
+    xr.testing.assert_equal(load_truth(tmp_path / "a.truth.zarr"), truth)
 
 
 def test_what_is_no_truth_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist; braggflow simulate"):
-        scoring.load_truth(tmp_path / "a.truth.zarr")
+        load_truth(tmp_path / "a.truth.zarr")
     (tmp_path / "empty.truth.zarr").mkdir()
     with pytest.raises(InputError, match="is not a Zarr store"):
-        scoring.load_truth(tmp_path / "empty.truth.zarr")
+        load_truth(tmp_path / "empty.truth.zarr")
     truth = truth_of(np.array([[0.0, 10, 10]]))
     for name, other, message in (
         ("b", truth.assign_attrs(format="braggflow-frames"), "has format 'braggflow-frames', must be"),
@@ -209,4 +209,4 @@ def test_what_is_no_truth_is_refused(tmp_path: Path) -> None:
     ):
         other.to_zarr(tmp_path / f"{name}.zarr", zarr_format=3, consolidated=False)
         with pytest.raises(InputError, match=message):
-            scoring.load_truth(tmp_path / f"{name}.zarr")
+            load_truth(tmp_path / f"{name}.zarr")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from braggflow.config import InputError
-from braggflow.jobs import Pbs
-from braggflow.session import Session, session
+from braggflow.cluster.batch_systems import Pbs
+from braggflow.cluster.session import Session, open_session
+from braggflow.errors import InputError
 
 CLIENT = """
 import sys, time
@@ -64,7 +64,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("umask")
 def test_only_the_user_can_read_the_keys_and_the_folders_above_them(shared):
-    with session(shared, Pbs()) as held:
+    with open_session(shared, Pbs()) as held:
         security = held.security()
         assert {mode(path) for path in (shared, held.folder, held.keys, held.logs)} == {0o700}
         files = list(held.keys.iterdir())
@@ -75,7 +75,7 @@ def test_only_the_user_can_read_the_keys_and_the_folders_above_them(shared):
 
 
 def test_no_two_sessions_have_the_same_key_or_the_same_name_for_their_jobs(shared):
-    with session(shared, Pbs()) as one, session(shared, Pbs()) as other:
+    with open_session(shared, Pbs()) as one, open_session(shared, Pbs()) as other:
         for held in (one, other):
             held.security()
         assert (one.keys / "key.pem").read_text() != (other.keys / "key.pem").read_text()
@@ -85,7 +85,7 @@ def test_no_two_sessions_have_the_same_key_or_the_same_name_for_their_jobs(share
 @pytest.mark.parametrize("end", [None, RuntimeError, KeyboardInterrupt])
 def test_nothing_is_left_at_the_end_however_it_comes(end, shared):
     def use() -> None:
-        with session(shared, Pbs()) as held:
+        with open_session(shared, Pbs()) as held:
             held.security()
             held.remember("1")
             (held.logs / "job.out").touch()
@@ -101,14 +101,14 @@ def test_nothing_is_left_at_the_end_however_it_comes(end, shared):
 
 
 def test_logs_that_are_to_be_kept_stay_and_the_keys_go(shared, qdel_calls):
-    with session(shared, Pbs()) as held:
+    with open_session(shared, Pbs()) as held:
         held.security()
         held.remember("7")
         (held.logs / "job.out").write_text("no module named x")
         held.keep_logs = True
     assert (held.logs / "job.out").read_text() == "no module named x"
     assert not held.keys.exists()
-    with session(shared, Pbs()):
+    with open_session(shared, Pbs()):
         pass
     assert (held.logs / "job.out").exists()
     assert not qdel_calls.exists()
@@ -119,7 +119,7 @@ def test_a_directory_that_cannot_be_used_is_named(kind, tmp_path):
     (tmp_path / "file").touch()
     # Root may write wherever permissions forbid it: these are closed to root too.
     directory = {"below a file": tmp_path / "file" / "shared", "no such file system": Path("/proc/braggflow")}[kind]
-    with pytest.raises(InputError) as refused, session(directory, Pbs()):
+    with pytest.raises(InputError) as refused, open_session(directory, Pbs()):
         pytest.fail("the session began")
     assert str(refused.value).startswith(f"directory: {directory} cannot be used (")
     assert "must be a folder that you can write in" in str(refused.value)
@@ -130,7 +130,7 @@ def test_a_file_system_that_cannot_close_folders_to_others_is_refused(shared, mo
     # As on a FAT or SMB mount, whose modes are those of its mounting.
     monkeypatch.setattr(Path, "mkdir", lambda path, **options: (make(path, **options), path.chmod(0o755)))
     with pytest.raises(InputError, match=rf"directory: {shared} is on a file system where .* \(mode 755\)"):
-        session(shared, Pbs()).__enter__()
+        open_session(shared, Pbs()).__enter__()
     assert list(shared.iterdir()) == []
 
 
@@ -139,13 +139,13 @@ def test_a_living_clients_session_is_left_alone_and_a_killed_ones_removed_with_i
         try:
             assert client.stdout is not None
             left = Path(client.stdout.readline().strip())
-            with session(shared, Pbs()) as held:
+            with open_session(shared, Pbs()) as held:
                 assert set(shared.iterdir()) == {held.folder, left}
             assert not qdel_calls.exists()
         finally:
             client.kill()
     assert (left / "tls" / "key.pem").exists()
-    with session(shared, Pbs()) as held:
+    with open_session(shared, Pbs()) as held:
         assert list(shared.iterdir()) == [held.folder]
     assert qdel_calls.read_text() == "7\n"
 
@@ -161,14 +161,14 @@ def abandoned(shared: Path) -> Session:
 
 
 def test_another_process_with_the_number_of_a_killed_client_is_not_taken_for_it(abandoned, shared, qdel_calls):
-    with session(shared, Pbs()):
+    with open_session(shared, Pbs()):
         assert not abandoned.folder.exists()
     assert qdel_calls.read_text() == "7\n"
 
 
 def test_the_session_of_another_machine_is_left_alone(abandoned, shared, qdel_calls):
     abandoned.owner.write_text(json.dumps(json.loads(abandoned.owner.read_text()) | {"host": "elsewhere"}))
-    with session(shared, Pbs()):
+    with open_session(shared, Pbs()):
         pass
     assert abandoned.keys.exists()
     assert not qdel_calls.exists()
@@ -176,7 +176,7 @@ def test_the_session_of_another_machine_is_left_alone(abandoned, shared, qdel_ca
 
 def test_where_jobs_cannot_be_cancelled_now_their_session_stays_for_the_next(abandoned, shared, qdel_calls, tmp_path):
     (tmp_path / "bin" / "qstat").write_text("#!/bin/sh\necho cannot connect to server >&2\nexit 1\n")
-    with session(shared, Pbs()):
+    with open_session(shared, Pbs()):
         pass
     assert abandoned.jobs.read_text() == "7\n"
 
@@ -185,6 +185,6 @@ def test_where_jobs_cannot_be_cancelled_now_their_session_stays_for_the_next(aba
 def test_files_of_others_in_the_directory_do_not_matter(content, shared):
     (shared / "other").mkdir(parents=True)
     (shared / "other" / "owner.json").write_text(content)
-    with session(shared, Pbs()):
+    with open_session(shared, Pbs()):
         pass
     assert [path.name for path in shared.iterdir()] == ["other"]

@@ -1,6 +1,7 @@
 """What a command imports, and compiled kernels kept between processes: each test with real ones."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,22 +10,33 @@ import pytest
 
 import braggflow
 
-INNER = "import numba\n\n\n@numba.njit\ndef enlarged(value):\n    return value * {factor}\n"
+#: A kernel of a wing that calls one of the ground floor, each in a module of its own.
+INNER = """\
+from braggflow.compiled import kernel
+
+
+@kernel(nogil=True)
+def enlarged(value):
+    return value * {factor}
+"""
 OUTER = """\
-import sys
-from braggflow.kernels import folder, kernel
-from inner import enlarged
-import numpy as np
+from braggflow.compiled import kernel
+from braggflow.inner import enlarged
 
 
 @kernel(nogil=True)
 def enlarged_and_more(value):
     return enlarged(value) + 0.25
-
+"""
+MAIN = """\
+import sys
+from braggflow.compiled import cache_folder
+from braggflow.fit.outer import enlarged_and_more
+import numpy as np
 
 for name in sys.argv[1:]:
     print(enlarged_and_more(np.dtype(name).type(100)))
-print(sum(enlarged_and_more.stats.cache_hits.values()), "loaded", folder())
+print(sum(enlarged_and_more.stats.cache_hits.values()), "loaded", cache_folder())
 """
 #: int8 would overflow in a kernel compiled for a float's bits, and the other way round.
 DTYPES = ("int8", "float32", "uint16")
@@ -32,26 +44,35 @@ DTYPES = ("int8", "float32", "uint16")
 
 @pytest.fixture
 def kernels(tmp_path):
-    """Start a process that calls a kernel with one value of each dtype, its home and temporary files in `tmp_path`."""
-    (tmp_path / "inner.py").write_text(INNER.format(factor=2))
-    (tmp_path / "outer.py").write_text(OUTER)
+    """Start a process that calls a kernel with one value of each dtype, its home and temporary files in `tmp_path`.
+
+    The kernel is one of a copy of the package.
+    """
+    package = tmp_path / "braggflow"
+    (package / "fit").mkdir(parents=True)
+    for name in ("__init__.py", "version.py", "compiled.py", "errors.py"):
+        shutil.copy(Path(braggflow.__file__).with_name(name), package)
+    (package / "fit" / "__init__.py").touch()
+    (package / "inner.py").write_text(INNER.format(factor=2))
+    (package / "fit" / "outer.py").write_text(OUTER)
+    (tmp_path / "main.py").write_text(MAIN)
     (tmp_path / "tmp").mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR",)}
     environment |= {
-        "PYTHONPATH": str(Path(braggflow.__file__).parents[1]),
+        "PYTHONPATH": str(tmp_path),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "TMPDIR": str(tmp_path / "tmp"),
     }
 
     def start(*dtypes: str, first: str = "", **changed: str) -> "subprocess.Popen[str]":
         if first:
-            command = [sys.executable, "-c", f"{first}; import runpy; runpy.run_path('outer.py')", *dtypes]
+            command = [sys.executable, "-c", f"{first}; import runpy; runpy.run_path('main.py')", *dtypes]
         else:
-            command = [sys.executable, "outer.py", *dtypes]
+            command = [sys.executable, "main.py", *dtypes]
         return subprocess.Popen(
             command,
             cwd=tmp_path,
-            env=environment | {"PYTHONPATH": f"{environment['PYTHONPATH']}:{tmp_path}"} | changed,
+            env=environment | changed,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -83,7 +104,7 @@ def test_help_imports_nothing_that_takes_time():
     )
     code = f"""
 import sys
-from braggflow.cli import app
+from braggflow.cli.main import app
 app(["--help"], standalone_mode=False)
 print("imported:", [name for name in {heavy} if name in sys.modules])
 """
@@ -107,19 +128,46 @@ def test_processes_that_start_at_once_with_nothing_compiled_leave_each_other_the
 
 def test_a_change_of_a_kernel_in_another_module_is_noticed(kernels, tmp_path):
     assert said(kernels("uint16"))[0][0] == "200.25"
-    (tmp_path / "inner.py").write_text(INNER.format(factor=3))
+    (tmp_path / "braggflow" / "inner.py").write_text(INNER.format(factor=3))
     assert said(kernels("uint16"))[0][:1] == ["300.25"]
 
 
-def test_cut_off_cache_files_are_replaced(kernels, tmp_path):
+def test_a_kernel_that_moves_to_another_module_is_never_run_from_its_old_code(kernels, tmp_path):
+    package = tmp_path / "braggflow"
+    assert said(kernels("uint16"))[0][0] == "200.25"
+    (package / "fit" / "moved.py").write_text(INNER.format(factor=5))
+    (package / "fit" / "outer.py").write_text(OUTER.replace("braggflow.inner", "braggflow.fit.moved"))
+    assert said(kernels("uint16"))[0] == ["500.25", f"0 loaded {tmp_path}/cache/braggflow-{os.getuid()}"]
+    (package / "fit" / "moved.py").write_text(INNER.format(factor=7))
+    assert said(kernels("uint16"))[0][0] == "700.25"
+
+
+def test_empty_cache_files_as_a_power_cut_leaves_them_are_replaced(kernels, tmp_path):
     said(kernels("uint16"))
     kept = list((tmp_path / "cache").rglob("*.nb?"))
-    assert len(kept) == 2
+    assert len(kept) == 4  # index and code of each of the two kernels
     for path in kept:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        path.write_bytes(b"")
     lines, errors = said(kernels("uint16"))
     assert (lines[0], lines[1][:8], errors) == ("200.25", "0 loaded", "")
     assert said(kernels("uint16"))[0][1].startswith("1 loaded")
+
+
+@pytest.mark.parametrize("wing", ["detect", "fit", "locate", "simulate"])
+def test_kernels_call_none_but_those_of_their_own_wing_and_of_the_ground_floor(wing):
+    """Else a change of the callee would go unnoticed: machine code is kept by the sources of these."""
+    code = f"""
+import importlib, pkgutil
+from numba.core.dispatcher import Dispatcher
+wing = importlib.import_module("braggflow.{wing}")
+modules = [importlib.import_module(f"braggflow.{wing}.{{found.name}}") for found in pkgutil.iter_modules(wing.__path__)]
+homes = {{value.py_func.__module__ for module in modules for value in vars(module).values()
+         if isinstance(value, Dispatcher)}}
+print(sorted(home for home in homes if home.count(".") > 1 and not home.startswith("braggflow.{wing}.")), len(homes))
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    foreign, _, count = output.rpartition(" ")
+    assert (foreign, int(count) > 0) == ("[]", True)
 
 
 def test_with_a_home_that_cannot_be_written_kernels_are_kept_with_the_temporary_files(kernels, tmp_path):

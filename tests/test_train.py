@@ -8,12 +8,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from braggflow import localise, models, patches, train
-from braggflow.config import InputError, LocaliseConfig
-from braggflow.lessons import Lesson
-from braggflow.models import Answer, Compact, Network
-from braggflow.scenes import SceneConfig
-from braggflow.train import TrainConfig
+from braggflow import patches
+from braggflow.config import LocateConfig
+from braggflow.errors import InputError
+from braggflow.locate import IN_DOMAIN, BraggNN, Compact, Network, NetworkOutput, load_localiser, locate_patches
+from braggflow.simulate import PatchSimulation
+from braggflow.train import TrainConfig, TrainProgress, train
+from braggflow.train import trainer as trainer_module
+from braggflow.train.examples import TrainingExamples
+from braggflow.train.trainer import (
+    _FALSE_ALARMS,
+    _RARE_SHARE_FACTOR,
+    _prepared_ahead,
+    adjust,
+    fit_network,
+    fresh,
+    judging,
+    loss_of,
+    prepared,
+    simulated,
+)
 
 TINY = TrainConfig(steps=200, batch=32, warm_up=20, validation_steps=100, evaluation=100, device="cpu")
 
@@ -24,14 +38,14 @@ class StoppedError(Exception):
 
 @pytest.fixture(autouse=True)
 def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "_VALIDATING", 200)
-    monkeypatch.setattr(train, "_ADJUSTING", 400)
-    monkeypatch.setattr(train, "_AT_ONCE", 100)
-    monkeypatch.setattr(train, "_EPOCHS", 3)
+    monkeypatch.setattr(trainer_module, "_VALIDATING", 200)
+    monkeypatch.setattr(trainer_module, "_ADJUSTING", 400)
+    monkeypatch.setattr(trainer_module, "_AT_ONCE", 100)
+    monkeypatch.setattr(trainer_module, "_EPOCHS", 3)
 
 
-def stop_at(step: int) -> Callable[[train.Progress], None]:
-    def stop(report: train.Progress) -> None:
+def stop_at(step: int) -> Callable[[TrainProgress], None]:
+    def stop(report: TrainProgress) -> None:
         if report.step >= step:
             raise StoppedError
 
@@ -42,29 +56,31 @@ def stop_at(step: int) -> Callable[[train.Progress], None]:
 
 
 def test_training_brings_the_error_down_and_says_what_it_did(tmp_path: Path) -> None:
-    seen: list[train.Progress] = []
+    seen: list[TrainProgress] = []
     out = tmp_path / "a.safetensors"
-    card = train.train(TINY, out, progress=seen.append)
+    card = train(TINY, out, progress=seen.append)
     assert [report.step for report in seen] == [100, 200]
     assert seen[1].loss < seen[0].loss
     assert seen[1].validation < seen[0].validation
     assert card["validation_loss"] == seen[1].validation
     assert (card["steps"], card["patches_seen"]) == (200, 6400)
-    assert card["parameters"] == sum(parameter.numel() for parameter in train.fresh(TINY).parameters())
+    assert card["parameters"] == sum(parameter.numel() for parameter in fresh(TINY).parameters())
     assert card["configuration"] == TINY.model_dump(mode="json")
     assert json.loads((tmp_path / "a.json").read_text()) == card
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
 
-    localiser = localise.load(LocaliseConfig(checkpoint=str(out), device="cpu"), 11)
-    test = train.simulated(TINY.model_copy(update={"seed": 77, "batch": 500}), 0)
-    located = localise.locate(localiser, test.photons, test.state)
+    localiser = load_localiser(LocateConfig(checkpoint=str(out), device="cpu"), 11)
+    test = simulated(TINY.model_copy(update={"seed": 77, "batch": 500}), 0)
+    located = locate_patches(localiser, test.photons, test.state)
     distance = np.linalg.norm(located.positions - 5 - test.truth, axis=1)
     assert np.median(distance[test.peak]) < 0.25  # guessing the centre of the patch: 0.7
 
 
 def test_a_card_says_what_made_the_weights_again(tmp_path: Path) -> None:
-    config = TINY.model_copy(update={"steps": 3, "scenes": SceneConfig(sigma=(0.7, 1.1), outliers=("arc", "empty"))})
-    card = train.train(config, tmp_path / "a.safetensors")
+    config = TINY.model_copy(
+        update={"steps": 3, "scenes": PatchSimulation(sigma=(0.7, 1.1), outliers=("arc", "empty"))}
+    )
+    card = train(config, tmp_path / "a.safetensors")
     names = {
         "TrainConfig": TrainConfig,
         "braggflow": type("package", (), {"train": train}),
@@ -79,34 +95,34 @@ def test_the_same_seed_gives_the_same_file_and_a_resumed_training_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
 ) -> None:
     config = TINY.model_copy(update={"network": network, "steps": 24, "batch": 8, "validation_steps": 6})
-    monkeypatch.setattr(train, "_REPORT_STEPS", 8)
+    monkeypatch.setattr(trainer_module, "_REPORT_STEPS", 8)
     files = [tmp_path / f"{name}.safetensors" for name in ("first", "again", "resumed", "other")]
-    train.train(config, files[0])
-    train.train(config, files[1])
-    monkeypatch.setattr(train, "_STATE_SECONDS", 0.0)
+    train(config, files[0])
+    train(config, files[1])
+    monkeypatch.setattr(trainer_module, "_STATE_SECONDS", 0.0)
     with pytest.raises(StoppedError):
-        train.train(config, files[2], progress=stop_at(16))
+        train(config, files[2], progress=stop_at(16))
     assert not files[2].exists()
-    reports: list[train.Progress] = []
-    train.train(config, files[2], resume=True, progress=reports.append)
+    reports: list[TrainProgress] = []
+    train(config, files[2], resume=True, progress=reports.append)
     assert [report.step for report in reports] == [16, 24]  # the state was that of step 8
-    train.train(config.model_copy(update={"seed": 1}), files[3])
+    train(config.model_copy(update={"seed": 1}), files[3])
     first, again, resumed, other = (file.read_bytes() for file in files)
     assert first == again == resumed
     assert first != other
 
 
 def test_a_training_of_other_settings_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "_STATE_SECONDS", 0.0)
-    monkeypatch.setattr(train, "_REPORT_STEPS", 2)
+    monkeypatch.setattr(trainer_module, "_STATE_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "_REPORT_STEPS", 2)
     with pytest.raises(StoppedError):
-        train.train(TINY, tmp_path / "a.safetensors", progress=stop_at(4))
+        train(TINY, tmp_path / "a.safetensors", progress=stop_at(4))
     with pytest.raises(InputError, match=r"resume: .*a\.state is of a training with other settings"):
-        train.train(TINY.model_copy(update={"seed": 5}), tmp_path / "a.safetensors", resume=True)
+        train(TINY.model_copy(update={"seed": 5}), tmp_path / "a.safetensors", resume=True)
 
 
 def test_a_training_can_be_given_a_time_instead_of_steps(tmp_path: Path) -> None:
-    card = train.train(TINY.model_copy(update={"seconds": 0.3}), tmp_path / "a.safetensors")
+    card = train(TINY.model_copy(update={"seconds": 0.3}), tmp_path / "a.safetensors")
     assert card["seconds"] < 60
     assert card["steps"] >= 1
 
@@ -114,33 +130,31 @@ def test_a_training_can_be_given_a_time_instead_of_steps(tmp_path: Path) -> None
 def test_a_training_that_gets_no_better_ends_and_keeps_its_best_weights(tmp_path: Path) -> None:
     # No step is small enough to be one: the second validation is not below the first.
     config = TINY.model_copy(update={"learning_rate": 1e-30, "validation_steps": 2, "patience": 3, "warm_up": 0})
-    model = train.fresh(config)
+    model = fresh(config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    lesson = train.simulated(config, 0)
+    lesson = simulated(config, 0)
     state = tmp_path / "state"
-    model, result = train.fit_network(config, model, lambda _: lesson, validation=lesson, state_file=state)
+    model, result = fit_network(config, model, lambda _: lesson, validation=lesson, state_file=state)
     assert result.steps == 2 * (1 + config.patience)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     # Steps so large that all is lost after the first two of them.
     config = config.model_copy(update={"learning_rate": 3.0, "patience": 2})
-    model, result = train.fit_network(
-        config, train.fresh(config), lambda _: lesson, validation=lesson, state_file=state
-    )
+    model, result = fit_network(config, fresh(config), lambda _: lesson, validation=lesson, state_file=state)
     assert result.validation == pytest.approx(loss(model, lesson), rel=1e-5)
 
 
 def test_a_training_that_could_not_be_saved_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"out: .*a\.pth must end in \.safetensors"):
-        train.train(TINY, tmp_path / "a.pth")
+        train(TINY, tmp_path / "a.pth")
     with pytest.raises(InputError, match=r"out: folder .*nowhere does not exist"):
-        train.train(TINY, tmp_path / "nowhere" / "a.safetensors")
+        train(TINY, tmp_path / "nowhere" / "a.safetensors")
     with pytest.raises(InputError, match=r"device: cuda:99 is not there"):
-        train.train(TINY.model_copy(update={"device": "cuda:99"}), tmp_path / "a.safetensors")
+        train(TINY.model_copy(update={"device": "cuda:99"}), tmp_path / "a.safetensors")
 
 
 def test_the_threads_of_the_caller_are_restored(tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    train.train(TINY.model_copy(update={"steps": 1, "threads": before + 1}), tmp_path / "a.safetensors")
+    train(TINY.model_copy(update={"steps": 1, "threads": before + 1}), tmp_path / "a.safetensors")
     assert torch.get_num_threads() == before
 
 
@@ -148,46 +162,46 @@ def test_the_threads_of_the_caller_are_restored(tmp_path: Path) -> None:
 
 
 def test_a_number_decides_its_patches() -> None:
-    one = train.simulated(TINY, 3)
-    for part, again in zip(one, train.simulated(TINY, 3), strict=True):
+    one = simulated(TINY, 3)
+    for part, again in zip(one, simulated(TINY, 3), strict=True):
         assert part.tobytes() == again.tobytes()
     assert one.photons.shape == (32, 11, 11)
-    assert one.photons.tobytes() != train.simulated(TINY, 4).photons.tobytes()
+    assert one.photons.tobytes() != simulated(TINY, 4).photons.tobytes()
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("first", [0, 5])
 def test_steps_in_a_row_see_the_same_patches_from_other_sides(threads: int, first: int) -> None:
     config = TINY.model_copy(update={"threads": threads})
-    with train._prepared_ahead(lambda number: train.simulated(config, number), config, first) as lessons:
+    with _prepared_ahead(lambda number: simulated(config, number), config, first) as lessons:
         seen = [next(lessons) for _ in range(2 * config.views)]
-    with train._prepared_ahead(lambda number: train.simulated(config, number), config, 0) as lessons:
+    with _prepared_ahead(lambda number: simulated(config, number), config, 0) as lessons:
         from_0 = [next(lessons) for _ in range(first + 1)]
     assert seen[0].photons.tobytes() == from_0[first].photons.tobytes()
     assert len({one.photons.tobytes() for one in seen}) == len(seen)
     numbers = [(first + step) // config.views for step in range(len(seen))]
     for number, one in zip(numbers, seen, strict=True):
-        drawn = train.simulated(config, number)
+        drawn = simulated(config, number)
         for part, whole in ((one.photons, drawn.photons), (np.abs(one.truth), np.abs(drawn.truth))):
             np.testing.assert_array_equal(*(np.sort(a.reshape(32, -1), axis=1) for a in (part, whole)))
 
 
 def test_the_adjustment_sees_more_of_what_is_rare() -> None:
-    more = train.judging(TINY).scenes
+    more = judging(TINY).scenes
     for name in ("missing_share", "neighbour_share", "saturated_share"):
-        assert getattr(more, name) == pytest.approx(train._MORE * getattr(TINY.scenes, name))
-    crowded = TINY.model_copy(update={"scenes": SceneConfig(neighbour_share=0.9)})
-    assert train.judging(crowded).scenes.neighbour_share == 1
+        assert getattr(more, name) == pytest.approx(_RARE_SHARE_FACTOR * getattr(TINY.scenes, name))
+    crowded = TINY.model_copy(update={"scenes": PatchSimulation(neighbour_share=0.9)})
+    assert judging(crowded).scenes.neighbour_share == 1
 
 
 def test_braggnn_is_shown_full_squares_and_compact_the_holes() -> None:
-    lesson = train.simulated(TINY.model_copy(update={"batch": 200}), 0)
+    lesson = simulated(TINY.model_copy(update={"batch": 200}), 0)
     holes = lesson.state == patches.State.MISSING
     assert (lesson.photons[holes] == 0).all()
-    filled = train.prepared("braggnn", lesson)
+    filled = prepared("braggnn", lesson)
     np.testing.assert_array_equal(filled.photons, patches.filled(lesson.photons, lesson.state))
     assert (filled.photons[holes] != 0).any()
-    assert train.prepared("compact", lesson) is lesson
+    assert prepared("compact", lesson) is lesson
 
 
 # The loss, of answers that are given.
@@ -196,39 +210,39 @@ def test_braggnn_is_shown_full_squares_and_compact_the_holes() -> None:
 class Scripted(Compact):
     """Answers what it is told, whatever the patches."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: NetworkOutput) -> None:
         super().__init__()
         self.answer = answer
 
-    def locate(self, photons: Tensor, state: Tensor) -> Answer:  # noqa: ARG002
+    def locate(self, photons: Tensor, state: Tensor) -> NetworkOutput:  # noqa: ARG002
         return self.answer
 
 
-def loss(model: Network, lesson: Lesson) -> float:
-    return float(train.loss_of(model, lesson).detach())
+def loss(model: Network, lesson: TrainingExamples) -> float:
+    return float(loss_of(model, lesson).detach())
 
 
-def answer(lesson: Lesson, **changed: Any) -> Answer:
+def answer(lesson: TrainingExamples, **changed: Any) -> NetworkOutput:
     """The target as position, the unit as error, and a sure verdict on the domain; or something else."""
     given = {
         "offsets": lesson.target,
         "errors": lesson.unit,
         "domain": np.where(lesson.peak, 40, -40).astype(np.float32),
     }
-    return Answer(
+    return NetworkOutput(
         **{name: torch.from_numpy(np.copy(part)).requires_grad_() for name, part in (given | changed).items()}
     )
 
 
 @pytest.fixture
-def lesson() -> Lesson:
+def lesson() -> TrainingExamples:
     """Its peaks have the fit's position for a truth, its outliers (0 to 7) nonsense for an answer."""
-    lesson = train.simulated(TINY, 0)._replace(peak=np.arange(32) >= 8, telling=np.ones(32, bool))
+    lesson = simulated(TINY, 0)._replace(peak=np.arange(32) >= 8, telling=np.ones(32, bool))
     target = np.where(lesson.peak[:, None], lesson.target, 99).astype(np.float32)
     return lesson._replace(target=target, truth=target)
 
 
-def test_the_best_answer_has_the_least_loss(lesson: Lesson) -> None:
+def test_the_best_answer_has_the_least_loss(lesson: TrainingExamples) -> None:
     least = loss(Scripted(answer(lesson, errors=lesson.unit * 1e-3)), lesson)
     assert least == pytest.approx(0.5 * np.log(1e-3), rel=1e-4)  # of the errors alone
     off = np.where(lesson.peak[:, None], lesson.target + 0.5 * lesson.unit, 0).astype(np.float32)
@@ -237,20 +251,20 @@ def test_the_best_answer_has_the_least_loss(lesson: Lesson) -> None:
     assert loss(Scripted(answer(lesson, domain=wrong)), lesson) > 30
 
 
-def test_outliers_teach_no_position_and_the_error_no_position_either(lesson: Lesson) -> None:
+def test_outliers_teach_no_position_and_the_error_no_position_either(lesson: TrainingExamples) -> None:
     given = answer(lesson, offsets=lesson.target + 0.1)
-    train.loss_of(Scripted(given), lesson).backward()
+    loss_of(Scripted(given), lesson).backward()
     assert given.offsets.grad is not None
     assert given.errors.grad is not None
     for gradient in (given.offsets.grad, given.errors.grad):
         assert (gradient[:8] == 0).all()
         assert (gradient[8:] != 0).all()
     with_larger_errors = answer(lesson, offsets=lesson.target + 0.1, errors=lesson.unit * 5)
-    train.loss_of(Scripted(with_larger_errors), lesson).backward()
+    loss_of(Scripted(with_larger_errors), lesson).backward()
     torch.testing.assert_close(with_larger_errors.offsets.grad, given.offsets.grad)
 
 
-def test_the_loss_of_the_errors_is_least_where_they_are_the_true_ones(lesson: Lesson) -> None:
+def test_the_loss_of_the_errors_is_least_where_they_are_the_true_ones(lesson: TrainingExamples) -> None:
     off = np.random.default_rng(0).normal(size=(32, 2))
     size = np.sqrt((off[8:] ** 2).mean())
     given = answer(lesson, offsets=(lesson.target + off * lesson.unit).astype(np.float32))
@@ -261,10 +275,10 @@ def test_the_loss_of_the_errors_is_least_where_they_are_the_true_ones(lesson: Le
     assert of_errors(size) < min(of_errors(0.8 * size), of_errors(1.25 * size))
 
 
-def test_peaks_that_tell_nothing_of_the_domain_teach_it_nothing(lesson: Lesson) -> None:
+def test_peaks_that_tell_nothing_of_the_domain_teach_it_nothing(lesson: TrainingExamples) -> None:
     lesson = lesson._replace(telling=np.arange(32) % 2 == 0)
     given = answer(lesson, domain=np.zeros(32, np.float32))
-    train.loss_of(Scripted(given), lesson).backward()
+    loss_of(Scripted(given), lesson).backward()
     assert given.domain.grad is not None
     assert (given.domain.grad[1::2] == 0).all()
     assert (given.domain.grad[0:8:2] > 0).all()  # an outlier: lower
@@ -273,8 +287,8 @@ def test_peaks_that_tell_nothing_of_the_domain_teach_it_nothing(lesson: Lesson) 
 
 def test_braggnn_learns_positions_only() -> None:
     config = TINY.model_copy(update={"network": "braggnn"})
-    lesson = train.simulated(config, 0)
-    model = train.fresh(config)
+    lesson = simulated(config, 0)
+    model = fresh(config)
     found = model.locate(torch.from_numpy(lesson.photons), torch.from_numpy(lesson.state))
     distance = (found.offsets.detach().numpy() - lesson.target)[lesson.peak] / lesson.unit[lesson.peak]
     huber = np.where(abs(distance) < 1, distance**2 / 2, abs(distance) - 0.5).mean()
@@ -283,24 +297,22 @@ def test_braggnn_learns_positions_only() -> None:
 
 def test_what_compact_states_is_adjusted_to_what_holds() -> None:
     config = TINY.model_copy(update={"batch": 2000})
-    lesson = train.simulated(config, 0)
-    model = train.fresh(config)
-    train.adjust(model, lesson)
+    lesson = simulated(config, 0)
+    model = fresh(config)
+    adjust(model, lesson)
     with torch.inference_mode():
         found = model.locate(torch.from_numpy(lesson.photons), torch.from_numpy(lesson.state))
     good = lesson.peak & lesson.telling
     within = (np.abs(found.offsets.numpy() - lesson.truth) < found.errors.numpy())[good]
     assert within.mean() == pytest.approx(0.6827, abs=0.002)
-    assert (found.domain.sigmoid().numpy()[good] < localise.IN_DOMAIN).mean() == pytest.approx(
-        train._FALSE_ALARMS, abs=0.001
-    )
+    assert (found.domain.sigmoid().numpy()[good] < IN_DOMAIN).mean() == pytest.approx(_FALSE_ALARMS, abs=0.001)
 
 
 def test_first_weights_are_the_seeds() -> None:
     for network in ("compact", "braggnn"):
         config = TINY.model_copy(update={"network": network})
-        one, same = (torch.nn.utils.parameters_to_vector(train.fresh(config).parameters()) for _ in range(2))
-        other = train.fresh(config.model_copy(update={"seed": 1}))
+        one, same = (torch.nn.utils.parameters_to_vector(fresh(config).parameters()) for _ in range(2))
+        other = fresh(config.model_copy(update={"seed": 1}))
         assert torch.equal(one, same)
         assert not torch.equal(one, torch.nn.utils.parameters_to_vector(other.parameters()))
-        assert isinstance(other, models.BraggNN if network == "braggnn" else models.Compact)
+        assert isinstance(other, BraggNN if network == "braggnn" else Compact)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from braggflow import profiles, unattended
-from braggflow.config import InputError
+from braggflow.cluster import sbatch_script
+from braggflow.cluster.batch_script import NOTICE_SECONDS
+from braggflow.cluster.profiles import resolve_profile
+from braggflow.errors import InputError
 
 PROFILE = {
     "kind": "slurm",
@@ -22,7 +24,7 @@ PROFILE = {
 
 
 def script(arguments=("run.yaml", "scan.zarr"), walltime=None, **changes):
-    return unattended.script(profiles.check({**PROFILE, **changes}), Path("site.yaml"), arguments, walltime=walltime)
+    return sbatch_script(resolve_profile({**PROFILE, **changes}), Path("site.yaml"), arguments, walltime=walltime)
 
 
 def test_it_asks_for_what_the_client_needs_where_the_profile_says():
@@ -36,7 +38,7 @@ def test_it_asks_for_what_the_client_needs_where_the_profile_says():
 
 def test_the_run_takes_the_place_of_the_shell_so_that_the_notice_before_the_limit_reaches_it():
     text = script()
-    assert f"#SBATCH --signal=B:INT@{unattended.NOTICE_SECONDS}" in text
+    assert f"#SBATCH --signal=B:INT@{NOTICE_SECONDS}" in text
     words = shlex.split(text.splitlines()[-1])
     assert words[:4] == ["exec", "/opt/env/bin/python", "-m", "braggflow"]
     assert words[4:] == ["run", "run.yaml", "scan.zarr", "--cluster", str(Path("site.yaml").resolve())]
@@ -63,4 +65,4 @@ def test_its_own_time_limit_stands_above_the_profiles():
 
 def test_other_kinds_of_profile_are_refused():
     with pytest.raises(InputError, match=r"site\.yaml: kind is local, must be slurm"):
-        unattended.script(profiles.check({"kind": "local"}), Path("site.yaml"), [])
+        sbatch_script(resolve_profile({"kind": "local"}), Path("site.yaml"), [])

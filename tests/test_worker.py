@@ -10,9 +10,8 @@ from dataclasses import replace
 import pytest
 from distributed import Client, LocalCluster, Scheduler, Worker
 
-from braggflow import worker
-from braggflow.config import InputError
-from braggflow.worker import allocated_gpus, check, describe
+from braggflow.cluster.worker import allocated_gpus, check_worker, describe_worker
+from braggflow.errors import InputError
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def visible_to(monkeypatch):
                     scheduler.address,
                     name=name,
                     resources={resource: 1},
-                    preload="braggflow.worker",
+                    preload="braggflow.cluster.worker",
                     dashboard=False,
                     nthreads=1,
                 ),
@@ -78,7 +77,7 @@ def test_dask_worker_names_the_workers_of_a_job_as_the_choice_of_gpus_expects():
             [
                 *(sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address),
                 *("--name", "braggflow-0a1b2c-gpu-0", "--nworkers", "2", "--nthreads", "1", "--resources", "GPU=1"),
-                *("--preload", "braggflow.worker", "--no-dashboard", "--death-timeout", "30"),
+                *("--preload", "braggflow.cluster.worker", "--no-dashboard", "--death-timeout", "30"),
             ],
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "5,7"},
             stderr=subprocess.DEVNULL,
@@ -88,7 +87,7 @@ def test_dask_worker_names_the_workers_of_a_job_as_the_choice_of_gpus_expects():
             client.wait_for_workers(2, timeout=30)
             names = {info["name"] for info in client.scheduler_info(n_workers=-1)["workers"].values()}
             assert names == {"braggflow-0a1b2c-gpu-0-0", "braggflow-0a1b2c-gpu-0-1"}
-            assert {found.allocated for found in client.run(worker.describe).values()} == {"5", "7"}
+            assert {found.allocated for found in client.run(describe_worker).values()} == {"5", "7"}
         finally:
             process.terminate()
 
@@ -106,7 +105,7 @@ def test_the_gpus_of_a_job_are_those_that_the_batch_system_names(variable, devic
 
 def test_a_worker_like_this_client_is_accepted(tmp_path):
     (tmp_path / "scan.zarr").mkdir()
-    check("w", describe([str(tmp_path), str(tmp_path / "scan.zarr")]), gpu_needed=True)
+    check_worker("w", describe_worker([str(tmp_path), str(tmp_path / "scan.zarr")]), gpu_needed=True)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +135,7 @@ def test_a_worker_like_this_client_is_accepted(tmp_path):
     ],
 )
 def test_a_worker_that_would_give_other_results_or_none_is_refused_with_the_remedy(difference, words):
-    own = describe()
+    own = describe_worker()
     packages = {**own.packages, **difference.get("packages", {})}
     found = replace(own, **{"host": "node7", **difference, "packages": packages})
     expected = words.format(
@@ -146,21 +145,21 @@ def test_a_worker_that_would_give_other_results_or_none_is_refused_with_the_reme
         distributed=own.packages["distributed"],
     )
     with pytest.raises(InputError, match=re.escape(f"worker w on node7: {expected}")):
-        check("w", found, gpu_needed=False)
+        check_worker("w", found, gpu_needed=False)
 
 
 def test_a_gpu_that_torch_does_not_see_is_refused_only_where_the_configuration_demands_one():
-    given = replace(describe(), gpu="", allocated="0")
-    check("w", given, gpu_needed=False)
+    given = replace(describe_worker(), gpu="", allocated="0")
+    check_worker("w", given, gpu_needed=False)
     with pytest.raises(InputError, match=r"has no GPU \(CUDA_VISIBLE_DEVICES: 0, torch sees none\)"):
-        check("w", given, gpu_needed=True)
+        check_worker("w", given, gpu_needed=True)
 
 
 def test_a_gpu_that_no_batch_system_gave_but_torch_sees_is_one():
-    check("w", replace(describe(), gpu="NVIDIA A100", allocated=""), gpu_needed=True)
+    check_worker("w", replace(describe_worker(), gpu="NVIDIA A100", allocated=""), gpu_needed=True)
 
 
 def test_a_worker_says_which_paths_it_does_not_see_and_loads_no_torch_unasked(tmp_path):
-    found = describe([str(tmp_path), str(tmp_path / "gone")])
+    found = describe_worker([str(tmp_path), str(tmp_path / "gone")])
     assert found.missing == (str(tmp_path / "gone"),)
     assert found.gpu is None

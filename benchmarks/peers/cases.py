@@ -10,9 +10,10 @@ import xarray as xr
 from data import FOLDER, frames_store
 from numpy.typing import NDArray
 
-from braggflow import frames, graph, score
-from braggflow.config import RunConfig, resolve
-from braggflow.series import simulate_series
+from braggflow.config import RunConfig, resolve_config
+from braggflow.evaluate import load_truth, score
+from braggflow.frames import OpenedSeries, frames_from_array, open_frames, open_series
+from braggflow.simulate import simulate_series
 
 #: Counts of the strong background without its halo; the study's frames have 8.
 DIFFUSE = 300.0
@@ -47,15 +48,15 @@ class Case:
     def config(self) -> RunConfig:
         """braggflow's settings: a Gaussian fit of every peak, no network."""
         detect = ABOVE_LOCAL if self.diffuse else IN_COUNTS
-        return resolve({"detect": detect, "localise": {"method": "none"}, "fit": {"fraction": 1}})
+        return resolve_config({"detect": detect, "localise": {"method": "none"}, "fit": {"fraction": 1}})
 
     @cached_property
     def data(self) -> xr.Dataset:
-        return frames.open_frames(self.path).isel(frame=slice(None, None, self.every)).load()
+        return open_frames(self.path).isel(frame=slice(None, None, self.every)).load()
 
     @cached_property
-    def opened(self) -> graph.Opened:
-        return graph.open_series(frames.from_array(self.data), self.config)
+    def opened(self) -> OpenedSeries:
+        return open_series(frames_from_array(self.data), self.config)
 
     @cached_property
     def counts(self) -> NDArray[np.uint16]:
@@ -73,7 +74,7 @@ class Case:
 
     @cached_property
     def truth(self) -> xr.Dataset:
-        return score.load_truth(self.path.with_suffix(".truth.zarr"))
+        return load_truth(self.path.with_suffix(".truth.zarr"))
 
     @cached_property
     def background(self) -> NDArray[np.float32]:
@@ -93,7 +94,7 @@ class Case:
         columns |= {"y": found[:, 0], "x": found[:, 1]}
         columns["peak_frame"] = np.repeat(covered, [len(one) for one in positions])
         table = xr.Dataset({name: ("peak", values) for name, values in columns.items()}, {"frame": covered})
-        result = score.score(table, self.truth, radius=RADIUS)
+        result = score(table, self.truth, radius=RADIUS)
         return Quality(result.recall["all"].share, result.precision, result.errors["used"]["all"].median)
 
 

@@ -15,8 +15,15 @@ import zarr
 from distributed import Client, wait
 from numpy.typing import NDArray
 
-from braggflow import cluster, frames, graph, store
+from braggflow.cluster import Pools
+from braggflow.cluster.connect import local_cluster
 from braggflow.config import ComputeConfig
+from braggflow.flow.tasks import GroupTask, TaskSeries, submit_groups
+from braggflow.frames import open_frames
+from braggflow.pipeline import plan_groups
+from braggflow.results import RunFolder
+from braggflow.results.parts import read_part_table
+from braggflow.version import code_version
 
 from .cases import Case
 
@@ -124,21 +131,21 @@ def read_midas_peaks(path: Path) -> Positions:
 
 def flow(case: Case, client: Client) -> Callable[[], tuple[float, Positions]]:
     """The flow on a warm cluster over the whole series: seconds a frame, and the positions in the case's frames."""
-    stored = frames.open_frames(case.path)
-    groups = graph.plan(stored, case.config)
+    stored = open_frames(case.path)
+    groups = plan_groups(stored, case.config)
 
     def run() -> tuple[float, Positions]:
         with tempfile.TemporaryDirectory() as folder:
-            out = store.RunFolder(Path(folder))
+            out = RunFolder(Path(folder))
             (out.path / "parts").mkdir()
-            code = store.code_version()["sources"]
-            series = graph.Series(str(case.path), folder, case.config.model_dump_json(), "bench", code)
-            orders = [graph.Order(series, group) for group in groups]
+            code = code_version()["sources"]
+            series = TaskSeries(str(case.path), folder, case.config.model_dump_json(), "bench", code)
+            orders = [GroupTask(series, group) for group in groups]
             start = time.perf_counter()
-            futures = graph.submit(client, orders, cluster.Pools(cpu=False, gpu=False), retries=0, priority=0)
+            futures = submit_groups(client, orders, Pools(cpu=False, gpu=False), retries=0, priority=0)
             wait(futures)
             seconds = time.perf_counter() - start
-            table = np.concatenate([store.read_table(out, part) for part in client.gather(futures)])
+            table = np.concatenate([read_part_table(out, part) for part in client.gather(futures)])
         positions = [np.column_stack([t["y"], t["x"]]) for t in (table[table["peak_frame"] == k] for k in case.numbers)]
         return seconds / stored.sizes["frame"], positions
 
@@ -146,4 +153,4 @@ def flow(case: Case, client: Client) -> Callable[[], tuple[float, Positions]]:
 
 
 def two_workers() -> AbstractContextManager[Client]:
-    return cluster.local(ComputeConfig(workers=PROCESSES))
+    return local_cluster(ComputeConfig(workers=PROCESSES))

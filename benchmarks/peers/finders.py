@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow import graph
+from braggflow.pipeline import NetworkResult, complete_peaks, search_chunk
 
 from .cases import Case
 
@@ -23,8 +23,8 @@ def braggflow(case: Case) -> Finder:
     """A task of the flow, but for reading and writing: correct, detect, cut, fit all peaks, assemble the table."""
 
     def find(n: int) -> Positions:
-        found = [graph.search(case.opened, 0, n)]
-        table, _ = graph.complete(case.config, found, graph.Answer(None, 0.0))
+        found = [search_chunk(case.opened, 0, n)]
+        table, _ = complete_peaks(case.config, found, NetworkResult(None, 0.0))
         positions = np.column_stack([table["y"], table["x"]])
         return np.split(positions, np.searchsorted(table["peak_frame"], case.numbers[1:n]))
 

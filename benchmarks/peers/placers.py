@@ -12,10 +12,11 @@ from bench_localise import published_form
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from braggflow import fit, graph, localise
-from braggflow.config import FitConfig, LocaliseConfig
-from braggflow.models import BraggNN
+from braggflow.config import FitConfig, LocateConfig
+from braggflow.fit import fit_patches
+from braggflow.locate import BraggNN, load_localiser, locate_patches
 from braggflow.patches import Patches, State, concatenate, select
+from braggflow.pipeline import search_chunk
 
 from .cases import Case
 
@@ -41,7 +42,7 @@ Placer = Callable[[Patches], NDArray[np.float64]]
 
 def alone(case: Case) -> Alone:
     """Of all peaks found in the case."""
-    found = [graph.search(case.opened, k, k + 1) for k in range(len(case.numbers))]
+    found = [search_chunk(case.opened, k, k + 1) for k in range(len(case.numbers))]
     kept = [(one.patches.state == State.OWN).all(axis=(1, 2)) for one in found]
     chosen = [select(one.patches, some) for one, some in zip(found, kept, strict=True)]
     tables = [one.table[some] for one, some in zip(found, kept, strict=True)]
@@ -56,7 +57,7 @@ def gaussian_fit() -> Placer:
     """braggflow's: pixel-integrated elliptical Gaussian on a background, by maximum likelihood."""
 
     def place(patches: Patches) -> NDArray[np.float64]:
-        fits = fit.fit_patches(patches.counts, patches.state, patches.neighbours, FitConfig())
+        fits = fit_patches(patches.counts, patches.state, patches.neighbours, FitConfig())
         return np.column_stack([fits["y"], fits["x"]])
 
     return place
@@ -105,16 +106,16 @@ def _upstream_weights() -> str | None:
 def upstream_braggnn() -> Placer:
     """The published network as its code runs it, in eager PyTorch."""
     checkpoint = _upstream_weights()
-    settings = LocaliseConfig(method="braggnn", checkpoint=checkpoint, device="cpu")
-    model = localise.load(settings, SIZE).model
+    settings = LocateConfig(method="braggnn", checkpoint=checkpoint, device="cpu")
+    model = load_localiser(settings, SIZE).model
     assert isinstance(model, BraggNN)
     return lambda patches: published_form(model, patches.counts)
 
 
 def network(name: str) -> Placer:
     """braggflow's own network of this name."""
-    localiser = localise.load(LocaliseConfig.model_validate({"method": name, "device": "cpu"}), SIZE)
-    return lambda patches: localise.locate(localiser, patches.counts, patches.state).positions
+    localiser = load_localiser(LocateConfig.model_validate({"method": name, "device": "cpu"}), SIZE)
+    return lambda patches: locate_patches(localiser, patches.counts, patches.state).positions
 
 
 FIT, BRAGGNN, COMPACT = "braggflow, Gaussian fit", "braggflow, braggnn", "braggflow, compact"

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from braggflow.config import InputError
+from braggflow.errors import InputError
 
 from .cases import RADIUS, Quality
 from .end_to_end import MIDAS

@@ -16,8 +16,8 @@ import psutil
 import xarray as xr
 from conftest import assert_same_table, make_store, spots
 
-from braggflow import runs, store
-from braggflow.store import RunFolder
+from braggflow.flow import run
+from braggflow.results import RunFolder, open_peaks, read_run_info
 from slurm.conftest import wait_until
 
 #: The reference engine is slow: 0.2 s for each of the series' frames.
@@ -45,9 +45,9 @@ def make_series(folder: Path) -> Series:
     images = np.stack([spots((80, 80), 5, seed=seed) for seed in range(48)])
     data = make_store(folder / "scan.zarr", images, chunk=1)
     (folder / "run.yaml").write_text(json.dumps(SETTINGS))
-    (outcome,) = runs.run(SETTINGS, [data], out=folder / "undisturbed")
+    (outcome,) = run(SETTINGS, [data], out=folder / "undisturbed")
     assert outcome.status == "complete"
-    return Series(data, folder / "run.yaml", store.open_peaks(outcome.folder).load())
+    return Series(data, folder / "run.yaml", open_peaks(outcome.folder).load())
 
 
 def outside_interface() -> str:
@@ -90,7 +90,7 @@ class Run:
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json."""
-        return store.read_info(RunFolder(self.out / "scan"))
+        return read_run_info(RunFolder(self.out / "scan"))
 
     def wait_until_begun(self) -> None:
         """Wait until tasks are submitted."""
@@ -127,7 +127,7 @@ class Run:
         """Check that the run ends as if nothing had happened."""
         self.end(0)
         assert self.info["status"] == "complete"
-        assert_same_table(store.open_peaks(self.out / "scan"), undisturbed)
+        assert_same_table(open_peaks(self.out / "scan"), undisturbed)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import make_store, spots
 
-from braggflow import store
+from braggflow.results import RunFolder, read_run_info
 from slurm.conftest import Slurm, command, wait_until
 from slurm.slow_runs import outside_interface
 
@@ -76,7 +76,7 @@ def test_a_batch_script_does_a_whole_run_from_a_compute_node(site, slurm):
     command("sbatch", f"--chdir={site}", str(site / "run.sh"))
     assert wait_until(lambda: not slurm.queue(), 90)
     (log,) = site.glob("braggflow-*.log")
-    assert store.read_info(store.RunFolder(site / "runs" / "scan"))["status"] == "complete", log.read_text()
+    assert read_run_info(RunFolder(site / "runs" / "scan"))["status"] == "complete", log.read_text()
 
 
 def test_a_mistake_is_found_before_the_script_waits_in_the_queue(site):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from conftest import assert_same_table
 
-from braggflow import runs, store
-from braggflow.store import RunFolder
+from braggflow.flow import Progress, run
+from braggflow.results import RunFolder, open_peaks, read_run_info
 from slurm.conftest import Slurm, wait_until
 from slurm.slow_runs import SETTINGS, WITHOUT_NETWORK, Series, started, write_profile
 
@@ -37,8 +37,8 @@ def test_a_run_whose_jobs_are_cancelled_every_few_seconds_completes_with_the_sam
     assert slurm.queue() == []
     rerun = 0
     for folder in (run.out / "scan", run.out / "second"):
-        assert_same_table(store.open_peaks(folder), series.table)
-        rerun += store.read_info(RunFolder(folder))["tasks_rerun"]
+        assert_same_table(open_peaks(folder), series.table)
+        rerun += read_run_info(RunFolder(folder))["tasks_rerun"]
     told = re.search(r"tasks run again after their worker was lost or a read failed: (\d+)", output)
     assert told is not None, output
     assert int(told[1]) == rerun > 0
@@ -83,7 +83,7 @@ def test_jobs_that_are_not_accepted_for_a_while_are_submitted_again(
 ) -> None:
     done: list[str] = []
 
-    def disturb(state: runs.Progress) -> None:
+    def disturb(state: Progress) -> None:
         if not done and state.peaks:
             slurm.set_partition("cpu", "INACTIVE")
             slurm.cancel(*(job.job_id for job in slurm.queue() if "-cpu-" in job.name))
@@ -93,11 +93,11 @@ def test_jobs_that_are_not_accepted_for_a_while_are_submitted_again(
             done.append("opened")
 
     profile = write_profile(tmp_path)
-    (outcome,) = runs.run(SETTINGS, [series.data], out=tmp_path / "out", profile=profile, progress=disturb)
+    (outcome,) = run(SETTINGS, [series.data], out=tmp_path / "out", profile=profile, progress=disturb)
 
     assert done == ["closed", "opened"]
     assert outcome.status == "complete"
-    assert_same_table(store.open_peaks(outcome.folder), series.table)
+    assert_same_table(open_peaks(outcome.folder), series.table)
 
 
 def test_a_worker_that_reaches_its_lifetime_is_replaced(slurm: Slurm, tmp_path: Path, series: Series) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from conftest import assert_same_table, make_store
 
-from braggflow import frames, runs, store
-from braggflow.store import RunFolder
+from braggflow.flow import Progress, run
+from braggflow.frames import open_frames
+from braggflow.results import RunFolder, open_peaks, read_run_info
 from slurm.conftest import Slurm, wait_until
 from slurm.slow_runs import SETTINGS, WITHOUT_NETWORK, Series, started, write_profile
 
@@ -37,7 +38,7 @@ def test_each_group_does_its_own_tasks_and_the_table_is_that_of_a_local_run(
 ) -> None:
     profile = write_profile(tmp_path)
     seen: list[str] = []
-    (outcome,) = runs.run(
+    (outcome,) = run(
         SETTINGS,
         [series.data],
         out=tmp_path / "out",
@@ -48,9 +49,9 @@ def test_each_group_does_its_own_tasks_and_the_table_is_that_of_a_local_run(
     assert_nothing_is_left(slurm, profile)
     assert seen[0] == "0 cpu workers, 0 gpu workers"
     assert outcome.status == "complete"
-    assert_same_table(store.open_peaks(outcome.folder), series.table)
+    assert_same_table(open_peaks(outcome.folder), series.table)
 
-    info = store.read_info(RunFolder(outcome.folder))
+    info = read_run_info(RunFolder(outcome.folder))
     places: dict[str, set[str]] = {}
     for task, count in info["tasks"].items():
         kind, worker = task.split(" ")
@@ -60,10 +61,10 @@ def test_each_group_does_its_own_tasks_and_the_table_is_that_of_a_local_run(
     # A worker bears the name of its job, and SLURM knows where that was.
     nodes = {kind: {ended_jobs(slurm)[worker] for worker in workers} for kind, workers in places.items()}
     assert nodes["locate"] == {"gpu gpu1"}
-    assert nodes["find"] | nodes["finish"] <= {"cpu cpu1", "cpu cpu2"}
+    assert nodes["search"] | nodes["complete"] <= {"cpu cpu1", "cpu cpu2"}
     counts = {kind: sum(n for task, n in info["tasks"].items() if task.startswith(kind)) for kind in places}
     groups = info["parts"]["total"]
-    assert counts == {"find": 48, "locate": groups, "finish": groups}
+    assert counts == {"search": 48, "locate": groups, "complete": groups}
     assert info["tasks_rerun"] == outcome.tasks_rerun == 0
 
 
@@ -92,16 +93,16 @@ def test_a_job_that_waits_is_shown_with_its_reason_and_starts_when_its_node_is_b
     slurm.drain("gpu1")
     shown: list[str] = []
 
-    def look(state: runs.Progress) -> None:
+    def look(state: Progress) -> None:
         if not shown and "1 gpu jobs wait (Nodes required for job are DOWN, DRAINED" in state.cluster:
             shown.append(state.cluster)
             slurm.resume("gpu1")
 
     profile = write_profile(tmp_path)
-    (outcome,) = runs.run(SETTINGS, [series.data], out=tmp_path / "out", profile=profile, progress=look)
+    (outcome,) = run(SETTINGS, [series.data], out=tmp_path / "out", profile=profile, progress=look)
 
     assert shown
-    assert_same_table(store.open_peaks(outcome.folder), series.table)
+    assert_same_table(open_peaks(outcome.folder), series.table)
 
 
 # ---- an orderly end ----
@@ -109,7 +110,7 @@ def test_a_job_that_waits_is_shown_with_its_reason_and_starts_when_its_node_is_b
 
 def in_chunks(series: Series, folder: Path, n: int) -> Series:
     """The series in `n` chunks, each of them a task of several seconds."""
-    images = frames.open_frames(series.data)["frames"].values
+    images = open_frames(series.data)["frames"].values
     return replace(series, data=make_store(folder / "scan.zarr", images, chunk=len(images) // n))
 
 

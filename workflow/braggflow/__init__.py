@@ -2,22 +2,23 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from braggflow.version import __version__
 
 if TYPE_CHECKING:
-    from braggflow.config import InputError
+    from braggflow.errors import InputError
+    from braggflow.flow import run
     from braggflow.frames import open_frames
-    from braggflow.runs import find_peaks, run
-    from braggflow.store import open_peaks
+    from braggflow.pipeline import find_peaks
+    from braggflow.results import open_peaks
 
 __all__ = ["InputError", "__version__", "find_peaks", "open_frames", "open_peaks", "run"]
 
 _HOMES = {
-    "InputError": "config",
-    "find_peaks": "runs",
+    "InputError": "errors",
+    "find_peaks": "pipeline",
     "open_frames": "frames",
-    "open_peaks": "store",
-    "run": "runs",
+    "open_peaks": "results",
+    "run": "flow",
 }
 
 

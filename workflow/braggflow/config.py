@@ -14,9 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-
-class InputError(ValueError):
-    """Something the user gave is refused: the message names it, its value and what is accepted. Exit status 2."""
+from braggflow.errors import InputError
 
 
 class Section(BaseModel):
@@ -98,7 +96,7 @@ class PatchesConfig(Section):
     low_snr: float = Field(5, ge=0, description="flag peaks whose intensity is below this many times its noise")
 
 
-class LocaliseConfig(Section):
+class LocateConfig(Section):
     """The network that places each peak to sub-pixel."""
 
     method: Literal["auto", "braggnn", "compact", "none"] = Field(
@@ -162,7 +160,7 @@ class RunConfig(Section):
     frames: FramesConfig = FramesConfig()
     detect: DetectConfig = DetectConfig()
     patches: PatchesConfig = PatchesConfig()
-    localise: LocaliseConfig = LocaliseConfig()
+    localise: LocateConfig = LocateConfig()
     fit: FitConfig = FitConfig()
     output: OutputConfig = OutputConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -184,12 +182,12 @@ def digest(settings: Mapping[str, Any]) -> str:
     return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML configuration and apply `section.key=value` overrides (values are YAML).
 
     Raises `InputError` naming the file or key, its value and what is accepted.
     """
-    return resolve(read_yaml(Path(path), "configuration"), overrides, source=f"configuration {path}")
+    return resolve_config(read_yaml(Path(path), "configuration"), overrides, source=f"configuration {path}")
 
 
 def read_yaml(path: Path, what: str) -> object:
@@ -206,7 +204,7 @@ def read_yaml(path: Path, what: str) -> object:
         raise InputError(f"{what} {path}: is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def resolve(data: object, overrides: Sequence[str] = (), *, source: str = "configuration") -> RunConfig:
+def resolve_config(data: object, overrides: Sequence[str] = (), *, source: str = "configuration") -> RunConfig:
     """Check plain data (as from YAML; None is empty) plus overrides against the schema."""
     data = {} if data is None else data
     if not isinstance(data, dict):
@@ -217,7 +215,7 @@ def resolve(data: object, overrides: Sequence[str] = (), *, source: str = "confi
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise InputError(f"{source}: " + "\n  ".join(messages(error, RunConfig))) from error
+        raise InputError(f"{source}: " + "\n  ".join(validation_messages(error, RunConfig))) from error
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -236,7 +234,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: the value is not valid YAML") from error
 
 
-def messages(error: ValidationError, root: type[BaseModel]) -> list[str]:
+def validation_messages(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One line a problem of data checked against `root`: key, value, what is accepted."""
     lines: dict[str, str] = {}
     for problem in error.errors():
@@ -292,7 +290,7 @@ def _accepted(model: type[BaseModel]) -> str:
     return ", ".join(model.model_fields)
 
 
-def starter() -> str:
+def starter_config() -> str:
     """A configuration file with every key at its default, each with a comment of what it is."""
     lines = ["# braggflow configuration: every key is at its default; delete what you do not change.", ""]
     for name, field in RunConfig.model_fields.items():
@@ -313,6 +311,6 @@ def _flow(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
 
 
-def json_schema() -> dict[str, Any]:
+def config_schema() -> dict[str, Any]:
     """JSON schema of the configuration, for editors that complete and check YAML."""
     return RunConfig.model_json_schema()

@@ -1,0 +1,65 @@
+"""Commands that measure accuracy: `evaluate`, `score`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from braggflow.cli.options import Device, JsonFile, PatchSize, section_from_options, write_json
+from braggflow.config import LocateConfig, PatchesConfig
+from braggflow.errors import InputError
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    truth: Annotated[Path, typer.Argument(help="The truth that simulate wrote, NAME.truth.zarr.")],
+    radius: Annotated[float, typer.Option(min=0.1, help="Largest distance of a match, pixels.")] = 3.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare a run's peaks with the truth. Prints recall, precision and position error by class."""
+    from braggflow.evaluate import load_truth, score
+    from braggflow.results import open_peaks
+
+    result = score(open_peaks(run), load_truth(truth), radius=radius)
+    typer.echo(result.table())
+    if json_file is not None:
+        write_json(json_file, result.as_dict())
+
+
+def evaluate(
+    method: Annotated[
+        list[str],
+        typer.Option(
+            help="compact, braggnn, fit, fit_excluding or centroid; repeat for more (default: the networks shipped for "
+            "--size, fit, centroid)."
+        ),
+    ] = [],  # noqa: B006
+    checkpoint: Annotated[
+        list[str], typer.Option(help="Weights of a network to measure too, .safetensors or .pth; repeat for more.")
+    ] = [],  # noqa: B006
+    size: PatchSize = 11,
+    peaks: Annotated[int, typer.Option(min=100, help="Simulated peaks of each class.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated peaks.")] = 1,
+    frames: Annotated[bool, typer.Option("--frames", help="Measure on simulated frames too.")] = False,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures to this .png, .pdf or .svg too.")] = None,
+) -> None:
+    """Measure networks, fit and centroid on simulated peaks. Prints errors by class, over the Cramér-Rao limit."""
+    from braggflow.cli.terminal import evaluation_progress
+    from braggflow.evaluate import accuracy_table, check_plot_path, evaluate, plot_accuracy, select_estimators
+
+    for option, path in (("--json", json_file), ("--plot", plot)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"{option} {path}: folder {path.parent} does not exist")
+    if plot is not None:
+        check_plot_path(plot)
+    side = section_from_options(PatchesConfig, {"size": size}).size
+    chosen = select_estimators(method, checkpoint, section_from_options(LocateConfig, {"device": device}), size=side)
+    with evaluation_progress() as show:
+        result = evaluate(chosen, n=peaks, seed=seed, size=side, frames=frames, progress=show)
+    typer.echo(accuracy_table(result))
+    if json_file is not None:
+        write_json(json_file, result.as_dict())
+    if plot is not None:
+        plot_accuracy(result, plot)

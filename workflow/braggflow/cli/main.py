@@ -1,0 +1,68 @@
+"""The command line: parse, then one call."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from braggflow.cli.cluster_commands import cluster_app
+from braggflow.cli.data_commands import ingest, simulate
+from braggflow.cli.evaluate_commands import evaluate, score
+from braggflow.cli.options import PARTIAL, REFUSED
+from braggflow.cli.run_commands import init, run, status
+from braggflow.cli.show_commands import movie, report
+from braggflow.cli.train_commands import train
+from braggflow.errors import InputError
+from braggflow.version import __version__
+
+#: The status that typer ends with after Ctrl-C.
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Bragg peaks from series of detector frames: found, located to sub-pixel, fitted and tabulated.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+# Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
+for command in (init, ingest, simulate, run, status, report, movie, score, train, evaluate):
+    app.command()(command)
+app.add_typer(cluster_app, name="cluster")
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one message and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:  # not about a file of the user's: a connection, for one
+            raise
+        _refuse(f"{error.filename}: {error.strerror}")
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:
+            raise
+        typer.echo("braggflow: stopped; run the same command again to go on", err=True)
+        sys.exit(PARTIAL)
+
+
+def _refuse(message: str) -> None:
+    typer.secho(f"braggflow: {message}", err=True, fg="red")
+    sys.exit(REFUSED)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass

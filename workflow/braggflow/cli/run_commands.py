@@ -1,0 +1,81 @@
+"""Commands around a run: `run`, `status`, `init`."""
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from braggflow.cli.options import COMPLETE, PARTIAL, Overwrite, Workers
+from braggflow.errors import InputError
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("braggflow.yaml"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a starter configuration. It holds every key at its default, each with a comment."""
+    from braggflow.config import starter_config
+
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists; choose another name or add --overwrite")
+    try:
+        path.write_text(starter_config(), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    typer.echo(f"{path} written. Next: braggflow run {path} NAME.zarr")
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="Configuration, YAML (see: braggflow init).")],
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Frames stores, HDF5 files, folders of stores, patterns, list files; stand above the configuration's."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results (default: output.folder).")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="Change a key: detect.minval=20; repeat.")] = [],  # noqa: B006
+    workers: Workers = None,
+    cluster: Annotated[
+        Path | None, typer.Option(metavar="PROFILE", help="Where to compute: a cluster profile, YAML (default: here).")
+    ] = None,
+    follow: Annotated[
+        Path | None, typer.Option(help="Also take the frames stores of this folder as they are finished, until Ctrl-C.")
+    ] = None,
+    idle: Annotated[
+        float | None, typer.Option(min=0, help="With --follow: end when none has come for so many seconds.")
+    ] = None,
+) -> None:
+    """Find, locate and fit the peaks of one or more series. The same command again resumes."""
+    from braggflow.config import load_config
+
+    if workers is not None:
+        settings = [*settings, f"compute.workers={workers}"]
+    resolved = load_config(config, settings)
+    if idle is not None and follow is None:
+        raise InputError(f"--idle {idle:g}: is for --follow, which is not given")
+    if cluster is None:
+        from braggflow.cluster import start_worker_server
+
+        start_worker_server(resolved)  # it imports while this process does
+    from braggflow.cli.terminal import run_progress, show_summary
+    from braggflow.flow import run
+
+    # A batch system that ends this process asks for the same orderly end as a user does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with run_progress() as show:
+        outcomes = run(resolved, data or (), out=out, profile=cluster, follow=follow, idle_seconds=idle, progress=show)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and told
+    show_summary(outcomes)
+    raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(help="A run folder, or a folder of them.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until no run goes on, or Ctrl-C.")] = False,
+) -> None:
+    """Show what is done, what failed and why."""
+    from braggflow.cli.terminal import show_status
+
+    show_status(folder, watch=watch)

@@ -1,0 +1,30 @@
+"""Commands that make pictures: `report`, `movie`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html of a run again."""
+    from braggflow.show import write_report
+
+    typer.echo(write_report(run))
+
+
+def movie(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, .gif or .mp4 (default: movie.gif in the run).")
+    ] = None,
+    fps: Annotated[int, typer.Option(min=1, max=60, help="Frames per second.")] = 12,
+    start: Annotated[int | None, typer.Option(help="First frame number.")] = None,
+    stop: Annotated[int | None, typer.Option(help="Last frame number.")] = None,
+    step: Annotated[int, typer.Option(min=1, help="Every step-th frame.")] = 1,
+    max_frames: Annotated[int, typer.Option(min=1, help="Thin longer series to this many.")] = 200,
+) -> None:
+    """Animate the frames with their located peaks."""
+    from braggflow.show import write_movie
+
+    typer.echo(write_movie(run, out, fps=fps, frames=slice(start, stop, step), max_frames=max_frames))

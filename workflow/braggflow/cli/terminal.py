@@ -1,0 +1,299 @@
+"""What the command line shows while it works and when it is done."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Column, Table
+from rich.text import Text
+
+from braggflow.frames import open_frames
+from braggflow.results import DataSetStatus, RunFolder, data_set_statuses
+
+if TYPE_CHECKING:
+    from braggflow.flow import Outcome, Progress
+    from braggflow.train import TrainProgress
+
+
+#: Where the output is no terminal (a batch job's log), a plain line this often.
+_LINE_SECONDS = 10.0
+#: With more data sets than this, only those that are not complete are listed at the end of a run.
+_ROWS = 30
+#: A watched status is drawn this often.
+_WATCH_SECONDS = 2.0
+#: Columns of a log, where nobody can widen the window to read what was cut off.
+_LOG_WIDTH = 200
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress in frames, shown by calling it with (done, total)."""
+    with _line(_console(stderr=True), title) as show:
+        yield lambda done, total: show(title, done / total, f"{done}/{total} frames")
+
+
+@contextmanager
+def run_progress() -> Iterator[Callable[["Progress"], None]]:
+    """A run's progress: frames, rate, peaks, failures, workers, time left; the dashboard and each note once."""
+    console = _console(stderr=True)
+    start, told, dataset = None, set[str](), "braggflow"
+    with _line(console, "starting (a first run compiles its kernels)") as line:
+
+        def show(state: "Progress") -> None:
+            nonlocal start, dataset
+            dataset = state.dataset or dataset
+            if start is None and state.frames_total:  # waiting for workers is not part of the rate
+                start = time.monotonic()
+            for note in (f"dashboard: {state.dashboard}", *state.notes):
+                if note not in told:
+                    _plain(console, note)
+                    told.add(note)
+            seconds = time.monotonic() - (start or time.monotonic())
+            rate = _rate((state.frames_done - state.frames_before) / max(seconds, 1e-3))
+            if not state.frames_total:
+                line(dataset, 0.0, state.cluster or "starting")
+                return
+            facts = [
+                f"{state.frames_done}/{state.frames_total} frames, {rate} frames/s",
+                f"{state.peaks} peaks, {state.frames_failed} frames failed",
+            ]
+            if state.datasets_total > 1:
+                facts.insert(0, f"{state.datasets_done}/{state.datasets_total} data sets")
+            if state.cluster:
+                facts.append(state.cluster)
+            line(dataset, state.share, ", ".join(facts))
+
+        yield show
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[["TrainProgress"], None]]:
+    """A training's progress: steps, loss on what is learned from and on what is not, rate, time left."""
+    with _line(_console(stderr=True), "training") as line:
+
+        def show(state: "TrainProgress") -> None:
+            validation = "" if math.isnan(state.validation) else f", validation {state.validation:.4f}"
+            line(
+                "training",
+                state.fraction,
+                f"step {state.step}, loss {state.loss:.4f}{validation}, {state.patches_per_second:.0f} patches/s",
+            )
+
+        yield show
+
+
+@contextmanager
+def _line(console: Console, title: str) -> Iterator[Callable[[str, float, str], None]]:
+    """One line that moves, shown by calling it with (title, share done, facts); in a log, a line every so often."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), TaskProgressColumn())
+    facts_column = TextColumn("{task.fields[facts]}", markup=False, table_column=Column(overflow="fold"))
+    last, whole = -_LINE_SECONDS, False
+    with Bar(
+        *columns,
+        TimeRemainingColumn(),
+        facts_column,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as display:
+        task = display.add_task(title, total=None, facts="")
+
+        def show(title: str, share: float, facts: str) -> None:
+            nonlocal last, whole
+            now = time.monotonic()
+            display.update(task, description=title, completed=share, total=1.0, facts=f"left, {facts}")
+            if not console.is_terminal and (now - last > _LINE_SECONDS or (share >= 1 and not whole)):
+                _plain(console, f"{title}: {facts}")
+                last, whole = now, share >= 1
+
+        yield show
+
+
+def show_summary(outcomes: Sequence["Outcome"]) -> None:
+    """The table at the end of a run, and for each data set that is not complete what to do.
+
+    Where there are many, it names only those that are not complete.
+    """
+    table = Table("data set", "status", "frames", "failed", "peaks", "frames/s", "seconds", title="braggflow run")
+    many = len(outcomes) > _ROWS
+    not_begun = [outcome for outcome in outcomes if outcome.status == "interrupted" and not outcome.frames]
+    shown = [
+        outcome
+        for outcome in outcomes
+        if outcome not in not_begun and (outcome.status != "complete" or outcome.message or not many)
+    ]
+    for outcome in shown:
+        if outcome.status == "refused":
+            table.add_row(outcome.name, outcome.status)
+            continue
+        rate = _rate(outcome.frames_processed / outcome.seconds) if outcome.seconds else ""
+        table.add_row(
+            outcome.name,
+            outcome.status,
+            str(outcome.frames),
+            str(outcome.frames_failed),
+            str(outcome.peaks),
+            "done before" if outcome.status == "complete" and not outcome.frames_processed else rate,
+            f"{outcome.seconds:.1f}",
+        )
+    console = _console()
+    if many:
+        by_status = Counter(outcome.status for outcome in outcomes)
+        _plain(console, f"{len(outcomes)} data sets: {', '.join(f'{n} {status}' for status, n in by_status.items())}")
+    if shown:
+        console.print(table)
+    if not_begun:
+        _plain(console, f"not begun: {len(not_begun)} data sets; the same command goes on with them.")
+    if rerun := sum(outcome.tasks_rerun for outcome in outcomes):
+        _plain(console, f"tasks run again after their worker was lost or a read failed: {rerun}")
+    for outcome in shown:
+        if outcome.message:
+            _plain(console, f"{outcome.name}: {outcome.message}")
+        if outcome.status == "partial":
+            _plain(
+                console,
+                f"{outcome.name}: {outcome.frames_failed} frames failed, see: braggflow status {outcome.folder}\n"
+                "The same command tries them again.",
+            )
+        if outcome.status == "interrupted":
+            _plain(console, f"{outcome.name}: stopped; the same command goes on from here.")
+        folder = RunFolder(outcome.folder)
+        for what, path in {"peaks": folder.peaks, "report": folder.report}.items():
+            if outcome.status in ("complete", "partial") and path.exists():
+                _plain(console, f"{what}: {path}")
+
+
+def show_status(folder: Path, *, watch: bool = False) -> None:
+    """How a run, or a folder of them, stands: all in one line, a row each, and why some are not complete.
+
+    With `watch`, line and rows are drawn again and again until no run goes on, or Ctrl-C.
+    """
+    states = data_set_statuses(folder)
+    console = _console()
+    if watch:
+        with suppress(KeyboardInterrupt):
+            _watch(console, folder, states)
+        states = data_set_statuses(folder)
+    _plain(console, _standing(states))
+    console.print(_rows(states))
+    for state in states:
+        for reason in state.reasons:
+            _plain(console, f"{state.name}: {reason}")
+        if state.more:
+            _plain(console, f"{state.name}: and {state.more} more frames, see {RunFolder(state.path).info}")
+        if state.status in _NEXT:
+            _plain(console, f"{state.name}: {_NEXT[state.status]}")
+
+
+_NEXT = {
+    "partial": "the same braggflow run tries them again.",
+    "interrupted": "the same braggflow run goes on from here.",
+    "stopped": "was killed; the same braggflow run goes on from here.",
+}
+
+
+def _watch(console: Console, folder: Path, states: Sequence[DataSetStatus]) -> None:
+    last = -math.inf
+    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext() as view:
+        while not all(state.ended for state in states):
+            if view is not None:
+                # Those that are not complete are last; the line, the table's frame and the cursor need the rest.
+                shown = states[-max(1, console.height - 6) :]
+                view.update(Group(Text(_standing(states)), _rows(shown)), refresh=True)
+            elif time.monotonic() - last >= _LINE_SECONDS:
+                _plain(console, _standing(states))
+                last = time.monotonic()
+            time.sleep(_WATCH_SECONDS)
+            states = data_set_statuses(folder)
+
+
+def _standing(states: Sequence[DataSetStatus]) -> str:
+    by_status = ", ".join(f"{n:,} {status}" for status, n in Counter(state.status for state in states).items())
+    frames_all, failed, found = (
+        sum(getattr(state, key) for state in states) for key in ("frames", "frames_failed", "peaks")
+    )
+    line = f"{len(states):,} data set{'s' * (len(states) != 1)}: {by_status}; {frames_all:,} frames, {failed:,} failed"
+    if all(state.ended for state in states):
+        return f"{line}; {found:,} peaks"
+    return f"{line}; {sum(s.parts_done for s in states):,} of {sum(s.parts_total for s in states):,} parts done"
+
+
+def _rows(states: Sequence[DataSetStatus]) -> Table:
+    table = Table(Column("data set", overflow="fold"), "status", "parts", "frames", "failed", "peaks", "written (UTC)")
+    for state in states:
+        counted = (str(state.frames), str(state.frames_failed), str(state.peaks) if state.ended else "")
+        table.add_row(
+            Text(state.name),
+            state.status,
+            *((f"{state.parts_done}/{state.parts_total}", *counted) if state.parts_total else ("", "", "", "")),
+            state.written.removesuffix("+00:00").replace("T", " "),
+        )
+    return table
+
+
+def show_frames_store(path: Path) -> None:
+    """One line about a frames store that was made."""
+    data = open_frames(path)
+    shape = " × ".join(map(str, data["frames"].shape))
+    coords = ", ".join(str(name) for name in data.coords if name != "frame") or "none"
+    masked = f"{int((data['mask'] != 0).sum())} pixels masked" if "mask" in data else "no mask"
+    _plain(_console(), f"{path}: {shape} {data['frames'].dtype}, {masked}, coordinates: {coords}")
+
+
+@contextmanager
+def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
+    """An evaluation's progress, shown by calling it with what is next and the share done."""
+    with _line(_console(stderr=True), "evaluating") as show:
+        yield lambda what, share: show("evaluating", share, what)
+
+
+def show_evaluation(figures: Mapping[str, Any]) -> None:
+    """What `evaluate.card_figures` found, one row a class; distances in pixels."""
+    classes: Mapping[str, Mapping[str, float | None]] = figures["classes"]
+    names = list(next(iter(classes.values())))
+    table = Table("class", *(Column(name.replace("_", " "), justify="right") for name in names))
+    for kind, values in classes.items():
+        table.add_row(kind, *("–" if values[name] is None else f"{values[name]:.4f}" for name in names))
+    console = _console()
+    console.print(table)
+    shares = ", ".join(f"{kind} {share:.3f}" for kind, share in figures["outliers"].items())
+    _plain(console, f"share of outliers flagged: {shares}")
+
+
+def show_verdict(found: Mapping[str, Any]) -> None:
+    """What `finetune.verdict` found, one row a class: RMS distances from the labels, px."""
+    columns = ("peaks", "old, px", "new, px", "new - old", "95 % interval")
+    table = Table("class", *(Column(name, justify="right") for name in columns), "judged", title="on frames held out")
+    for kind, values in found["classes"].items():
+        table.add_row(
+            kind,
+            str(values["peaks"]),
+            *(f"{values[name]:.4f}" for name in ("old", "new")),
+            f"{values['difference']:+.4f}",
+            f"{values['low']:+.4f} to {values['high']:+.4f}",
+            values["judged"],
+        )
+    console = _console()
+    console.print(table)
+    _plain(console, f"The new weights are {'' if found['better'] else 'not '}better than {found['old']['file']}.")
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_LOG_WIDTH)
+
+
+def _plain(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,75 @@
+"""Worker processes of this machine are forked from one process that has imported what their tasks need.
+
+Each would else import it by itself: seconds of computing, and thousands of files looked for, for every worker.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from pathlib import Path
+
+import dask
+
+from braggflow.config import RunConfig
+
+#: How worker processes are made, in distributed's words. Elsewhere, system libraries do not stand being forked.
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+
+
+def start_worker_server(config: RunConfig | None = None) -> None:
+    """Start the process that imports what tasks of a run need (None: other tasks), and do not wait for it.
+
+    Where it runs already, it stays as it is.
+    """
+    if METHOD != "forkserver":
+        return
+    modules = ["distributed"]
+    if config is not None:
+        modules += (
+            ["braggflow.flow"] if config.localise.method == "none" else ["braggflow.flow", "braggflow.locate.networks"]
+        )
+    forkserver.set_forkserver_preload(modules)
+    # What a nanny gives to its worker: one thread for linear algebra, and memory that goes back to the system.
+    settings = dask.config.get("distributed.nanny.pre-spawn-environ")
+    changes = {name: os.environ.get(name, str(value)) for name, value in settings.items() if value is not None}
+    changes |= {
+        "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "6640"),  # also a nanny's: the same in all workers
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        "PYTHONSAFEPATH": "1",  # or else modules in the current directory would come first
+    }
+    with _environment(changes), ctrl_c_ignored():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def ctrl_c_ignored() -> Iterator[None]:
+    """Ctrl-C does nothing until the end of the block, nor ever to processes that are started in it.
+
+    Whether workers stop is for the client to say.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,180 @@
+"""Detector files to a frames store: planned from the files' headers, copied unit by unit in parallel, checked, resumed.
+
+While it is made, the store lies at `NAME.zarr.wip` with a folder `progress/` inside: the plan's digest, and for each
+finished unit (the frames of one file of the store) a record with what `_finish` needs.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from braggflow.cluster import task_pool
+from braggflow.config import digest
+from braggflow.convert.plan import Coords, inspect_all, plan_units, series_coords
+from braggflow.convert.units import CopyUnit, copy_units, write_whole
+from braggflow.errors import InputError
+from braggflow.formats import (
+    Stack,
+    geometry_attributes,
+    has_changed,
+    read_image,
+    saturation_attributes,
+    stated_pixel_mask,
+)
+from braggflow.frames import create_store, finish_store, frames_per_file, open_unfinished_store, unfinished_path
+
+
+def ingest(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    dataset: str | None = None,
+    coords: Mapping[str, str] | None = None,
+    mask: str | Path | None = None,
+    dark: str | Path | None = None,
+    flat: str | Path | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Copy the frames of detector files into the frames store `out` (NAME.zarr); return its path.
+
+    `sources` are files, `file.h5:/path`, folders or globs, taken in natural order of their names. `dataset` is the data
+    set of every HDF5 source; `coords` maps the name of a per-frame coordinate to a data set of the sources, or to
+    `file.h5:/path` with one value for each frame of the whole series. `mask` (non-zero = ignore), `dark` and `flat` are
+    image files or `file.h5:/path`, of shape (y, x). `progress` is called with frames done and frames in all.
+
+    With more than one worker (default: one per core) the work runs on a local Dask cluster; a script that calls this
+    needs the `if __name__ == "__main__":` of multiprocessing. After an interruption the same call goes on where it was.
+    Raises `InputError` for anything refused, and, naming every frame, where frames cannot be read.
+    """
+    out = _checked_out(Path(out), overwrite=overwrite)
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers: {workers} is not accepted; must be 1 or more")
+    with task_pool(workers) as run_tasks:
+        stacks = inspect_all(sources, dataset, coords or {}, run_tasks)
+        shape = stacks[0].shape
+        coordinates = series_coords(stacks, coords or {})
+        given = {
+            name: source for name, source in (("mask", mask), ("dark", dark), ("flat", flat)) if source is not None
+        }
+        images = {name: read_image(f"--{name}", source, shape) for name, source in given.items()}
+        with _disk_errors(out):
+            store = _begin(out, stacks, coordinates, images)
+            units = plan_units(stacks, frames_per_file(store), str(out))
+            copy_units(units, run_tasks, progress or (lambda _done, _total: None))
+            moved = next((stack.name for stack in stacks if has_changed(stack)), None)
+            if moved is not None:
+                raise InputError(f"source {moved}: changed while it was read; run the same command again")
+            _finish(out, stacks, units, images.get("mask"))
+    return out
+
+
+def _checked_out(out: Path, *, overwrite: bool) -> Path:
+    if out.suffix != ".zarr":
+        raise InputError(f"--out {out}: must end in .zarr")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out}: exists; choose another name, or --overwrite to replace it")
+    for path in (out, unfinished_path(out)):
+        if path.exists() and not (path / "zarr.json").is_file():
+            raise InputError(f"--out {out}: {path} is there and is no frames store; it will not be replaced")
+    return out.absolute()
+
+
+def _begin(out: Path, stacks: Sequence[Stack], coords: Coords, images: Mapping[str, NDArray[Any]]) -> "zarr.Array[Any]":
+    """The unfinished store of this very plan if there is one, else a new one."""
+    plan = digest(
+        {
+            "stacks": [(stack.name, stack.frames, stack.shape, stack.dtype, stack.files) for stack in stacks],
+            "coords": {name: (values.tolist(), attrs) for name, (values, attrs) in coords.items()},
+            "images": {name: sha256(image.tobytes()).hexdigest() for name, image in images.items()},
+        }
+    )
+    plan_file = unfinished_path(out) / "progress" / "plan"
+    if plan_file.is_file() and plan_file.read_text() == plan:
+        return open_unfinished_store(out)
+    store = create_store(
+        out,
+        n_frames=sum(stack.frames for stack in stacks),
+        shape=stacks[0].shape,
+        dtype=np.dtype(stacks[0].dtype),
+        coords=coords,
+        images={name: image for name, image in images.items() if name != "mask"},
+    )
+    plan_file.parent.mkdir()
+    write_whole(plan_file, lambda path: path.write_text(plan))
+    return store
+
+
+def _finish(out: Path, stacks: Sequence[Stack], units: Sequence[CopyUnit], user_mask: NDArray[Any] | None) -> None:
+    """Join the units' records into mask and attributes, then give the store its name."""
+    shape, dtype = stacks[0].shape, np.dtype(stacks[0].dtype)
+    always, ever = np.ones(shape, bool), np.zeros(shape, bool)
+    hashes = []
+    for unit in units:
+        with np.load(unit.record) as record:
+            always &= _unpacked(record["always"], shape)
+            ever |= _unpacked(record["ever"], shape)
+            hashes.append(record["sha256"])
+    group = zarr.open_group(unfinished_path(out), mode="r+")
+    masks = {"file": user_mask, "pixel_mask": stated_pixel_mask(stacks, shape), "detector marks": always}
+    present = {name: image != 0 for name, image in masks.items() if image is not None and image.any()}
+    mask = np.any(list(present.values()), axis=0) if present else np.zeros(shape, bool)
+    if present:
+        group.create_array("mask", data=mask, dimension_names=("y", "x"), overwrite=True)
+        group.attrs["mask_pixels"] = {name: int(image.sum()) for name, image in present.items()}
+    if dtype.kind == "i" and ever.any():
+        group.attrs["masked_below"] = 0
+    group.attrs.update(saturation_attributes(stacks, dtype, reached=bool((ever & ~mask).any())))
+    group.attrs.update(_provenance(stacks, np.concatenate(hashes)))
+    shutil.rmtree(unfinished_path(out) / "progress")
+    finish_store(out)
+
+
+def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+
+
+def _provenance(stacks: Sequence[Stack], hashes: NDArray[np.uint8]) -> dict[str, Any]:
+    """Geometry as far as all files agree on it, and each source with its size and checksum."""
+    folder = os.path.commonpath([str(Path(stack.path).parent) for stack in stacks])
+    sources, start = [], 0
+    for stack in stacks:
+        of_frames = hashes[start : start + stack.frames]
+        start += stack.frames
+        sources.append(
+            {
+                "name": os.path.relpath(stack.name, folder),
+                "bytes": sum(size for _, size, _ in stack.files),
+                "sha256": sha256(of_frames.tobytes()).hexdigest(),
+                "frames": stack.frames,
+            }
+        )
+    attributes = {"sources": sources, "source_folder": folder}
+    # A plain round trip: zarr refuses numpy scalars only when it writes, long after they came in.
+    return json.loads(json.dumps({**attributes, **geometry_attributes(stacks)}))  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """Say what to do when the store cannot be written; what was written stays for the same command to go on with."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = (
+                f"--out {out}: the disk is full; make room and run the same command again, it goes on where it was"
+            )
+        else:
+            message = f"--out {out}: cannot be written ({error.strerror or error})"
+        raise InputError(message) from error

@@ -1,0 +1,187 @@
+"""Patches cut from a frame: the states of their pixels, their neighbours, flags, and what can be measured directly."""
+
+from typing import Any
+
+import numpy as np
+
+from braggflow import peak_table
+from braggflow.compiled import kernel
+from braggflow.config import PatchesConfig
+from braggflow.frames import CorrectedFrame
+from braggflow.patches import MAX_NEIGHBOURS, Patches, State, is_other, median, own_border
+from braggflow.peak_table import Flag
+
+#: A neighbour is listed where its maximum is at most this far beyond the patch, pixels along either axis: one further
+#: away shows too little of itself in the patch to be fitted.
+LISTED_BEYOND = 3
+# numba reads module constants as numbers.
+_OWN, _OTHER, _FULL, _MISSING = (int(state) for state in State)
+_EDGE, _MASKED, _SATURATED, _OVERLAP = int(Flag.edge), int(Flag.masked), int(Flag.saturated), int(Flag.overlap)
+#: The centroid weighs counts above this share of the maximum: the tails would draw it to the patch's centre.
+_CENTROID_LEVEL = 0.2
+
+
+def cut_patches(
+    frame: CorrectedFrame, table: peak_table.Table, config: PatchesConfig, *, gain: float = 1.0, read_noise: float = 0.0
+) -> tuple[Patches, peak_table.Table]:
+    """Cut a patch at every peak of one frame and measure it.
+
+    `table` holds the frame's peaks, sorted by (y_pixel, x_pixel), in pixels of `frame`. Returns the patches and a copy
+    of the table with `flags`, `intensity` and `snr` set. Counts are taken from the corrected frame before background
+    subtraction, so that their noise is still the detector's. Intensity is that of the peak's own pixels; the background
+    level is the median of those on the patch's border. The noise of `intensity` is that of its own counts (Poisson, of
+    `gain` counts a photon) and of the background, whose scatter is at least `read_noise` counts in a pixel of `frame`.
+    """
+    ys, xs = np.ascontiguousarray(table["y_pixel"]), np.ascontiguousarray(table["x_pixel"])
+    saturated = np.zeros((1, 1), bool) if frame.saturated is None else frame.saturated
+    counts, state, flags = _gather(
+        frame.counts,
+        frame.mask,
+        saturated,
+        frame.saturated is not None,
+        frame.saturation,
+        ys,
+        xs,
+        config.size,
+    )
+    neighbours = np.full((len(ys), MAX_NEIGHBOURS, 2), np.nan, np.float32)
+    n_listed = MAX_NEIGHBOURS if config.neighbours == "joint" else 0
+    _mark_neighbours(ys, xs, n_listed, config.neighbours != "keep", counts, state, flags, neighbours)
+    intensity, noise, centroid = measure_patches(counts, state, neighbours, gain, read_noise)
+    measured = table.copy()
+    measured["intensity"] = intensity
+    measured["snr"] = np.divide(intensity, noise, out=np.zeros_like(intensity), where=noise > 0)
+    measured["flags"] = flags
+    measured["flags"][measured["snr"] < config.low_snr] |= np.uint16(Flag.low_snr)
+    return Patches(counts, state, neighbours, centroid), measured
+
+
+@kernel(nogil=True)
+def _gather(
+    image: Any, mask: Any, saturated: Any, any_saturated: bool, saturation: float, ys: Any, xs: Any, size: int
+) -> tuple[Any, Any, Any]:
+    n, half = len(ys), size // 2
+    height, width = image.shape
+    counts = np.zeros((n, size, size), np.float32)
+    state = np.full((n, size, size), _OWN, np.uint8)
+    flags = np.zeros(n, np.uint16)
+    for i in range(n):
+        for j in range(size):
+            for k in range(size):
+                y, x = ys[i] + j - half, xs[i] + k - half
+                if y < 0 or x < 0 or y >= height or x >= width:
+                    flags[i] |= _EDGE
+                    state[i, j, k] = _MISSING
+                elif mask[y, x]:
+                    flags[i] |= _MASKED
+                    state[i, j, k] = _MISSING
+                else:
+                    counts[i, j, k] = image[y, x]
+                    if image[y, x] >= saturation or (any_saturated and saturated[y, x]):
+                        flags[i] |= _SATURATED
+                        state[i, j, k] = _FULL
+    return counts, state, flags
+
+
+@kernel(nogil=True)
+def _mark_neighbours(
+    ys: Any, xs: Any, n_listed: int, mark: bool, counts: Any, state: Any, flags: Any, neighbours: Any
+) -> None:
+    """Flag overlaps, list up to `n_listed` neighbours of each patch, and `mark` the pixels that are not the peak's."""
+    n, size = len(ys), state.shape[1]
+    half = size // 2
+    # A maximum beyond the patch owns pixels of it too; beyond this distance along an axis it owns not even a corner.
+    reach = int((1 + np.sqrt(2)) * half)
+    offsets = np.empty(((2 * reach + 1) ** 2, 2), np.int64)
+    is_listed = np.empty(len(offsets), np.bool_)
+    first = 0
+    for i in range(n):
+        while ys[first] < ys[i] - reach:  # peaks are sorted by row: the candidates are a short run
+            first += 1
+        m = 0
+        other = first
+        while other < n and ys[other] <= ys[i] + reach:
+            dy, dx = ys[other] - ys[i], xs[other] - xs[i]
+            if other != i and 2 * half * (abs(dy) + abs(dx)) > dy * dy + dx * dx:
+                _insert(offsets, m, dy, dx)
+                m += 1
+            other += 1
+        if not m:
+            continue
+        flags[i] |= _OVERLAP
+        if not mark:
+            continue
+        listed = 0
+        for o in range(m):
+            dy, dx = offsets[o]
+            is_listed[o] = listed < n_listed and max(abs(dy), abs(dx)) <= half + LISTED_BEYOND
+            if is_listed[o]:
+                neighbours[i, listed, 0], neighbours[i, listed, 1] = dy, dx
+                listed += 1
+        for j in range(size):
+            for k in range(size):
+                # How much nearer than the centre: the square of the distance to that, less that to the maximum.
+                to_listed, to_unlisted = 0, 0
+                for o in range(m):
+                    dy, dx = offsets[o]
+                    nearer = 2 * ((j - half) * dy + (k - half) * dx) - (dy * dy + dx * dx)
+                    if is_listed[o]:
+                        to_listed = max(to_listed, nearer)
+                    else:
+                        to_unlisted = max(to_unlisted, nearer)
+                if to_unlisted > to_listed:
+                    state[i, j, k] = _MISSING
+                    counts[i, j, k] = 0
+                elif to_listed > 0 and state[i, j, k] == _OWN:
+                    state[i, j, k] = _OTHER
+
+
+@kernel(nogil=True)
+def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
+    """Put an offset into `m` offsets that are in order of distance, behind those as near."""
+    at = m
+    while at > 0 and offsets[at - 1, 0] ** 2 + offsets[at - 1, 1] ** 2 > dy * dy + dx * dx:
+        offsets[at] = offsets[at - 1]
+        at -= 1
+    offsets[at, 0], offsets[at, 1] = dy, dx
+
+
+@kernel(nogil=True)
+def measure_patches(counts: Any, state: Any, neighbours: Any, gain: float, read_noise: float) -> tuple[Any, Any, Any]:
+    """Intensity (n,), its noise (n,), counts, and the centroid (n, 2), pixels, of n patches; see `cut`."""
+    n, size = counts.shape[:2]
+    half = size // 2
+    intensity = np.zeros(n, np.float32)
+    noise = np.zeros(n, np.float32)
+    centroid = np.full((n, 2), np.nan)
+    border = np.empty(4 * (size - 1), np.float32)
+    for i in range(n):
+        n_border = own_border(counts[i], state[i], border)
+        level = median(border[:n_border])
+        for b in range(n_border):
+            border[b] = abs(border[b] - level)
+        spread = max(1.4826 * median(border[:n_border]), read_noise)
+
+        floor = level + _CENTROID_LEVEL * (counts[i, half, half] - level)
+        total, n_own = 0.0, 0
+        weight, wy, wx = 0.0, 0.0, 0.0
+        for j in range(size):
+            for k in range(size):
+                own = state[i, j, k] == _OWN
+                if own:
+                    total += counts[i, j, k] - level
+                    n_own += 1
+                # A saturated core draws the centroid to itself rightly, a neighbour's does not.
+                saturated = state[i, j, k] == _FULL and not is_other(neighbours[i], j - half, k - half)
+                if (own or saturated) and counts[i, j, k] > floor:
+                    weight += counts[i, j, k] - floor
+                    wy += (counts[i, j, k] - floor) * j
+                    wx += (counts[i, j, k] - floor) * k
+        if weight > 0:
+            centroid[i, 0], centroid[i, 1] = wy / weight, wx / weight
+        # Poisson noise of the peak, the background's noise under it, and the error of the level (a median of n_border).
+        variance = gain * max(total, 0.0) + n_own * spread**2
+        if n_border:
+            variance += n_own**2 * (np.pi / 2) * spread**2 / n_border
+        intensity[i], noise[i] = total, np.sqrt(variance)
+    return intensity, noise, centroid

@@ -1,0 +1,61 @@
+"""Peaks of one frame: background, levels, persistence, filters, in that order.
+
+Pixels below `minval` are set to 0; the water level then falls from the highest pixel to 0 over the 8-connected frame.
+A peak is born at each maximum and dies where its island meets a higher one (elder rule; an island that meets none dies
+at 0). Its score is birth - death (Edelsbrunner & Harer, Computational Topology, 2010; the reference implementation is
+`findpeaks.stats.topology`). Pixels of equal value are ordered by their flat index, the later one higher.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggflow.config import DetectConfig
+from braggflow.detect.background import above_grid, level_grid, sample_above
+from braggflow.detect.filters import Detection, filter_peaks
+from braggflow.detect.findpeaks_engine import persistence_findpeaks
+from braggflow.detect.levels import levels_in_counts, levels_of_sample, sample_step
+from braggflow.detect.persistence import foreground_above, maxima_of, persistence
+
+
+def detect(
+    counts: NDArray[Any],
+    mask: NDArray[np.bool_],
+    config: DetectConfig,
+    *,
+    background_frame: NDArray[np.float32] | None = None,
+) -> Detection:
+    """Peaks of one frame.
+
+    `counts` (y, x) of any real dtype, `mask` (y, x) True = ignore, `background_frame` (y, x) the frame that
+    `config.background` names. Raises `InputError` where a level in noise multiples meets a frame without noise.
+    """
+    if config.engine == "native" and config.background == "local":
+        # As below, without a frame-sized image of what is above the background.
+        grid = level_grid(counts, mask, config.background_cell)
+        sample = sample_above(counts, mask, grid, config.background_cell, sample_step(counts.shape))
+        minval, minscore = levels_of_sample(sample, config)
+        pixels, values = foreground_above(counts, mask, grid, config.background_cell, np.float32(minval))
+        return filter_peaks(maxima_of(pixels, values, counts.shape[1]), counts.shape, minscore, config)
+    image = subtract_background(counts, mask, config, background_frame=background_frame)
+    minval, minscore = levels_in_counts(image, mask, config)
+    find = persistence if config.engine == "native" else persistence_findpeaks
+    return filter_peaks(find(image, mask, minval), image.shape, minscore, config)
+
+
+def subtract_background(
+    counts: NDArray[Any],
+    mask: NDArray[np.bool_],
+    config: DetectConfig,
+    *,
+    background_frame: NDArray[np.float32] | None = None,
+) -> NDArray[Any]:
+    """The frame that is searched: `counts` itself, or float32 counts above `config.background`."""
+    if config.background == "none":
+        return counts
+    if config.background == "local":
+        return np.asarray(above_grid(counts, level_grid(counts, mask, config.background_cell), config.background_cell))
+    if background_frame is None:
+        raise ValueError(f"detect.background: {config.background} was not given to detect()")
+    return np.asarray(np.subtract(counts, background_frame, dtype=np.float32))

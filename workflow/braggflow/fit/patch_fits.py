@@ -1,0 +1,110 @@
+"""Profile fits: elliptical, pixel-integrated peaks to each patch, its own together with its neighbours'.
+
+The model is background + Σ amplitude × profile(q), with q the squared elliptical radius d' C⁻¹ d of the distance d from
+a peak's centre: exp(-q/2) for a Gaussian; for a pseudo-Voigt (1 - eta) exp(-q/2) + eta / (1 + q / (2 ln 2)), both parts
+of one FWHM. Each pixel holds the mean of the model over its area. Free are y, x, the covariance C (yy, xy, xx) and the
+amplitude of each peak, one background and, for a pseudo-Voigt, one eta in 0 to 1.
+
+**Weights.** With `likelihood: poisson` a pixel is weighted by 1 / max(model, floor), renewed in each iteration. For
+photon counts this is Fisher scoring of the Poisson likelihood (the fixed point is its maximum wherever the model is
+above the floor), without the bias of weighting by the counts themselves (Laurence & Chromy, Nature Methods 7, 338
+(2010)). With `least_squares` all weights are equal. The standard errors are those of the inverse information matrix
+times sqrt(chi2), so that they hold for any gain; for least squares, times the scatter of the residuals: they hold for
+noise that is the same everywhere, and are too small for photon counts (of sharp peaks, three to four times).
+
+**Read noise.** The variance of a pixel is mean + r² (photons). That of counts + r² is their mean, as for photons: r²
+is added to the counts and to the background for the fit (Snyder et al., J. Opt. Soc. Am. A 12, 272 (1995); Huang et
+al., Nature Methods 10, 653 (2013)). Read noise that is not given costs precision where it is above the photon noise,
+and the standard errors are then too large rather than too small.
+
+**Loose peaks.** What a patch tells of a neighbour can be next to nothing (its tail, in a corner), and a peak whose core
+is saturated has no height (it may be as high and narrow as you like). Fitted freely, such parameters run away and take
+the fit with them. A weak prior keeps the neighbours, and a peak with saturated pixels, in sight: near the detected
+maximum (to 1 px; a maximum is the brightest pixel), about as large as the own peak (to a factor 2 in sigma; the peaks
+of a frame share its optics), no higher than a few times what the patch shows. Where the pixels know better, a few tens
+of photons of them outvote it. It is weighted with chi2, as the errors are, so that a gain changes no position.
+Neighbours are not reported: the errors of the own position hold whatever they are.
+
+Each patch is fitted by itself with the same arithmetic: its result does not depend, to the last bit, on which others
+are in the batch.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggflow.config import FitConfig
+from braggflow.errors import InputError
+from braggflow.fit.peak_profile import MAX_SIZE
+from braggflow.fit.solver import fit_all
+from braggflow.fit.start import starting_values
+from braggflow.patches import MAX_NEIGHBOURS
+
+_NUMBERS = "y x y_std x_std amplitude background fwhm_major fwhm_minor angle eta chi2"
+#: One fit; see `fit_patches`.
+FIT_DTYPE = np.dtype(
+    [*[(name, "f8") for name in _NUMBERS.split()], ("iterations", "i2"), ("converged", "?"), ("at_bound", "?")]
+)
+
+
+def fit_patches(
+    counts: NDArray[np.float32],
+    state: NDArray[np.uint8],
+    neighbours: NDArray[np.float32],
+    config: FitConfig,
+    *,
+    gain: float = 1.0,
+    read_noise: float = 0.0,
+) -> NDArray[np.void]:
+    """Fit the peak of each patch, together with its listed neighbours.
+
+    `counts` (n, y, x) of square patches up to 15 × 15 as the detector delivered them; `state` (n, y, x) a
+    `patches.State` each: taken are finite pixels that are `OWN` or `OTHER`, others may hold anything. `neighbours`
+    (n, k, 2), k up to 3: (dy, dx) in pixels from the patch's centre pixel to the maxima of its neighbours, NaN: none;
+    without one the peak is fitted alone. `gain` is counts per photon, `read_noise` a standard deviation in counts. Uses
+    `config.model`, `config.likelihood` and `config.max_iterations`.
+
+    Returns shape (n,), dtype `FIT_DTYPE`: `y`, `x` in pixels of the patch with their standard errors, `amplitude` the
+    height of the profile above `background` in counts, `fwhm_major`, `fwhm_minor` in pixels, `angle` in degrees of the
+    long axis from +x towards +y, in (-90, 90], `eta`, and `chi2` per degree of freedom: 1 where model, gain and read
+    noise are right. It is the sum of squared residuals over their expected variances; for least squares, the variance
+    of the residuals over the mean of the expected ones.
+
+    Where the fit does not converge to a peak (too few usable pixels, no positive amplitude, centre more than 1 px
+    outside, sigma below 0.1 px or above the patch size), `converged` is False and all numbers but `iterations` NaN.
+    `at_bound` is True where a converged fit ended with eta at 0 or 1 (a Gaussian peak fitted with a pseudo-Voigt: the
+    result is good), and where one that did not was on its way out of the bounds of centre, sigma or amplitude.
+    Raises `InputError` for other shapes, a gain that is not above 0 and a negative read noise.
+    """
+    n, size = len(counts), counts.shape[-1]
+    if counts.ndim != 3 or counts.shape[1] != size or not 1 <= size <= MAX_SIZE:
+        raise InputError(f"counts: has shape {counts.shape}, must be (n, s, s) with s up to {MAX_SIZE}")
+    if state.shape != counts.shape:
+        raise InputError(f"state: has shape {state.shape}, must be that of counts, {counts.shape}")
+    if neighbours.ndim != 3 or len(neighbours) != n or neighbours.shape[1] > MAX_NEIGHBOURS or neighbours.shape[2] != 2:
+        raise InputError(f"neighbours: has shape {neighbours.shape}, must be ({n}, k, 2) with k up to {MAX_NEIGHBOURS}")
+    if not 0 < gain < math.inf:
+        raise InputError(f"gain: is {gain}, must be a number of counts per photon above 0")
+    if not 0 <= read_noise < math.inf:
+        raise InputError(f"read_noise: is {read_noise}, must be a number of counts, 0 or more")
+    counts, state = np.ascontiguousarray(counts, np.float32), np.ascontiguousarray(state, np.uint8)
+    voigt = config.model == "pseudo_voigt"
+    start = starting_values(counts, state, np.ascontiguousarray(neighbours, np.float32), voigt=voigt)
+    names = FIT_DTYPE.names or ()
+    values = np.empty((n, len(names)))
+    fit_all(
+        counts,
+        state,
+        start,
+        voigt,
+        config.likelihood == "poisson",
+        config.max_iterations,
+        float(gain),
+        (read_noise / gain) ** 2,
+        values,
+    )
+    result = np.empty(n, FIT_DTYPE)
+    for column, name in enumerate(names):
+        result[name] = values[:, column]
+    return result

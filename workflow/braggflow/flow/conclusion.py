@@ -1,0 +1,81 @@
+"""The end of a data set: what `run.json` says, and the table joined from its parts."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import xarray as xr
+
+from braggflow.flow.data_set import DataSetRun
+from braggflow.pipeline import sum_counts
+from braggflow.results import PartSummary, RunFolder, consolidate, write_run_info
+
+
+def run_info(
+    work: DataSetRun, status: str, *, versions: Mapping[str, str], workers: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of `run.json`; flags and methods are counted when the table is joined (`conclude`)."""
+    parts = list(work.done.values())
+    failures = failures_of(work)
+    return {
+        "status": status,
+        "dataset": work.dataset,
+        "identity": work.identity,
+        "run": work.series.run,
+        "plan": [(group.first, group.stop) for group in work.groups],
+        "counts": {
+            "frames": len(work.numbers),
+            "frames_failed": len(failures),
+            "peaks": sum(part.peaks for part in parts),
+            "removed": sum_counts(part.removed for part in parts),
+            "flags": {},
+            "methods": {},
+        },
+        "seconds": {"wall": time.monotonic() - work.started, "stages": sum_counts(part.seconds for part in parts)},
+        "parts": {"total": len(work.groups), "done": len(parts), "redone": work.redone},
+        "failures": failures,
+        "notes": sum_counts(part.notes for part in parts),
+        "versions": dict(versions),
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "host": platform.node(),
+        },
+        "workers": dict(workers),
+        "tasks": sum_counts(part.tasks for part in parts),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def failures_of(work: DataSetRun) -> list[dict[str, Any]]:
+    """The frames that could not be processed, as {frame, reason}."""
+    return [*(failure for part in work.done.values() for failure in part.failures), *work.failures]
+
+
+def conclude(
+    folder: RunFolder,
+    parts: Sequence[PartSummary],
+    coords: xr.Dataset,
+    info: dict[str, Any],
+    *,
+    report: bool,
+) -> dict[str, Any]:
+    """Join a data set's parts into its table, write `run.json` and the report; returns the content of `run.json`."""
+    attributes = {"run": info["run"], "model": str(info["identity"]["model"]), "source": info["dataset"]["path"]}
+    failed = [failure["frame"] for failure in info["failures"]]
+    counted = consolidate(folder, list(parts), coords, failed, attributes)
+    info["counts"] |= counted
+    write_run_info(folder, info)
+    if report:
+        from braggflow.show import write_report
+
+        try:
+            write_report(folder.path)
+        except Exception as error:  # noqa: BLE001 - the table is whole: whatever ails the pictures must not spoil it
+            info["report_error"] = f"{type(error).__name__}: {error}"
+            write_run_info(folder, info)
+    return info

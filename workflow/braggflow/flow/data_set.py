@@ -1,0 +1,153 @@
+"""One data set checked against the configuration and against what an earlier run of it left; nothing is written."""
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from braggflow import peak_table
+from braggflow.config import RunConfig
+from braggflow.detect import levels_in_counts, subtract_background
+from braggflow.errors import InputError
+from braggflow.flow.tasks import TaskSeries
+from braggflow.frames import UNREADABLE, OpenedSeries, correct_frame, open_frames, open_series, read_raw
+from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, regroup
+from braggflow.results import (
+    PartSummary,
+    RunFolder,
+    frames_identity,
+    identity_changes,
+    read_parts,
+    read_run_info,
+    run_digest,
+    run_identity,
+)
+
+
+@dataclass(slots=True, eq=False)
+class DataSetRun:
+    """One data set on its way."""
+
+    name: str
+    folder: RunFolder
+    config: RunConfig
+    series: TaskSeries
+    identity: dict[str, Any]
+    dataset: dict[str, Any]
+    numbers: list[int]
+    coords: xr.Dataset
+    groups: list[Group]
+    need: MemoryNeed
+    done: dict[tuple[int, int], PartSummary] = field(default_factory=dict)
+    todo: list[Group] = field(default_factory=list)
+    redone: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """Of groups that left no part."""
+    searched: dict[int, int] = field(default_factory=dict)
+    """How often the frames of a group (by its first) were tried alone, because it killed workers."""
+    finished: int = 0
+    processed: int = 0
+    """Frames, in this run."""
+    started: float = 0.0
+    resources: ExitStack = field(default_factory=ExitStack)
+
+
+def prepare_data_set(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any] | None) -> DataSetRun:
+    """Check one data set against the configuration and an earlier run; nothing is written."""
+    data = open_frames(path)
+    opened = open_series(data, resolved)
+    if not opened.numbers:
+        raise InputError(
+            f"frames.start: {resolved.frames.start} (stop: {resolved.frames.stop}, step: {resolved.frames.step}) "
+            f"selects none of the {data.sizes['frame']} frames of {path}"
+        )
+    taken = sorted(map(str, peak_table.RESERVED & set(data.variables)))
+    if taken:
+        raise InputError(f"frames store {path}: its coordinate {taken[0]!r} is a name of the peak table; rename it")
+    _check_levels(opened)
+    identity = run_identity(resolved, frames_identity(path, data), model)
+    folder = RunFolder(Path(resolved.output.folder).resolve() / name)
+    check_run_folder(folder, identity, overwrite=resolved.output.overwrite)
+    settings = resolved.model_copy(update={"data": (str(path.resolve()),)})
+    shape, dtype = list(data["frames"].shape), str(data["frames"].dtype)
+    groups = plan_groups(data, resolved)
+    return DataSetRun(
+        name=name,
+        folder=folder,
+        config=settings,
+        series=TaskSeries(
+            str(path.resolve()),
+            str(folder.path),
+            settings.model_dump_json(),
+            run_digest(identity),
+            identity["code"]["sources"],
+        ),
+        identity=identity,
+        dataset={"name": name, "path": str(path.resolve()), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
+        numbers=opened.numbers,
+        coords=data[["frame"]].isel(frame=opened.positions).load(),
+        groups=groups,
+        need=memory_need(opened, groups),
+    )
+
+
+def _check_levels(opened: OpenedSeries) -> None:
+    """Refuse levels in noise multiples where neither the first nor the middle nor the last frame gives them."""
+    settings, n = opened.config.detect, len(opened.numbers)
+    reason = ""
+    for at in (0, n // 2, n - 1):
+        try:
+            frame = correct_frame(read_raw(opened.data, opened.positions[at : at + 1])[0], opened.correction)
+            image = subtract_background(frame.counts, frame.mask, settings, background_frame=opened.background_frame)
+            levels_in_counts(image, frame.mask, settings)
+        except InputError as error:
+            reason = str(error)
+        except UNREADABLE:
+            return  # the run records it
+        else:
+            return
+    raise InputError(f"detect.minval, detect.minscore: {reason}")
+
+
+def check_run_folder(folder: RunFolder, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Refuse a run folder that cannot be used, or that holds a run of another identity."""
+    if not folder.path.exists():
+        above = existing_folder(folder.path)
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise InputError(f"output.folder: {above} is not a folder that can be written in; choose another --out")
+        return
+    if not folder.path.is_dir():
+        raise InputError(f"{folder.path}: is a file; choose another --out")
+    if not folder.info.exists():
+        if any(path.name != ".lock" for path in folder.path.iterdir()):
+            raise InputError(f"{folder.path}: is not empty and holds no run; choose another --out")
+        return
+    changes = identity_changes(read_run_info(folder)["identity"], identity)
+    if changes and not overwrite:
+        raise InputError(
+            f"{folder.path}: holds a run made with other settings, and results are never mixed:\n  "
+            + "\n  ".join(changes)
+            + "\nChoose another --out, or throw the old run away with --set output.overwrite=true"
+        )
+
+
+def existing_folder(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(above for above in (path, *path.parents) if above.exists())
+
+
+def take_up_parts(work: DataSetRun) -> bool:
+    """Find which parts an earlier run has finished, and which groups are left; True where nothing is left at all."""
+    info = read_run_info(work.folder) if work.folder.info.exists() else None
+    if info is not None and info["run"] == work.series.run:
+        # The groups of the first run hold, whatever task length is asked for now.
+        planned = {tuple(span) for span in info["plan"]}
+        if planned != {(group.first, group.stop) for group in work.groups}:
+            work.groups = regroup(work.groups, sorted(planned))
+        work.done = {key: part for key, part in read_parts(work.folder, work.series.run).items() if not part.failures}
+    work.todo = [group for group in work.groups if (group.first, group.stop) not in work.done]
+    return not work.todo and info is not None and info["status"] == "complete" and work.folder.peaks.exists()

@@ -1,0 +1,122 @@
+"""Data sets in turn: each opened when its turn comes, those of a followed folder as they are finished."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from braggflow.config import RunConfig
+from braggflow.errors import InputError
+from braggflow.flow.data_set import DataSetRun, prepare_data_set, take_up_parts
+from braggflow.flow.outcome import Outcome
+from braggflow.frames import Follower, data_set_name
+from braggflow.results import read_run_info
+
+POLL_SECONDS = 2.0
+
+
+class DataSetQueue:
+    """Data sets as the runner asks for them: opened work, the outcome of one that needs none, None for nothing yet."""
+
+    def __init__(
+        self, resolved: RunConfig, paths: Sequence[Path], follower: Follower | None, idle_seconds: float | None
+    ) -> None:
+        self.resolved, self.waiting, self.follower = resolved, list(paths), follower
+        self.alone = len(paths) == 1 and follower is None
+        self._named = {os.path.realpath(path) for path in paths}
+        self.idle_seconds = idle_seconds
+        self.given = 0
+        self.paths: dict[str, Path] = {}
+        """Those given out, by name."""
+        self.model = None
+        if resolved.localise.method != "none":
+            from braggflow.locate import network_identity
+
+            self.model = network_identity(resolved.localise, resolved.patches.size)
+        self._polled = self._last_came = time.monotonic()
+
+    def total(self) -> int:
+        """Data sets known so far."""
+        return self.given + len(self.waiting)
+
+    def __iter__(self) -> Iterator[DataSetRun | Outcome | None]:
+        return self
+
+    def __next__(self) -> DataSetRun | Outcome | None:
+        if not self.waiting and self.follower is not None:
+            self._poll(self.follower)
+        if self.waiting:
+            return self._open(self.waiting.pop(0))
+        if self.follower is None or self._idle():
+            raise StopIteration
+        return None
+
+    def _poll(self, follower: Follower) -> None:
+        now = time.monotonic()
+        if now - self._polled < POLL_SECONDS:
+            return
+        self._polled = now
+        self.waiting += [path for path in follower.poll() if not self._is_named(path)]
+        self._last_came = max(self._last_came, follower.settled)
+
+    def _is_named(self, path: Path) -> bool:
+        """Whether a store of the followed folder is one that the user named too."""
+        return os.path.realpath(path) in self._named
+
+    def _idle(self) -> bool:
+        return self.idle_seconds is not None and self._polled - self._last_came > self.idle_seconds
+
+    def _open(self, path: Path) -> DataSetRun | Outcome:
+        self.given += 1
+        name = data_set_name(path)
+        folder = Path(self.resolved.output.folder) / name
+        if name in self.paths:
+            return Outcome(name, folder, "refused", message=f"data: {path}: another data set is named {name} too")
+        self.paths[name] = path
+        try:
+            work = prepare_data_set(name, path, self.resolved, self.model)
+        except (InputError, OSError) as error:
+            if self.alone:
+                raise
+            return Outcome(name, folder, "refused", message=str(error))
+        if not take_up_parts(work):
+            return work
+        counts = read_run_info(work.folder)["counts"]
+        return Outcome(name, work.folder.path, "complete", frames=counts["frames"], peaks=counts["peaks"])
+
+    def not_begun(self) -> list[Outcome]:
+        """Data sets that the run ended before."""
+        self.paths |= {data_set_name(path): path for path in self.waiting}
+        folder = Path(self.resolved.output.folder)
+        return [
+            Outcome(name, folder / name, "interrupted", message="was not begun")
+            for name in map(data_set_name, self.waiting)
+        ]
+
+    def unfinished(self) -> list[Outcome]:
+        """Stores of the followed folder that were not finished, and so not taken."""
+        found = self.follower.waiting() if self.follower is not None else {}
+        waiting = {path: why for path, why in found.items() if not self._is_named(path)}
+        self.paths |= {data_set_name(path): path for path in waiting}
+        return [
+            Outcome(
+                data_set_name(path),
+                Path(self.resolved.output.folder) / data_set_name(path),
+                "refused",
+                message=f"{path}: was not taken: {why}. Once it is whole, name it on the command line",
+            )
+            for path, why in waiting.items()
+        ]
+
+
+def first_work(source: DataSetQueue) -> tuple[list[Outcome], DataSetRun | None]:
+    """The first data set with work to do, before which no cluster is needed, and what became of those before it."""
+    outcomes = list[Outcome]()
+    for item in source:
+        if isinstance(item, DataSetRun):
+            return outcomes, item
+        if item is None:
+            time.sleep(POLL_SECONDS)
+        else:
+            outcomes.append(item)
+    return outcomes, None

@@ -1,0 +1,488 @@
+"""One run over data sets on one cluster: a bounded window of groups, shared fairly; poison frames; an orderly end.
+
+Data sets are opened when their turn comes and forgotten when they are concluded, so that memory and the amount lost to
+a crash stay the same for any number of frames and data sets.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
+from types import MappingProxyType
+from typing import Any, Literal
+from uuid import uuid4
+
+from distributed import Future, KilledWorker
+from distributed.scheduler import NoWorkerError
+
+from braggflow.cluster import Cluster, Demand, RerunCounter
+from braggflow.config import RunConfig
+from braggflow.errors import InputError
+from braggflow.flow.conclusion import conclude, failures_of, run_info
+from braggflow.flow.data_set import DataSetRun, check_run_folder, take_up_parts
+from braggflow.flow.outcome import Outcome, Progress
+from braggflow.flow.tasks import GroupTask, submit_groups, submit_probe
+from braggflow.pipeline import MIN_GROUPS, Group, check_memory
+from braggflow.results import PartSummary, begin_run, resume_run, run_lock, write_run_info
+from braggflow.version import versions
+
+#: Groups in flight per worker thread: one running, one waiting behind it, and some slack for those that end together.
+WINDOW_PER_THREAD = 3
+#: Data sets that take turns, where there are as many.
+TAKING_TURNS = 4
+#: How often a group that killed workers is searched for the frame that does it.
+MAX_SEARCHES = 3
+_WAIT_SECONDS = 0.5
+#: How long the result of a task, less than a kilobyte, may take to come.
+_RESULT_SECONDS = 5.0
+_CONNECTION_LOST = "cluster: the connection to its scheduler is lost"
+
+
+@dataclass(slots=True)
+class _Search:
+    """For the frame of a group that kills workers: each is processed alone."""
+
+    work: DataSetRun
+    group: Group
+    left: Iterator[int]
+    poison: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A task that was submitted, and what it is for."""
+
+    kind: Literal["group", "probe", "conclude"]
+    work: DataSetRun
+    future: "Future[Any]"
+    group: Group | None = None
+    position: int = -1
+
+
+class Dispatcher:
+    """One run over all data sets that `source` gives; `total` is their number as far as it is known.
+
+    `source` gives opened data sets, outcomes of those that need no work, and None where there is nothing yet. `record`
+    is called with each outcome.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        resolved: RunConfig,
+        source: Iterator[DataSetRun | Outcome | None],
+        *,
+        total: Callable[[], int],
+        record: Callable[[Outcome], None],
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.cluster, self.client, self.pools = cluster, cluster.client, cluster.pools
+        self.config, self.source, self.total = resolved, source, total
+        self.record, self.progress = record, progress
+        self.active: dict[str, DataSetRun] = {}
+        self.turns: deque[tuple[DataSetRun, Iterator[Group]]] = deque()
+        self.in_flight: dict[Any, _Flight] = {}
+        self.finished: SimpleQueue[Future[Any]] = SimpleQueue()
+        self.lost: list[Future[Any]] = []
+        """That finished, but whose result went with its worker: they run again."""
+        self.searches: deque[_Search] = deque()
+        """The first is under way."""
+        self.reruns, self.versions = RerunCounter(self.client), versions()
+        self.outcomes: list[Outcome] = []
+        self.exhausted = self.stopping = False
+        self.threads = 0
+        """That took CPU tasks when last asked: a scheduler that is lost would answer late."""
+        self.submitted = self.datasets_opened = self.groups_opened = 0
+        self.frames_total = self.frames_before = self.frames_processed = self.frames_failed = self.peaks = 0
+        self.seconds = {"cpu": resolved.compute.task_seconds, "gpu": 0.0}
+        """Of one group on the workers of each kind: the mean of those done, and at first what is aimed at."""
+        self.measured = 0
+
+    def run(self) -> list[Outcome]:
+        """Work until every data set is concluded. Ctrl-C, or a cluster that is lost, leaves a resumable state.
+
+        Where nothing was begun, Ctrl-C is passed on, and `InputError` raised where the cluster cannot do the work.
+        """
+        try:
+            self._wait_for_workers()
+            while True:
+                self._check_cluster()
+                self._feed()
+                if not self.in_flight and self.exhausted:
+                    break
+                self._take_finished()
+        except KeyboardInterrupt:
+            if not (self.active or self.outcomes):
+                raise
+            self._finish_running()
+        except InputError as error:
+            if not self.datasets_opened:
+                raise
+            self._leave(str(error))
+        finally:
+            with suppress(OSError):  # a scheduler that is lost counts no more
+                self.reruns.close()
+        return self.outcomes
+
+    # ---- what is submitted ----
+
+    def _wait_for_workers(self) -> None:
+        """Nothing is begun before a worker has shown that it can work."""
+        self._report("")
+        while not self.cluster.ready:
+            self._demand()
+            self._check_cluster()
+            time.sleep(_WAIT_SECONDS)
+            self._report("")
+
+    def _feed(self) -> None:
+        self.threads = self.cluster.threads()
+        window = WINDOW_PER_THREAD * max(1, self.threads)
+        turns: list[tuple[DataSetRun, Group]] = []
+        while len(self.in_flight) + len(turns) < window and (turn := self._next_group()) is not None:
+            turns.append(turn)
+        self._submit(turns)
+        self._demand()
+
+    def _next_group(self) -> tuple[DataSetRun, Group] | None:
+        """The next group of the data set whose turn it is."""
+        while len(self.turns) < TAKING_TURNS and not self.exhausted:
+            try:
+                item = next(self.source)
+            except StopIteration:
+                self.exhausted = True
+                break
+            if item is None:
+                break
+            if isinstance(item, Outcome):
+                self._end(item)
+            else:
+                self._begin(item)
+        while self.turns:
+            work, groups = self.turns.popleft()
+            group = next(groups, None)
+            if group is not None:
+                self.turns.append((work, groups))
+                return work, group
+        return None
+
+    def _begin(self, work: DataSetRun) -> None:
+        work.started = time.monotonic()
+        try:
+            for limit, threads in self.cluster.workers():
+                check_memory(work.series.path, work.need, limit, threads)
+            work.folder.path.mkdir(parents=True, exist_ok=True)
+            work.resources.enter_context(run_lock(work.folder))
+            # Another run may have been here since this one was prepared.
+            check_run_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
+            take_up_parts(work)
+            start = resume_run if work.done else begin_run
+            start(work.folder, work.config, self._info(work, "running"))
+        except (InputError, OSError) as error:
+            work.resources.close()
+            self._end(Outcome(work.name, work.folder.path, "refused", message=str(error)))
+            return
+        self.active[work.name] = work
+        self.datasets_opened += 1
+        self.groups_opened += len(work.todo)
+        self.frames_total += len(work.numbers)
+        self.frames_before += sum(part.stop - part.first for part in work.done.values())
+        self.peaks += sum(part.peaks for part in work.done.values())
+        if work.todo:
+            self.turns.append((work, iter(work.todo)))
+        else:
+            self._conclude(work)
+
+    def _submit(
+        self, turns: Sequence[tuple[DataSetRun, Group]], skip: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
+        futures = submit_groups(
+            self.client,
+            [GroupTask(work.series, group, skip) for work, group in turns],
+            self.pools,
+            retries=self.config.compute.retries,
+            priority=-self.submitted,  # the oldest first
+        )
+        self.submitted += len(turns)
+        for (work, group), future in zip(turns, futures, strict=True):
+            self._launch(_Flight("group", work, future, group))
+
+    def _launch(self, flight: _Flight) -> None:
+        self.in_flight[flight.future.key] = flight
+        flight.future.add_done_callback(self.finished.put)
+
+    def _demand(self) -> None:
+        """Tell the cluster how much is left; data sets not opened yet count as much as those that were."""
+        left = sum(len(work.todo) - work.finished for work in self.active.values())
+        if not self.exhausted:
+            each = self.groups_opened / self.datasets_opened if self.datasets_opened else MIN_GROUPS
+            left += int(each * max(0, self.total() - len(self.outcomes) - len(self.active)))
+        concluding = sum(flight.kind != "group" for flight in self.in_flight.values())
+        self.cluster.need(Demand(left + concluding, self.seconds["cpu"], self.seconds["gpu"]))
+
+    # ---- what comes back ----
+
+    def _take_finished(self) -> None:
+        """Take what has finished, waiting for the first for a moment."""
+        for future in [future for future in self.lost if future.done()]:
+            self.lost.remove(future)
+            self.finished.put(future)
+        futures, dataset = [], ""
+        with suppress(Empty):
+            futures.append(self.finished.get(timeout=_WAIT_SECONDS))
+            while True:
+                futures.append(self.finished.get_nowait())
+        take = {"group": self._take_group, "probe": self._take_probe, "conclude": self._take_table}
+        for future, result, error in self._ended([future for future in futures if future.key in self.in_flight]):
+            flight = self.in_flight.pop(future.key)
+            take[flight.kind](flight, result, error)
+            dataset = flight.work.name
+        self._report(dataset)
+
+    def _ended(self, futures: "Sequence[Future[Any]]") -> "list[tuple[Future[Any], Any, Exception | None]]":
+        """Each with what it returned or failed with; none where the results are not to be had yet.
+
+        They are asked for together: that costs the scheduler, and takes, no longer than one alone. Never waits for a
+        task that runs again: that may need a worker that the batch system does not give for hours.
+        """
+        done = {future.key: future for future in futures if future.status == "finished"}
+        ask = partial(self.client.gather, done, errors="skip", asynchronous=True)
+        try:
+            results = self.client.sync(ask, callback_timeout=_RESULT_SECONDS) if done else {}
+        except TimeoutError:
+            self.lost += futures  # those whose worker was lost run again, the others are asked for again
+            return []
+        except OSError as reason:
+            raise InputError(_CONNECTION_LOST) from reason
+        ended: list[tuple[Future[Any], Any, Exception | None]] = []
+        for future in futures:
+            error = future.exception() if future.status == "error" else None
+            if isinstance(error, NoWorkerError):
+                raise InputError("cluster: all its workers are lost, and no others came in time")
+            if future.status == "cancelled":
+                raise InputError(_CONNECTION_LOST)  # as all futures are, with the connection
+            if error is not None or (future.key in results and future.status == "finished"):
+                ended.append((future, results.get(future.key), error))
+            else:
+                self.lost.append(future)
+        return ended
+
+    def _take_group(self, flight: _Flight, part: Any, error: Exception | None) -> None:
+        work, group = flight.work, flight.group
+        assert group is not None
+        if error is None:
+            work.done[group.first, group.stop] = part
+            self.peaks += part.peaks
+            self.frames_failed += len(part.failures)
+            self._measure(part)
+        elif self.stopping:
+            return
+        elif isinstance(error, InputError):
+            raise error  # this worker is not like the client: nothing it says can be used
+        elif isinstance(error, KilledWorker) and self._search(flight):
+            return
+        else:
+            self._fail(work, group, f"{type(error).__name__}: {error}")
+        self._finished(work, group)
+
+    def _fail(self, work: DataSetRun, group: Group, reason: str) -> None:
+        self.frames_failed += group.stop - group.first
+        work.failures += [{"frame": number, "reason": reason} for number in work.numbers[group.first : group.stop]]
+
+    def _finished(self, work: DataSetRun, group: Group) -> None:
+        frames = group.stop - group.first
+        work.finished += 1
+        work.redone += 1
+        work.processed += frames
+        self.frames_processed += frames
+        if work.finished == len(work.todo):
+            self._conclude(work)
+
+    def _measure(self, part: PartSummary) -> None:
+        network = part.seconds.get("localise", 0.0) if self.pools.gpu else 0.0
+        took = {"cpu": sum(part.seconds.values()) - network, "gpu": network}
+        self.measured += 1
+        self.seconds = {
+            kind: took[kind] if self.measured == 1 else before + (took[kind] - before) / self.measured
+            for kind, before in self.seconds.items()
+        }
+
+    def _search(self, flight: _Flight) -> bool:
+        """Process each frame of a group that kills workers alone; False where that has not helped before."""
+        work, group = flight.work, flight.group
+        assert group is not None
+        searched = work.searched.get(group.first, 0)
+        if searched >= MAX_SEARCHES:
+            return False
+        work.searched[group.first] = searched + 1
+        self.searches.append(_Search(work, group, iter(range(group.first, group.stop))))
+        if len(self.searches) == 1:
+            self._probe()
+        return True
+
+    def _probe(self) -> None:
+        """Process the next suspect. One at a time in the whole run: whatever waits on a worker that dies is blamed."""
+        while self.searches:
+            search = self.searches[0]
+            position = next(search.left, None)
+            if position is not None:
+                future = submit_probe(self.client, search.work.series, position, self.pools, priority=1)
+                self._launch(_Flight("probe", search.work, future, search.group, position))
+                return
+            self.searches.popleft()
+            self._submit([(search.work, search.group)], search.poison)
+
+    def _take_probe(self, flight: _Flight, _: Any, error: Exception | None) -> None:
+        if self.stopping:
+            return
+        if isinstance(error, KilledWorker):
+            self.searches[0].poison[flight.position] = f"KilledWorker: {error}"
+        self._probe()
+
+    def _conclude(self, work: DataSetRun) -> None:
+        """Join the parts and write the report, on a worker, so that the window goes on being fed."""
+        info = self._info(work, "partial" if failures_of(work) else "complete")
+        with _connected():
+            info["tasks_rerun"] = self.reruns.of(work.name)
+        future = self.client.submit(
+            conclude,
+            work.folder,
+            list(work.done.values()),
+            work.coords,
+            info,
+            report=self.config.output.report,
+            key=("conclude", work.name, uuid4().hex[:8]),
+            pure=False,
+            priority=2,  # before a probe, which may kill the worker that both wait for
+            **({"resources": {"CPU": 1}} if self.pools.cpu else {}),
+        )
+        self._launch(_Flight("conclude", work, future))
+
+    def _take_table(self, flight: _Flight, info: Any, error: Exception | None) -> None:
+        work = flight.work
+        if error is None:
+            message = f"no report ({info['report_error']})" if "report_error" in info else ""
+        elif self.stopping:
+            return
+        else:
+            info = self._info(work, "partial")
+            message = f"the parts are done, but the table could not be written: {type(error).__name__}: {error}"
+            with suppress(OSError):  # a full disk may be the reason
+                write_run_info(work.folder, info | {"error": message})
+        counts = info["counts"]
+        self._close(
+            work,
+            Outcome(
+                work.name,
+                work.folder.path,
+                info["status"],
+                frames=counts["frames"],
+                frames_failed=counts["frames_failed"],
+                frames_processed=work.processed,
+                peaks=counts["peaks"],
+                seconds=time.monotonic() - work.started,
+                tasks_rerun=info.get("tasks_rerun", 0),
+                message=message,
+            ),
+        )
+
+    def _close(self, work: DataSetRun, outcome: Outcome) -> None:
+        work.resources.close()
+        del self.active[work.name]
+        self._end(outcome)
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.record(outcome)
+
+    # ---- the end before the end ----
+
+    def _check_cluster(self) -> None:
+        self.cluster.check()
+        if self.client.status != "running":
+            raise InputError(_CONNECTION_LOST)
+
+    def _finish_running(self) -> None:
+        """After Ctrl-C: let running tasks end, and cancel those that wait. Ctrl-C again: leave at once."""
+        self.stopping = True
+        try:
+            self.cluster.notes.append("stopping when the running tasks are done; Ctrl-C again leaves at once")
+            self._report("")
+            # What runs is known by the group: a key is (kind, data set, first, ...).
+            with _connected():
+                stacks = self.client.call_stack() if self.in_flight else {}
+            running = {key[1:4] for keys in stacks.values() for key in keys if isinstance(key, tuple)}
+            waiting = {
+                key: flight
+                for key, flight in self.in_flight.items()
+                if flight.kind == "probe" or (flight.kind == "group" and key[1:4] not in running)
+            }
+            for key in waiting:
+                del self.in_flight[key]
+            self.client.cancel([flight.future for flight in waiting.values()])
+            while self.in_flight:
+                self._check_cluster()
+                self._take_finished()
+        except (KeyboardInterrupt, InputError):
+            pass
+        self._leave("")
+
+    def _leave(self, message: str) -> None:
+        """Write down how far every data set is, then cancel what is left."""
+        self.stopping = True
+        for work in list(self.active.values()):
+            with suppress(OSError):  # the parts count, whatever run.json says
+                write_run_info(work.folder, self._info(work, "interrupted"))
+            self._close(
+                work,
+                Outcome(
+                    work.name,
+                    work.folder.path,
+                    "interrupted",
+                    frames=len(work.numbers),
+                    frames_failed=len(failures_of(work)),
+                    frames_processed=work.processed,
+                    peaks=sum(part.peaks for part in work.done.values()),
+                    seconds=time.monotonic() - work.started,
+                    message=message,
+                ),
+            )
+        # Last, because it takes the longest: who presses Ctrl-C again has lost nothing.
+        if self.client.status == "running":
+            self.client.cancel([flight.future for flight in self.in_flight.values()])
+
+    def _report(self, dataset: str) -> None:
+        if self.progress is None:
+            return
+        underway = sum(1 - (len(work.todo) - work.finished) / len(work.groups) for work in self.active.values())
+        self.progress(
+            Progress(
+                dataset=dataset,
+                datasets_done=len(self.outcomes),
+                datasets_total=self.total(),
+                frames_done=self.frames_before + self.frames_processed,
+                frames_total=self.frames_total,
+                frames_before=self.frames_before,
+                frames_failed=self.frames_failed,
+                peaks=self.peaks,
+                dashboard=self.cluster.dashboard,
+                cluster=self.cluster.summary(),
+                notes=tuple(self.cluster.notes),
+                share=(len(self.outcomes) + underway) / max(1, self.total()),
+            )
+        )
+
+    def _info(self, work: DataSetRun, status: str) -> dict[str, Any]:
+        return run_info(work, status, versions=self.versions, workers={"threads": self.threads, **asdict(self.pools)})
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Where the scheduler is asked."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(_CONNECTION_LOST) from error

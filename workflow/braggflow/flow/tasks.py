@@ -1,0 +1,164 @@
+"""Wiring only: what runs where, on which resource, in what order.
+
+A series is processed in groups of consecutive chunks. Where workers offer the resource GPU, a group is
+
+    search (CPU, one task a chunk) ──► locate (GPU, one task) ──► complete (CPU: fit, assemble, write the part)
+
+and else one CPU task that does the same in that order. Frames never leave the worker that read them; results leave as
+part files, and only their summaries travel.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from distributed import Client, Future, get_worker
+
+from braggflow.cluster import Pools
+from braggflow.config import RunConfig
+from braggflow.errors import InputError
+from braggflow.frames import OpenedSeries, keep_memory, open_frames, open_series
+from braggflow.pipeline import ChunkPeaks, Group, NetworkResult, complete_peaks, locate_peaks, search_chunk, sum_counts
+from braggflow.results import Part, PartSummary, RunFolder, write_part
+from braggflow.version import code_version
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSeries:
+    """One data set's work, as every task needs it."""
+
+    path: str
+    folder: str
+    settings: str
+    """The configuration as JSON: a key for the workers' caches."""
+    run: str
+    """Digest of the run's identity."""
+    sources: str
+    """Hash of the client's modules that decide the numbers: a worker with others refuses."""
+
+
+class GroupTask(NamedTuple):
+    """A group of a series to be processed."""
+
+    series: TaskSeries
+    group: Group
+    skip: Mapping[int, str] = MappingProxyType({})
+    """Positions of frames that are not to be touched, and the reasons that are recorded for their failure."""
+
+
+def submit_groups(
+    client: Client, orders: Sequence[GroupTask], pools: Pools, *, retries: int, priority: int
+) -> "list[Future[PartSummary]]":
+    """Submit groups, the first to be done first; a future's result is the `PartSummary` of the part that it wrote.
+
+    Together, because one message for many costs the scheduler half of what one for each does.
+    """
+    if not orders:
+        return []
+    options: dict[str, Any] = {"priority": priority, "retries": retries, "pure": False}
+    on_cpu = options | _on_cpu(pools)
+    series, groups = [order.series for order in orders], [order.group for order in orders]
+    skips = [dict(order.skip) for order in orders]
+    keys = [_key(order.series, order.group.first) for order in orders]
+
+    def named(kind: str) -> list[tuple[Any, ...]]:
+        # Tuples, so that the scheduler sees a handful of kinds of task and not one per data set.
+        return [(kind, *key) for key in keys]
+
+    if not pools.gpu:
+        return list(client.map(_process, series, groups, skips, key=named("process"), **on_cpu))
+    chunks = [(at, first, stop) for at, group in enumerate(groups) for first, stop in group.chunks]
+    finding = client.map(
+        _search,
+        [series[at] for at, *_ in chunks],
+        [first for _, first, _ in chunks],
+        [stop for *_, stop in chunks],
+        [skips[at] for at, *_ in chunks],
+        key=[("search", *keys[at], first) for at, first, _ in chunks],
+        **on_cpu,
+    )
+    found: list[list[Future[ChunkPeaks]]] = [[] for _ in groups]
+    for (at, *_), future in zip(chunks, finding, strict=True):
+        found[at].append(future)
+    located = client.map(_locate, series, found, key=named("locate"), resources={"GPU": 1}, **options)
+    return list(client.map(_complete, series, groups, found, located, key=named("complete"), **on_cpu))
+
+
+def submit_probe(client: Client, series: TaskSeries, position: int, pools: Pools, *, priority: int) -> "Future[None]":
+    """Process the one frame at a position and throw the result away: does it kill its worker?"""
+    key = ("probe", *_key(series, position))
+    return client.submit(_probe, series, position, key=key, priority=priority, pure=False, **_on_cpu(pools))
+
+
+def _key(series: TaskSeries, first: int) -> tuple[str, int, str]:
+    # The last part makes it new: a key that the cluster still knows would give the old result.
+    return Path(series.folder).name, first, uuid4().hex[:8]
+
+
+def _on_cpu(pools: Pools) -> dict[str, Any]:
+    return {"resources": {"CPU": 1}} if pools.cpu else {}
+
+
+def _process(series: TaskSeries, group: Group, skip: Mapping[int, str]) -> PartSummary:
+    opened = _opened(series)
+    following = [first for first, _ in group.chunks[1:]] + [None]
+    found = [
+        search_chunk(opened, first, stop, skip, following=after)
+        for (first, stop), after in zip(group.chunks, following, strict=True)
+    ]
+    return _write(series, group, found, locate_peaks(opened.config, found), _here("process"))
+
+
+def _search(series: TaskSeries, first: int, stop: int, skip: Mapping[int, str]) -> ChunkPeaks:
+    return replace(search_chunk(_opened(series), first, stop, skip), tasks=_here("search"))
+
+
+def _locate(series: TaskSeries, found: Sequence[ChunkPeaks]) -> NetworkResult:
+    return locate_peaks(_opened(series).config, found)._replace(tasks=_here("locate"))
+
+
+def _complete(series: TaskSeries, group: Group, found: Sequence[ChunkPeaks], answer: NetworkResult) -> PartSummary:
+    return _write(series, group, found, answer, _here("complete"))
+
+
+def _probe(series: TaskSeries, position: int) -> None:
+    opened = _opened(series)
+    found = [search_chunk(opened, position, position + 1)]
+    complete_peaks(opened.config, found, locate_peaks(opened.config, found))
+
+
+def _here(kind: str) -> dict[str, int]:
+    return {f"{kind} {get_worker().name}": 1}
+
+
+def _write(
+    series: TaskSeries, group: Group, found: Sequence[ChunkPeaks], answer: NetworkResult, tasks: Mapping[str, int]
+) -> PartSummary:
+    table, seconds = complete_peaks(_opened(series).config, found, answer)
+    part = Part(
+        group.first,
+        group.stop,
+        table,
+        removed=sum_counts(chunk.removed for chunk in found),
+        failures=[failure for chunk in found for failure in chunk.failures],
+        seconds=seconds,
+        tasks=sum_counts([*(chunk.tasks for chunk in found), answer.tasks, tasks]),
+        notes=dict(answer.located.notes) if answer.located is not None else {},
+    )
+    return write_part(RunFolder(Path(series.folder)), part, series.run)
+
+
+@lru_cache(maxsize=4)
+def _opened(series: TaskSeries) -> OpenedSeries:
+    own = code_version()
+    if own["sources"] != series.sources:
+        raise InputError(
+            f"worker: has braggflow {own['version']} (sources {own['sources']}), the client has other sources "
+            f"({series.sources}); results would be mixed. Install the same on both"
+        )
+    keep_memory()
+    return open_series(open_frames(series.path), RunConfig.model_validate_json(series.settings))

@@ -1,0 +1,44 @@
+"""Detector files of others: HDF5/NeXus, TIFF, CBF, EDF, ...: what is in them, and what they say of themselves."""
+
+from braggflow.formats.damage import reading_errors
+from braggflow.formats.hdf5 import frames_per_chunk, open_hdf5, read_coord
+from braggflow.formats.readers import Stack
+from braggflow.formats.series_metadata import (
+    detector_marks,
+    geometry_attributes,
+    saturation_attributes,
+    stated_pixel_mask,
+)
+from braggflow.formats.sources import (
+    FOLDER_SUFFIXES,
+    HDF5_SUFFIXES,
+    expand_sources,
+    is_hdf5,
+    natural_key,
+    split_name,
+    without_eiger_data,
+)
+from braggflow.formats.stacks import has_changed, inspect_source, read_frames, read_image
+
+__all__ = [
+    "FOLDER_SUFFIXES",
+    "HDF5_SUFFIXES",
+    "Stack",
+    "detector_marks",
+    "expand_sources",
+    "frames_per_chunk",
+    "geometry_attributes",
+    "has_changed",
+    "inspect_source",
+    "is_hdf5",
+    "natural_key",
+    "open_hdf5",
+    "read_coord",
+    "read_frames",
+    "read_image",
+    "reading_errors",
+    "saturation_attributes",
+    "split_name",
+    "stated_pixel_mask",
+    "without_eiger_data",
+]

@@ -1,0 +1,49 @@
+"""Series of frames: the frames store, opening a series however it is kept, correcting its frames, finding data sets."""
+
+from braggflow.frames.correction import (
+    CorrectedFrame,
+    Correction,
+    correct_frame,
+    correction_of,
+    read_background_frame,
+    unbinned,
+)
+from braggflow.frames.data_sets import data_set_name, data_set_names, expand_data_sets
+from braggflow.frames.follow import Follower
+from braggflow.frames.opening import frames_from_array, open_frames
+from braggflow.frames.reader import keep_memory
+from braggflow.frames.series import UNREADABLE, OpenedSeries, open_series, selected_positions
+from braggflow.frames.store import (
+    create_store,
+    finish_store,
+    frames_per_file,
+    open_unfinished_store,
+    read_raw,
+    unfinished_path,
+)
+
+__all__ = [
+    "UNREADABLE",
+    "CorrectedFrame",
+    "Correction",
+    "Follower",
+    "OpenedSeries",
+    "correct_frame",
+    "correction_of",
+    "create_store",
+    "data_set_name",
+    "data_set_names",
+    "expand_data_sets",
+    "finish_store",
+    "frames_from_array",
+    "frames_per_file",
+    "keep_memory",
+    "open_frames",
+    "open_series",
+    "open_unfinished_store",
+    "read_background_frame",
+    "read_raw",
+    "selected_positions",
+    "unbinned",
+    "unfinished_path",
+]

@@ -1,0 +1,123 @@
+"""Chunks of a frames store, read ahead and decoded straight into memory that is used again.
+
+Zarr decodes a chunk into new memory and copies it from there; of reading frames that took a third (docs/benchmarks.md).
+What is not as `frames.create` writes it (shards, other codecs, arrays in memory) is left to Zarr.
+"""
+
+import ctypes
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numcodecs.blosc
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec
+
+from braggflow.frames.store import FRAMES_FORMAT, read_raw
+
+#: A Blosc header: its length, and where the sizes of what it holds and of itself with that stand (uint32).
+_HEADER, _DECODED, _ENCODED = 16, 4, 12
+
+
+class FrameReader:
+    """Reads the raw frames of an open store, chunk by chunk; may be shared by threads."""
+
+    def __init__(self, data: xr.Dataset) -> None:
+        self._data = data
+        self._shape = _direct_shape(data)
+        self._mine = _OfThread()
+
+    def read(self, positions: NDArray[np.int64], *, following: int | None = None) -> NDArray[Any]:
+        """The raw frames at ascending `positions` (n,), shape (n, y, x): not to be kept, not to be written to.
+
+        They may lie in memory that this thread's next `read` fills again. Meanwhile the file that holds the frame at
+        `following`, where that is another, is read. Raises as `frames.read` does.
+        """
+        if self._shape is None or positions[0] // self._shape[0] != positions[-1] // self._shape[0]:
+            return read_raw(self._data, positions)
+        index = int(positions[0]) // self._shape[0]
+        encoded = self._encoded(index)
+        if following is not None and (next_index := following // self._shape[0]) != index:
+            self._mine.ahead = {next_index: _file_reader().submit(_file(self._data, next_index).read_bytes)}
+        if self._mine.chunk is None:
+            self._mine.chunk = np.empty(self._shape, self._data["frames"].dtype)
+        _decode(encoded, self._mine.chunk, index)
+        rows = positions - index * self._shape[0]
+        consecutive = rows[-1] - rows[0] == len(rows) - 1
+        return self._mine.chunk[rows[0] : rows[-1] + 1] if consecutive else self._mine.chunk[rows]
+
+    def _encoded(self, index: int) -> bytes:
+        coming = self._mine.ahead.pop(index, None)
+        try:
+            return _file(self._data, index).read_bytes() if coming is None else coming.result()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"chunk frames/c/{index}/0/0 is missing") from None
+
+
+class _OfThread(threading.local):
+    """What a thread has of its own."""
+
+    def __init__(self) -> None:
+        self.chunk: NDArray[Any] | None = None
+        self.ahead: dict[int, Future[bytes]] = {}
+        """The file that is being read, by the index of its chunk."""
+
+
+def _decode(encoded: bytes, chunk: NDArray[Any], index: int) -> None:
+    """Fill `chunk`. Raises `ValueError` with its `index` where what is encoded is damaged."""
+    sizes = [int.from_bytes(encoded[at : at + 4], "little") for at in (_ENCODED, _DECODED)]
+    # The decoder believes the header, and would read or write beyond its memory.
+    if len(encoded) < _HEADER or sizes != [len(encoded), chunk.nbytes]:
+        raise ValueError(
+            f"chunk {index} of frames is damaged (a file of {len(encoded)} bytes, by its header {sizes[0]} that hold "
+            f"{sizes[1]}; a chunk has {chunk.nbytes})"
+        )
+    try:
+        numcodecs.blosc.decompress(encoded, chunk)
+    except RuntimeError as error:  # which does not say where
+        raise ValueError(f"chunk {index} of frames is damaged ({error})") from error
+
+
+def _direct_shape(data: xr.Dataset) -> tuple[int, ...] | None:
+    """The shape of the chunks where they can be decoded here: whole frames, by Blosc alone, a file each."""
+    array, encoding = data["frames"], data["frames"].encoding
+    if data.attrs.get("format") != FRAMES_FORMAT or encoding.get("shards") or encoding.get("filters"):
+        return None
+    codecs = (*encoding.get("compressors", ()), encoding.get("serializer"))
+    if [type(codec) for codec in codecs] != [BloscCodec, BytesCodec]:
+        return None
+    # What xarray itself would have converted (a scale, another byte order) shows in the dtype.
+    chunk = tuple(encoding["chunks"])
+    plain = array.dtype == encoding["dtype"] and array.dtype.isnative and chunk[1:] == array.shape[1:]
+    return chunk if plain else None
+
+
+def _file(data: xr.Dataset, index: int) -> Path:
+    return Path(data.encoding["source"]) / "frames" / "c" / str(index) / "0" / "0"
+
+
+@lru_cache(maxsize=1)
+def _file_reader() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+
+#: Options of mallopt(3), and what they are set to: freed memory up to the first is kept, and used for arrays up to the
+#: second (the highest that glibc takes).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2**27), (-3, 2**25)
+
+
+@lru_cache(maxsize=1)
+def keep_memory() -> None:
+    """Have this process keep the memory that it frees for its next arrays, where its C library is glibc.
+
+    Dask has its workers give back nearly all at once, for theirs hold results. Ours hold frames for an instant, and
+    being given zeroed memory again and again took as long as decoding them.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        for option, size in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, size)

@@ -1,0 +1,48 @@
+"""An opened series: its frames can be read and corrected, and its background is known."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from braggflow.config import RunConfig
+from braggflow.frames.correction import Correction, correction_of, read_background_frame
+from braggflow.frames.reader import FrameReader
+
+#: What reading a damaged chunk raises: file system errors, the codecs' own, and what a length made of nonsense does.
+UNREADABLE = (OSError, ValueError, RuntimeError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSeries:
+    """A series as a worker holds it between tasks."""
+
+    data: xr.Dataset
+    reader: FrameReader
+    config: RunConfig
+    correction: Correction
+    background_frame: NDArray[np.float32] | None
+    positions: NDArray[np.int64]
+    """Of the selected frames in the store."""
+    numbers: list[int]
+    """Of the selected frames."""
+
+
+def selected_positions(data: xr.Dataset, config: RunConfig) -> NDArray[np.int64]:
+    """Positions in the store of the frames that `frames.start`, `stop` and `step` select."""
+    return np.arange(data.sizes["frame"])[config.frames.start : config.frames.stop : config.frames.step]
+
+
+def open_series(data: xr.Dataset, config: RunConfig) -> OpenedSeries:
+    """What tasks need of a series; raises `InputError` where an image that the configuration names does not fit."""
+    positions = selected_positions(data, config)
+    return OpenedSeries(
+        data,
+        FrameReader(data),
+        config,
+        correction_of(data, config.frames),
+        read_background_frame(data, config),
+        positions,
+        data["frame"].values[positions].tolist(),
+    )

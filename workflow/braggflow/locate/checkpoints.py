@@ -1,0 +1,184 @@
+"""Weights of networks: those in the package, and files.
+
+torch is imported by the functions that need it: asking which network a run would use does not load it.
+"""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib import resources
+from math import isqrt
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from braggflow.config import LocateConfig
+from braggflow.errors import InputError
+from braggflow.locate.localiser import NETWORKS, Localiser, compute_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from braggflow.locate.networks import Network
+
+
+def shipped_sizes() -> dict[str, tuple[int, ...]]:
+    """Patch sizes of the weights in the package, by network."""
+    names = [entry.name for entry in _weights_folder().iterdir()]
+    matches = [match for name in names if (match := re.fullmatch(r"([a-z]+)_(\d+)\.safetensors", name))]
+    return {network: tuple(sorted(int(match[2]) for match in matches if match[1] == network)) for network in NETWORKS}
+
+
+def network_identity(config: LocateConfig, size: int) -> dict[str, str]:
+    """Which network and weights `load` would use: `name`, `file` (its name) and `sha256`, without loading torch.
+
+    Raises `InputError` naming `localise.checkpoint` where there are none.
+    """
+    path = _weights_file(config, size)
+    content = _read(path)
+    return {"name": _name(path, content), "file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def load_localiser(config: LocateConfig, size: int) -> Localiser:
+    """The network of a configuration, for patches of `size`, ready to `locate`.
+
+    The weights are those shipped, or `localise.checkpoint`: a .safetensors file of `braggflow train`, or a .pth state
+    dict of the published BraggNN code (shapes tell its patch size and dense layers).
+    Raises `InputError` naming `localise.checkpoint`, `localise.method` or `localise.device`.
+    """
+    path = _weights_file(config, size)
+    return _loaded(path, _stamp(path), config.method, compute_device(config.device), size)
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, stamp: tuple[int, ...], method: str, place: str, size: int) -> Localiser:  # noqa: ARG001
+    """The weights file of this `stamp`, kept by the process: each of a run's tasks asks for the same one."""
+    content = _read(path)
+    name = _name(path, content)
+    model = _build(path, name, _state(path, content))
+    if model.size != size:
+        raise InputError(
+            f"localise.checkpoint: {path} is for patches of size {model.size}, patches.size is {size}; "
+            f"set patches.size={model.size} or give weights for {size}"
+        )
+    if method in NETWORKS and method != name:
+        raise InputError(
+            f"localise.checkpoint: {path} holds a {name} network, localise.method is {method}; must be auto or {name}"
+        )
+    import torch
+
+    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return Localiser(name, size, path.name, hashlib.sha256(content).hexdigest(), place, model)
+
+
+def _weights_folder() -> Path:
+    folder = resources.files("braggflow.locate") / "weights"
+    assert isinstance(folder, Path)  # the package is never imported from an archive: numba needs its files
+    return folder
+
+
+def _weights_file(config: LocateConfig, size: int) -> Path:
+    if config.checkpoint is not None:
+        return Path(config.checkpoint)
+    name = "compact" if config.method == "auto" else config.method
+    if name not in NETWORKS:
+        raise InputError(f"localise.method: {name} is no network; accepted: auto, {', '.join(NETWORKS)}")
+    sizes = shipped_sizes()
+    if size not in sizes[name]:
+        have = "; ".join(f"{network} {', '.join(map(str, sizes[network])) or 'none'}" for network in NETWORKS)
+        raise InputError(
+            f"localise.checkpoint: null, but no {name} weights are shipped for patches.size {size} (shipped: {have}); "
+            "choose one of these sizes, or give the file made by: braggflow train"
+        )
+    return _weights_folder() / f"{name}_{size}.safetensors"
+
+
+def _refuse(path: Path, found: str) -> InputError:
+    return InputError(
+        f"localise.checkpoint: {path} {found}; "
+        "must be a .safetensors file of braggflow train or a .pth state dict of BraggNN"
+    )
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with the file."""
+    if path.suffix not in (".safetensors", ".pth"):
+        raise _refuse(path, "is of no known kind")
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _refuse(path, f"cannot be read ({error.strerror})") from error
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(path: Path) -> bytes:
+    _stamp(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _refuse(path, f"cannot be read ({error.strerror})") from error
+
+
+def _name(path: Path, content: bytes) -> str:
+    """The network that a weights file is for; a .pth file can only be the published BraggNN."""
+    if path.suffix == ".pth":
+        return "braggnn"
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        keys = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise _refuse(path, f"is no safetensors file ({error})") from error
+    if "nlb.theta_layer.weight" in keys:
+        return "braggnn"
+    if "convolutions.0.weight" in keys:
+        return "compact"
+    raise _refuse(path, f"holds no network known here (tensors: {_some(keys)})")
+
+
+def _state(path: Path, content: bytes) -> "dict[str, torch.Tensor]":
+    if path.suffix == ".safetensors":
+        import safetensors.torch
+
+        return safetensors.torch.load(content)
+    import io
+
+    import torch
+
+    try:
+        # Before version 1.6 PyTorch wrote bare pickles; torch's reader of these fails in too many ways to be let in.
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) if content[:2] == b"PK" else None
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise _refuse(path, "cannot be read as a PyTorch state dict") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise _refuse(path, "is no PyTorch state dict of tensors")
+    return state
+
+
+def _build(path: Path, name: str, state: "Mapping[str, torch.Tensor]") -> "Network":
+    """The network whose shape the tensors tell, holding them."""
+    from braggflow.locate.networks import BraggNN, Compact
+
+    try:
+        if name == "braggnn":
+            dense = [
+                state[f"dense_layers.{k}.weight"].shape
+                for k in range(0, 2 * len(state), 2)
+                if f"dense_layers.{k}.weight" in state
+            ]
+            model: Network = BraggNN(6 + isqrt(dense[0][1] // 8), tuple(shape[0] for shape in dense[:-1]))
+        else:
+            channels, narrow = state["convolutions.0.weight"].shape[0], state["convolutions.6.weight"].shape[0]
+            hidden, width = state["hidden.weight"].shape
+            model = Compact(6 + isqrt((width - 1) // narrow), channels, hidden)
+        model.load_state_dict(dict(state))
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise _refuse(path, f"does not fit a {name} network (tensors: {_some(state)})") from error
+    return model
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") or "none"

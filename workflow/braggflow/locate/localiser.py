@@ -1,0 +1,118 @@
+"""Sub-pixel positions of peaks from their patches, by a network on a CPU or a GPU."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggflow import patches
+from braggflow.errors import InputError
+from braggflow.peak_table import Method
+
+if TYPE_CHECKING:
+    from braggflow.locate.cpu import Kernel
+    from braggflow.locate.gpu import OnDevice
+    from braggflow.locate.networks import Network
+
+
+NETWORKS = ("braggnn", "compact")
+#: A patch with a lower `Located.domain` is out of the network's domain.
+IN_DOMAIN = 0.5
+
+
+@dataclass(frozen=True)
+class Localiser:
+    """A network with its weights, and where to compute it. The weights must stay as they are."""
+
+    name: str
+    """braggnn or compact."""
+    size: int
+    """Pixels on a side of the patches it takes."""
+    file: str
+    """Name of the weights file."""
+    sha256: str
+    """Of the weights file."""
+    device: str
+    """cpu, cuda or cuda:N."""
+    model: "Network"
+    """On the CPU, whatever the device."""
+
+    @cached_property
+    def kernel(self) -> "Kernel":
+        """The network compiled for the CPU."""
+        from braggflow.locate.cpu import compiled_network
+
+        return compiled_network(self.model)
+
+    @cached_property
+    def on_device(self) -> "OnDevice":
+        """The network on its device, which is no CPU."""
+        from braggflow.locate.gpu import OnDevice
+
+        return OnDevice(self.model, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A network's answer for n patches."""
+
+    method: Method
+    positions: NDArray[np.float64]
+    """(n, 2) as (y, x) in pixels of the patch (0 is the first pixel's centre)."""
+    std: NDArray[np.float32]
+    """(n, 2) standard uncertainties, pixels; NaN from a network that states none."""
+    domain: NDArray[np.float32]
+    """(n,) probability that the patch is of the kind the network was made for; NaN from a network that states none."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What a GPU that ran out of memory led to, empty where none did: `gpu_batch_halved`, how often the batch was
+    halved; `patches_moved_to_cpu`, how many of the patches were located on the CPU, since no batch fitted. And
+    `cuda_graph_not_captured`, 1 where the network is slower for that."""
+
+
+def locate_patches(
+    localiser: Localiser,
+    counts: NDArray[np.float32],
+    state: NDArray[np.uint8],
+    *,
+    gain: float = 1.0,
+    batch_size: int = 4096,
+) -> Located:
+    """Positions of the peaks in n patches of counts with the states of their pixels, both of shape (n, size, size).
+
+    `gain` is the number of counts per photon. On a CPU one thread computes, and a patch's result is the same bits
+    whatever its companions and its place. `batch_size` is the number of patches at once on a GPU, the last batch filled
+    up. On a GPU that runs out of memory it is halved, down to `gpu.SMALLEST_BATCH`; if not even that fits, the CPU does
+    the rest. `Located.notes` says so. The next call tries `batch_size` again: memory may be free by then.
+    Raises `InputError` for patches of another size.
+    """
+    size = localiser.size
+    if counts.ndim != 3 or counts.shape[1:] != (size, size):
+        raise InputError(f"patches of shape {counts.shape} given to a network for (n, {size}, {size})")
+    if state.shape != counts.shape:
+        raise InputError(f"states of shape {state.shape} given with patches of shape {counts.shape}")
+    if localiser.name == "braggnn":  # it needs a full square
+        counts = patches.filled(counts, state)
+    counts, state = np.ascontiguousarray(counts, np.float32), np.ascontiguousarray(state, np.uint8)
+    answers = np.empty((len(counts), 5), np.float32)
+    done, notes = 0, dict[str, int]()
+    if localiser.device != "cpu":
+        done, notes = localiser.on_device.locate(counts, state, gain, batch_size, answers)
+    if done < len(counts):
+        answers[done:] = localiser.kernel(counts[done:], state[done:], gain)
+    positions = answers[:, :2] + np.float64((size - 1) / 2)
+    return Located(Method[localiser.name], positions, answers[:, 2:4].copy(), answers[:, 4].copy(), notes)
+
+
+def compute_device(wanted: str, *, key: str = "localise.device") -> str:
+    """Where to compute: cpu, cuda or cuda:N. Raises `InputError` naming `key` for a device that is not there."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return "cuda" if count else "cpu"
+    if wanted != "cpu" and int(wanted.partition(":")[2] or 0) >= count:
+        offered = ["auto", "cpu", *(f"cuda:{number}" for number in range(count))]
+        raise InputError(f"{key}: {wanted} is not there (CUDA devices: {count}); must be {', '.join(offered)}")
+    return wanted

@@ -1,0 +1,177 @@
+"""The one schema of the peak table: names, dtypes, units and flags.
+
+Between stages a table is a numpy structured array of dtype `PEAK_DTYPE`, one record a peak (so that selecting,
+sorting and joining tables are numpy's own operations); on disk and for users it is the xarray Dataset of the same
+variables.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import IntEnum, IntFlag
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+#: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound.
+SCHEMA_VERSION = 2
+
+
+class Method(IntEnum):
+    """Which localiser gave a peak's `y`, `x`."""
+
+    braggnn = 0
+    compact = 1
+    gaussian = 2
+    pseudo_voigt = 3
+    centroid = 4
+    pixel = 5
+
+
+class Flag(IntFlag):
+    """What a user should know before trusting a peak; several may hold at once."""
+
+    edge = 1
+    masked = 2
+    saturated = 4
+    overlap = 8
+    fit_failed = 16
+    out_of_domain = 32
+    low_snr = 64
+    disagree = 128
+    at_bound = 256
+
+
+FLAG_MEANINGS: dict[Flag, str] = {
+    Flag.edge: "the patch reaches beyond the frame",
+    Flag.masked: "masked or NaN pixels in the patch",
+    Flag.saturated: "saturated pixels in the patch",
+    Flag.overlap: "another peak's maximum lies in the patch, or is nearer to some of its pixels",
+    Flag.fit_failed: "the fit did not converge, or found something else; the fit's variables are NaN",
+    Flag.out_of_domain: "outside what the localiser was made for",
+    Flag.low_snr: "intensity below low_snr times its noise",
+    Flag.disagree: "network and fit are further apart than max_disagreement times their joint uncertainty",
+    Flag.at_bound: "the fit failed at a bound of centre, width or height",
+}
+
+
+class Variable(NamedTuple):
+    """One column of the peak table; `missing` stands where a stage gave no value."""
+
+    dtype: str
+    units: str
+    long_name: str
+    missing: float = np.nan
+
+
+VARIABLES: dict[str, Variable] = {
+    "peak_frame": Variable("i8", "1", "frame number (coordinate of dimension frame)", -1),
+    "y_pixel": Variable("i4", "pixel", "row of the detected maximum", -1),
+    "x_pixel": Variable("i4", "pixel", "column of the detected maximum", -1),
+    "birth": Variable("f8", "count", "level of the maximum in the searched frame"),
+    "death": Variable("f8", "count", "level at which the peak merges into a higher one (0 if never)"),
+    "score": Variable("f8", "count", "persistence, birth - death"),
+    "area": Variable("i4", "pixel2", "pixels of the peak, down to the one at which it merges", 0),
+    "y": Variable("f8", "pixel", "row of the peak: the position to use, by method"),
+    "x": Variable("f8", "pixel", "column of the peak: the position to use, by method"),
+    "y_std": Variable("f4", "pixel", "standard uncertainty of y (NaN where unknown)"),
+    "x_std": Variable("f4", "pixel", "standard uncertainty of x (NaN where unknown)"),
+    "method": Variable("i1", "1", "localiser that gave y and x", Method.pixel),
+    "y_network": Variable("f8", "pixel", "row by the network (NaN where not asked)"),
+    "x_network": Variable("f8", "pixel", "column by the network (NaN where not asked)"),
+    "domain_probability": Variable(
+        "f4", "1", "probability that the peak is of the kind the network was made for (NaN where it states none)"
+    ),
+    "y_fit": Variable("f8", "pixel", "row by the fit"),
+    "x_fit": Variable("f8", "pixel", "column by the fit"),
+    "amplitude": Variable("f4", "count", "height of the fitted profile above background"),
+    "background": Variable("f4", "count", "fitted background"),
+    "fwhm_major": Variable("f4", "pixel", "full width at half maximum of the fitted profile, long axis"),
+    "fwhm_minor": Variable("f4", "pixel", "full width at half maximum of the fitted profile, short axis"),
+    "angle": Variable("f4", "degree", "direction of the long axis from +x towards +y, in (-90, 90]"),
+    "eta": Variable("f4", "1", "Lorentzian fraction of the pseudo-Voigt (0 for a Gaussian)"),
+    "chi2": Variable("f4", "1", "reduced chi-square of the fit"),
+    "y_fit_std": Variable("f4", "pixel", "standard error of y_fit"),
+    "x_fit_std": Variable("f4", "pixel", "standard error of x_fit"),
+    "intensity": Variable("f4", "count", "counts above background in the patch"),
+    "snr": Variable("f4", "1", "intensity over its noise"),
+    "disagreement": Variable("f4", "pixel", "distance between network and fit"),
+    "flags": Variable("u2", "1", "quality flags", 0),
+    "track": Variable("i4", "1", "track id (-1: none)", -1),
+}
+
+#: Names that a per-frame coordinate cannot have: the table has them already.
+RESERVED = frozenset({*VARIABLES, "peak", "peak_count", "frame_failed"})
+
+PEAK_DTYPE = np.dtype([(name, variable.dtype) for name, variable in VARIABLES.items()])
+
+_MISSING = np.array(tuple(variable.missing for variable in VARIABLES.values()), PEAK_DTYPE).tobytes()
+
+Table = NDArray[np.void]
+
+
+def empty(n: int = 0) -> Table:
+    """A table of `n` peaks with every variable at its missing value (shape (n,), dtype `PEAK_DTYPE`)."""
+    return np.frombuffer(bytearray(_MISSING * n), PEAK_DTYPE)
+
+
+def concatenate(tables: Sequence[Table]) -> Table:
+    """Join tables in the order given; no tables give an empty table."""
+    return np.concatenate([empty(), *tables])
+
+
+def sort(table: Table) -> Table:
+    """The table in its canonical order: by `peak_frame`, then `y_pixel`, then `x_pixel`."""
+    return table[np.lexsort((table["x_pixel"], table["y_pixel"], table["peak_frame"]))]
+
+
+def cf_attributes(name: str) -> dict[str, object]:
+    """CF attributes of variable `name`: `units` and `long_name`, and the flag tables of `method` and `flags`."""
+    variable = VARIABLES[name]
+    attributes: dict[str, object] = {"units": variable.units, "long_name": variable.long_name}
+    if name == "method":
+        attributes["flag_values"] = [int(method) for method in Method]
+        attributes["flag_meanings"] = " ".join(method.name for method in Method)
+    if name == "flags":
+        attributes["flag_masks"] = [int(flag) for flag in Flag]
+        attributes["flag_meanings"] = " ".join(str(flag.name) for flag in Flag)
+    return attributes
+
+
+PEAKS_FORMAT = "braggflow-peaks"
+
+
+def per_frame_variables(
+    frame_coords: xr.Dataset, counts: NDArray[np.int64], failed: NDArray[np.bool_], attributes: Mapping[str, Any]
+) -> xr.Dataset:
+    """The variables on dimension `frame` and the attributes of a table; arguments as for `to_dataset`."""
+    per_frame = frame_coords.assign(
+        peak_count=("frame", counts, {"sample_dimension": "peak", "long_name": "peaks in the frame"}),
+        frame_failed=("frame", failed.astype(np.int8), {"long_name": "1: could not be processed, see run.json"}),
+    )
+    per_frame.attrs = {
+        "format": PEAKS_FORMAT,
+        "format_version": SCHEMA_VERSION,
+        "Conventions": "CF-1.11",
+        **attributes,
+    }
+    return per_frame
+
+
+def to_dataset(
+    table: Table, frame_coords: xr.Dataset, failed: Collection[int], attributes: Mapping[str, Any]
+) -> xr.Dataset:
+    """A table in memory as the Dataset that `open_peaks` returns; arguments as for `consolidate`."""
+    frame_coords = frame_coords.sortby("frame")
+    numbers = frame_coords["frame"].values
+    counts = np.bincount(np.searchsorted(numbers, table["peak_frame"]), minlength=len(numbers))
+    ordered = sort(table)
+    columns = {name: ("peak", ordered[name].copy(), cf_attributes(name)) for name in VARIABLES}
+    return with_frame_index(
+        per_frame_variables(frame_coords, counts, np.isin(numbers, list(failed)), attributes).assign(columns)
+    )
+
+
+def with_frame_index(data: xr.Dataset) -> xr.Dataset:
+    """The table with its index: `peaks.sel(peak_frame=17)`."""
+    return data.set_coords("peak_frame").set_xindex("peak_frame")

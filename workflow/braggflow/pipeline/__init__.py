@@ -1,0 +1,34 @@
+"""The chain read, correct, detect, cut, locate, fit, assemble, in one process: no Dask, no disk."""
+
+from braggflow.pipeline.assembly import MAX_OFFSET
+from braggflow.pipeline.groups import MIN_GROUPS, Group, plan_groups, regroup
+from braggflow.pipeline.in_memory import find_peaks
+from braggflow.pipeline.memory import MemoryNeed, check_memory, memory_need
+from braggflow.pipeline.stages import (
+    ChunkPeaks,
+    NetworkResult,
+    compile_kernels,
+    complete_peaks,
+    locate_peaks,
+    search_chunk,
+    sum_counts,
+)
+
+__all__ = [
+    "MAX_OFFSET",
+    "MIN_GROUPS",
+    "ChunkPeaks",
+    "Group",
+    "MemoryNeed",
+    "NetworkResult",
+    "check_memory",
+    "compile_kernels",
+    "complete_peaks",
+    "find_peaks",
+    "locate_peaks",
+    "memory_need",
+    "plan_groups",
+    "regroup",
+    "search_chunk",
+    "sum_counts",
+]

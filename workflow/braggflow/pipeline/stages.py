@@ -1,0 +1,189 @@
+"""The chain of stages, in one process: read, correct, detect, cut, locate, fit, assemble.
+
+search_chunk (one chunk of frames) ──► locate_peaks (a group's patches) ──► complete_peaks (fit, table)
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggflow import patches, peak_table
+from braggflow.config import RunConfig
+from braggflow.detect import Detection, cut_patches, detect
+from braggflow.fit import fit_patches
+from braggflow.frames import UNREADABLE, OpenedSeries, correct_frame
+from braggflow.locate import Located, load_localiser, locate_patches
+from braggflow.pipeline.assembly import assemble, sample
+
+_RETRY_PAUSE_SECONDS = 0.2
+#: What may have passed a moment later.
+_TRANSIENT = (OSError, MemoryError)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPeaks:
+    """The peaks of one chunk, with their patches: what the locating and finishing tasks need."""
+
+    table: peak_table.Table
+    patches: patches.Patches
+    removed: dict[str, int]
+    failures: list[dict[str, Any]]
+    seconds: dict[str, float]
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Tasks by kind and worker: where this was made."""
+
+
+class NetworkResult(NamedTuple):
+    """A network's answer for a group (None: not asked), and the time it took."""
+
+    located: Located | None
+    seconds: float
+    tasks: Mapping[str, int] = MappingProxyType({})
+
+
+def search_chunk(
+    opened: OpenedSeries,
+    first: int,
+    stop: int,
+    skip: Mapping[int, str] = MappingProxyType({}),
+    *,
+    following: int | None = None,
+) -> ChunkPeaks:
+    """Read, correct, detect and cut the selected frames at positions [first, stop) that are not in `skip`.
+
+    The chunk with the selected frame at position `following` is read from its file meanwhile.
+    """
+    config = opened.config
+    positions = [position for position in range(first, stop) if position not in skip]
+    numbers = [opened.numbers[position] for position in positions]
+    seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
+    tables, cuts, removed = [], [patches.empty(config.patches)], Counter[str]()
+    failures = [
+        {"frame": opened.numbers[position], "reason": skip[position]}
+        for position in range(first, stop)
+        if position in skip
+    ]
+    try:
+        with _timed(seconds, "read"):
+            raw: Iterable[NDArray[Any]] = _read(opened, positions, following) if positions else ()
+    except UNREADABLE as error:
+        failures += [_failure(number, error) for number in numbers]
+        return ChunkPeaks(peak_table.empty(), patches.empty(config.patches), {}, failures, seconds)
+    for number, pixels in zip(numbers, raw, strict=True):
+        try:
+            detection, cut, table = _persist(config, partial(_peaks_of, opened, pixels, seconds))
+        except Exception as error:  # noqa: BLE001 - recorded; its neighbours are none the worse
+            failures.append(_failure(number, error))
+            continue
+        kept = table["snr"] >= config.detect.min_snr
+        table["peak_frame"] = number
+        tables.append(table[kept])
+        cuts.append(patches.select(cut, kept))
+        removed.update(detection.removed, min_snr=int(np.count_nonzero(~kept)))
+    return ChunkPeaks(peak_table.concatenate(tables), patches.concatenate(cuts), dict(removed), failures, seconds)
+
+
+def _peaks_of(
+    opened: OpenedSeries, pixels: NDArray[Any], seconds: dict[str, float]
+) -> tuple[Detection, patches.Patches, peak_table.Table]:
+    """What is found in one raw frame, the patches of its peaks, and their rows of the table; adds to `seconds`."""
+    config = opened.config
+    with _timed(seconds, "correct"):
+        frame = correct_frame(pixels, opened.correction)
+    with _timed(seconds, "detect"):
+        detection = detect(frame.counts, frame.mask, config.detect, background_frame=opened.background_frame)
+    with _timed(seconds, "patches"):
+        cut, table = cut_patches(frame, detection.table, config.patches, **_noise(config))
+    return detection, cut, table
+
+
+def locate_peaks(config: RunConfig, found: Sequence[ChunkPeaks]) -> NetworkResult:
+    """The network's positions of all peaks found, and the time it took."""
+    start = time.perf_counter()
+    if config.localise.method == "none":
+        return NetworkResult(None, 0.0)
+    localiser = load_localiser(config.localise, config.patches.size)
+    cut = patches.concatenate([chunk.patches for chunk in found])
+    located = locate_patches(
+        localiser, cut.counts, cut.state, gain=config.frames.gain, batch_size=config.localise.batch_size
+    )
+    return NetworkResult(located, time.perf_counter() - start)
+
+
+def complete_peaks(
+    config: RunConfig, found: Sequence[ChunkPeaks], answer: NetworkResult
+) -> tuple[peak_table.Table, dict[str, float]]:
+    """Fit and assemble: the sorted table of all peaks found, and the time spent by stage."""
+    seconds = {"localise": answer.seconds, "fit": 0.0}
+    table = peak_table.concatenate([chunk.table for chunk in found])
+    cut = patches.concatenate([chunk.patches for chunk in found])
+    with _timed(seconds, "fit"):
+        chosen = sample(table, config.fit)
+        shown = patches.select(cut, chosen)
+        fits = fit_patches(shown.counts, shown.state, shown.neighbours, config.fit, **_noise(config))
+    table = assemble(table, cut, config, located=answer.located, fitted=chosen, fits=fits)
+    return peak_table.sort(table), sum_counts([*(chunk.seconds for chunk in found), seconds])
+
+
+def _noise(config: RunConfig) -> dict[str, float]:
+    """Noise of a pixel of the searched frames: a binned pixel is a sum, whose read noise adds up in squares."""
+    return {"gain": config.frames.gain, "read_noise": config.frames.read_noise * config.frames.bin}
+
+
+def compile_kernels(opened: OpenedSeries) -> None:
+    """Process one frame in this process, so that workers find all kernels compiled in numba's cache on disk."""
+    native = opened.config.model_copy(update={"detect": opened.config.detect.model_copy(update={"engine": "native"})})
+    found = search_chunk(replace(opened, config=native), 0, 1)
+    patches.filled(found.patches.counts, found.patches.state)
+    complete_peaks(native, [found], NetworkResult(None, 0.0))
+
+
+def _read(opened: OpenedSeries, selected: Sequence[int], following: int | None) -> NDArray[Any]:
+    """The raw frames at positions of the selected ones, until the next are read."""
+    after = None if following is None else int(opened.positions[following])
+    return _persist(opened.config, partial(opened.reader.read, opened.positions[list(selected)], following=after))
+
+
+def _persist(config: RunConfig, attempt: Callable[[], _T]) -> _T:
+    """What `attempt` returns, tried again `compute.retries` times where what it raises may pass."""
+    for retry in range(config.compute.retries):
+        try:
+            return attempt()
+        except _TRANSIENT:
+            time.sleep(_RETRY_PAUSE_SECONDS * 2**retry)
+    return attempt()
+
+
+def _failure(number: int, error: Exception) -> dict[str, Any]:
+    return {"frame": number, "reason": f"{type(error).__name__}: {error}"}
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] += time.perf_counter() - start
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def sum_counts(counts: Iterable[Mapping[str, _Number]]) -> dict[str, _Number]:
+    """The sum of several counts by key."""
+    result: dict[str, _Number] = {}
+    for count in counts:
+        for key, value in count.items():
+            result[key] = result[key] + value if key in result else value
+    return result

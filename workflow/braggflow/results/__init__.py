@@ -1,0 +1,44 @@
+"""What a run leaves on disk: run folder, parts, peak table, and how data sets stand."""
+
+from braggflow.results.folder import (
+    RunFolder,
+    begin_run,
+    read_run_config,
+    read_run_info,
+    resume_run,
+    run_lock,
+    write_run_info,
+)
+from braggflow.results.frames_of_run import RunFrames, SearchedFrame, open_run_frames, read_run_frame
+from braggflow.results.identity import frames_identity, identity_changes, run_digest, run_identity
+from braggflow.results.parts import Part, PartSummary, read_parts, write_part
+from braggflow.results.peaks import consolidate, open_peaks
+from braggflow.results.status import OUTCOMES, DataSetStatus, append_outcome, data_set_statuses
+
+__all__ = [
+    "OUTCOMES",
+    "DataSetStatus",
+    "Part",
+    "PartSummary",
+    "RunFolder",
+    "RunFrames",
+    "SearchedFrame",
+    "append_outcome",
+    "begin_run",
+    "consolidate",
+    "data_set_statuses",
+    "frames_identity",
+    "identity_changes",
+    "open_peaks",
+    "open_run_frames",
+    "read_parts",
+    "read_run_config",
+    "read_run_frame",
+    "read_run_info",
+    "resume_run",
+    "run_digest",
+    "run_identity",
+    "run_lock",
+    "write_part",
+    "write_run_info",
+]

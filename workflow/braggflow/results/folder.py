@@ -1,0 +1,118 @@
+"""The run folder `OUT/DATASET/`: where its files are, its lock, its settings and its record of what happened."""
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from braggflow.config import RunConfig, resolve_config
+from braggflow.errors import InputError
+from braggflow.files import write_atomic
+
+#: Who looks whether a run goes on holds its lock for an instant.
+_LOCK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside `OUT/DATASET/`."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """The whole resolved configuration."""
+        return self.path / "run.yaml"
+
+    @property
+    def info(self) -> Path:
+        """Status, counts, timings, versions, identity, failures."""
+        return self.path / "run.json"
+
+    @property
+    def parts(self) -> Path:
+        """One file per finished task."""
+        return self.path / "parts"
+
+    @property
+    def peaks(self) -> Path:
+        """The consolidated peak table."""
+        return self.path / "peaks.zarr"
+
+    @property
+    def report(self) -> Path:
+        """The report for people."""
+        return self.path / "report.html"
+
+    def part(self, first: int, stop: int) -> Path:
+        """The file of the part of positions [first, stop)."""
+        return self.parts / f"part-{first:08d}-{stop:08d}.npz"
+
+
+@contextmanager
+def run_lock(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder: two runs writing to one are refused. The lock ends with its process, however that ends."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    with (folder.path / ".lock").open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise InputError(
+                        f"{folder.path}: another run writes here; wait for it or choose another --out"
+                    ) from None
+                time.sleep(0.05)
+        yield
+
+
+def read_run_info(folder: RunFolder) -> dict[str, Any]:
+    """The content of `run.json`; raises `InputError` where there is no run."""
+    try:
+        info = json.loads(folder.info.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder.path}: holds no run (no {folder.info.name})") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder.info}: cannot be read ({error})") from error
+    if not isinstance(info, dict) or "identity" not in info:
+        raise InputError(f"{folder.info}: is not a braggflow run")
+    return info
+
+
+def write_run_info(folder: RunFolder, info: Mapping[str, Any]) -> None:
+    """Replace `run.json`."""
+    write_atomic(folder.info, json.dumps(info, indent=1).encode())
+
+
+def read_run_config(folder: RunFolder) -> RunConfig:
+    """The configuration that the run was made with."""
+    import yaml
+
+    return resolve_config(yaml.safe_load(folder.settings.read_text(encoding="utf-8")), source=str(folder.settings))
+
+
+def begin_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:
+    """Start a run in an empty or emptied folder.
+
+    `run.json` comes first: a folder that holds it is a run, whatever a crash kept from being made after it.
+    """
+    write_run_info(folder, info)
+    for old in (folder.parts, folder.peaks):
+        shutil.rmtree(old, ignore_errors=True)
+    folder.report.unlink(missing_ok=True)
+    resume_run(folder, config, info)
+
+
+def resume_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:
+    """Go on with a run of the same identity; what killed processes left half-written is removed."""
+    folder.parts.mkdir(exist_ok=True)
+    for left in (*folder.path.glob(".run.*"), *folder.path.glob("peaks.wip.*"), *folder.parts.glob(".part-*")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    write_atomic(folder.settings, config.to_yaml().encode())
+    write_run_info(folder, info)

@@ -1,0 +1,71 @@
+"""What must be equal for the results of two sessions to belong together."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from braggflow.config import RunConfig, digest
+from braggflow.version import code_version
+
+
+def run_identity(config: RunConfig, frames: Mapping[str, Any], model: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What must be equal for parts to belong together: settings, files they name, code, model and frames."""
+    from braggflow.formats import split_name
+
+    settings = config.result_settings()
+    named = {
+        key: sha256(split_name(value)[0].read_bytes()).hexdigest()
+        for key, value in {  # each an image file, or `file.h5:/path`
+            "frames.mask": config.frames.mask,
+            "frames.dark": config.frames.dark,
+            "frames.flat": config.frames.flat,
+            "detect.background": config.detect.background,
+        }.items()
+        if value is not None and value not in ("store", "none", "local")
+    }
+    return {"settings": settings, "files": named, "code": code_version(), "model": model, "frames": dict(frames)}
+
+
+def frames_identity(path: Path, data: xr.Dataset) -> dict[str, Any]:
+    """What tells one series from another: its recorded origin, its schema, and the images that correct it.
+
+    A store that records no origin (one written by a user's own script) is known by its place and the time it was made.
+    """
+    origin = data.attrs.get("sources") or data.attrs.get("simulation")
+    if origin is None:
+        made = (path / "frames" / "zarr.json").stat() if (path / "frames" / "zarr.json").exists() else path.stat()
+        origin = {"path": str(path.resolve()), "made": made.st_mtime_ns}
+    correcting = {
+        name: sha256(np.ascontiguousarray(data[name].values).tobytes()).hexdigest()[:16]
+        for name in ("frame", "mask", "dark", "flat")
+        if name in data.variables
+    }
+    return {
+        "origin": origin,
+        "shape": list(data["frames"].shape),
+        "dtype": str(data["frames"].dtype),
+        "chunk": int(data["frames"].encoding["chunks"][0]),
+        **{key: data.attrs.get(key) for key in ("saturation", "masked_below")},
+        **correcting,
+    }
+
+
+def identity_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines that say where two identities differ: key, old value, new value."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += identity_changes(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before} → {after}".removeprefix("settings."))
+    return lines
+
+
+def run_digest(run_identity: Mapping[str, Any]) -> str:
+    """The name under which parts know their run."""
+    return digest(run_identity)

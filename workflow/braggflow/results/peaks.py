@@ -1,0 +1,115 @@
+"""The peak table on disk: joined from the parts, opened lazily."""
+
+import shutil
+from collections import Counter
+from collections.abc import Collection, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+import numpy as np
+import xarray as xr
+import zarr
+
+import braggflow
+from braggflow import peak_table
+from braggflow.errors import InputError
+from braggflow.peak_table import PEAKS_FORMAT, per_frame_variables, with_frame_index
+from braggflow.results.folder import RunFolder
+from braggflow.results.parts import PartSummary, read_part_table
+
+#: Peaks per chunk of the table: a few MB a variable.
+TABLE_CHUNK = 262_144
+
+
+def consolidate(
+    folder: RunFolder,
+    parts: list[PartSummary],
+    frame_coords: xr.Dataset,
+    failed: Collection[int],
+    attributes: Mapping[str, Any],
+) -> dict[str, dict[str, int]]:
+    """Join the parts into `peaks.zarr`, in memory that does not grow with the number of peaks.
+
+    `frame_coords` holds the index coordinate `frame` of the processed frames, in any order, and their coordinates;
+    `failed` the numbers of those that could not be processed. Returns the counts of peaks by flag and by method.
+    """
+    frame_coords = frame_coords.sortby("frame")
+    numbers = frame_coords["frame"].values
+    counts = np.zeros(len(numbers), np.int64)
+    flags, methods = Counter[str](), Counter[str]()
+    for part in parts:
+        table = read_part_table(folder, part)
+        counts += np.bincount(np.searchsorted(numbers, table["peak_frame"]), minlength=len(numbers))
+        flags.update({str(flag.name): int(np.count_nonzero(table["flags"] & flag)) for flag in peak_table.Flag})
+        methods.update({method.name: int(np.count_nonzero(table["method"] == method)) for method in peak_table.Method})
+    starts = np.concatenate([[0], np.cumsum(counts)])
+
+    name = f"peaks.wip.{uuid4().hex}"
+    target, scratch = folder.path / f"{name}.zarr", folder.path / f"{name}.rows"
+    # Frames may be stored in any order: each part goes to its place in a file on disk, which is then read in order.
+    with scratch.open("w+b") as joined:
+        for part in parts:
+            table = read_part_table(folder, part)
+            changes = np.flatnonzero(np.diff(table["peak_frame"])) + 1
+            for begin, end in pairwise([0, *changes.tolist(), len(table)]):
+                if begin < end:
+                    start = starts[np.searchsorted(numbers, table["peak_frame"][begin])]
+                    joined.seek(int(start) * peak_table.PEAK_DTYPE.itemsize)
+                    joined.write(table[begin:end].tobytes())
+        per_frame = per_frame_variables(frame_coords, counts, np.isin(numbers, list(failed)), attributes)
+        per_frame.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
+        joined.seek(0)
+        _write_table(target, joined, int(starts[-1]))
+    scratch.unlink()
+    shutil.rmtree(folder.peaks, ignore_errors=True)
+    target.rename(folder.peaks)
+    return {"flags": dict(flags), "methods": dict(methods)}
+
+
+def _write_table(target: Path, rows: BinaryIO, n: int) -> None:
+    """Write `n` peaks, read from a file of records, as one array a variable."""
+    group = zarr.open_group(target, mode="r+")
+    arrays = {
+        name: group.create_array(
+            name,
+            shape=(n,),
+            dtype=variable.dtype,
+            chunks=(min(TABLE_CHUNK, max(1, n)),),
+            dimension_names=("peak",),
+            attributes=peak_table.cf_attributes(name),  # type: ignore[arg-type]  # plain JSON values
+        )
+        for name, variable in peak_table.VARIABLES.items()
+    }
+    for start in range(0, n, TABLE_CHUNK):
+        block = np.frombuffer(rows.read(TABLE_CHUNK * peak_table.PEAK_DTYPE.itemsize), peak_table.PEAK_DTYPE)
+        for name, array in arrays.items():
+            array[start : start + len(block)] = block[name]
+
+
+def open_peaks(path: str | Path) -> xr.Dataset:
+    """The peak table of a run folder (or of its `peaks.zarr`), read lazily.
+
+    The peaks of one frame: `peaks.sel(peak_frame=17)`; of frames 10 to 20: `peaks.sel(peak_frame=slice(10, 20))`.
+    Variables that an older version's table lacks hold their missing value. Raises `InputError` where there is no table,
+    or a newer version's.
+    """
+    path = Path(path)
+    table = path if path.suffix == ".zarr" else RunFolder(path).peaks
+    if not table.exists():
+        raise InputError(f"{path}: holds no peak table ({table.name} is missing; a run that did not finish has none)")
+    data: xr.Dataset = xr.open_zarr(table, consolidated=False, chunks=None)
+    if data.attrs.get("format") != PEAKS_FORMAT:
+        raise InputError(f"{table}: is not a braggflow peak table")
+    version = data.attrs.get("format_version")
+    if version not in range(1, peak_table.SCHEMA_VERSION + 1):
+        raise InputError(
+            f"{table}: has format_version {version}, this braggflow ({braggflow.__version__}) reads 1 to "
+            f"{peak_table.SCHEMA_VERSION}; update it"
+        )
+    if version != peak_table.SCHEMA_VERSION:
+        unknown = peak_table.empty(data.sizes["peak"])
+        later = [name for name in peak_table.VARIABLES if name not in data]
+        data = data.assign({name: ("peak", unknown[name].copy(), peak_table.cf_attributes(name)) for name in later})
+    return with_frame_index(data)

@@ -1,0 +1,456 @@
+"""Train a network on simulated peaks and save it with its card."""
+
+import io
+import itertools
+import json
+import math
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+import braggflow
+from braggflow import patches
+from braggflow.config import Section
+from braggflow.errors import InputError
+from braggflow.evaluate import card_figures
+from braggflow.locate import BraggNN, Compact, Localiser, Network, NetworkOutput, compute_device
+from braggflow.simulate import PatchSimulation
+from braggflow.train.examples import TrainingExamples, simulate_examples, turned
+
+#: Highest learning rates: BraggNN's narrow layers lose their way with more (docs/models.md).
+_RATES = {"compact": 8e-3, "braggnn": 2e-3}
+_REPORT_STEPS = 100
+_STATE_SECONDS = 60.0
+#: Lessons prepared ahead of the step that needs them, per thread.
+_EXAMPLES_AHEAD = 2
+#: How much the parts of compact's loss count. That of the position is small once the network follows its teacher; the
+#: others stay of order 1 however good they are.
+_POSITION, _UNCERTAINTY, _DOMAIN = 3.0, 0.5, 1.0
+#: Share of peaks of the training's kind that may be flagged as out of the domain.
+_FALSE_ALARMS = 0.005
+#: Patches that the last adjustment of uncertainty and domain, and the validation, look at; how the former goes.
+_ADJUSTING, _VALIDATING = 300_000, 4_000
+_EPOCHS, _AT_ONCE, _JUDGE_RATE = 40, 1_000, 3e-3
+#: How much more often neighbours, missing and saturated pixels are among the patches of the adjustment.
+_RARE_SHARE_FACTOR = 1.5
+#: Share of normal errors within one standard error.
+_ONE_SIGMA_SHARE = 0.6827
+#: Numbers of these lessons, which no training reaches.
+_ADJUSTMENT, _VALIDATION = 2**62, 2**62 + 1
+
+
+class TrainConfig(Section):
+    """How a network is trained; the same configuration and number of threads give the same weights, bit for bit."""
+
+    network: Literal["braggnn", "compact"] = Field("compact", description="which network")
+    size: Literal[9, 11, 13, 15] = Field(11, description="pixels on a side of a patch")
+    steps: int = Field(60_000, ge=1, description="batches seen")
+    seconds: float | None = Field(None, gt=0, description="stop after this time instead (the result then varies)")
+    batch: int = Field(256, ge=2, description="patches a step")
+    views: int = Field(
+        4,
+        ge=1,
+        le=8,
+        description="steps in a row that see the same patches, each time turned or mirrored another way",
+    )
+    seed: int = Field(0, ge=0, description="of the first weights and of every simulated patch")
+    learning_rate: float | None = Field(
+        None, gt=0, description="at the end of the warm-up; falls to 0 as a cosine (null: 8e-3 compact, 2e-3 braggnn)"
+    )
+    warm_up: int = Field(200, ge=0, description="steps over which the learning rate rises")
+    patience: int = Field(20, ge=1, description="stop after this many validations without a lower loss")
+    validation_steps: int = Field(1000, ge=1, description="steps between validations on patches never trained on")
+    threads: int = Field(1, ge=1, description="CPU threads, of the network and of the simulation each")
+    evaluation: int = Field(20_000, ge=0, description="peaks of each class that the card's figures come from")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the arithmetic; auto: bfloat16 on a GPU (weights stay float32), float32 on a CPU"
+    )
+    scenes: PatchSimulation = Field(PatchSimulation(), description="what patches are drawn from")
+
+
+class TrainProgress(NamedTuple):
+    """Where a training stands."""
+
+    step: int
+    fraction: float
+    """Of the steps, or of the seconds."""
+    loss: float
+    """Mean since the last report."""
+    validation: float
+    """Loss at the last validation (NaN before the first)."""
+    patches_per_second: float
+
+
+class TrainResult(NamedTuple):
+    """How a training went."""
+
+    steps: int
+    seconds: float
+    validation: float
+    """Lowest loss on the validation patches, that of the weights kept."""
+
+
+#: The lesson of a number, from 0 on, decided by that alone; called by several threads.
+ExampleSource = Callable[[int], TrainingExamples]
+
+
+def train(
+    config: TrainConfig, out: Path, *, resume: bool = False, progress: Callable[[TrainProgress], None] | None = None
+) -> dict[str, Any]:
+    """Train a network, write its weights to `out` (.safetensors) and its card (.json) beside it; return the card.
+
+    The state is kept in `out` with suffix .state while training; with `resume` an interrupted training goes on from
+    there, to the same result. Raises `InputError` where `out` or the state do not fit.
+    """
+    out = Path(out)
+    check_weights_path(out)
+    compute_device(config.device, key="device")
+
+    model, result = fit_network(
+        config,
+        fresh(config),
+        lambda number: simulated(config, number),
+        validation=simulated(config, _VALIDATION, _VALIDATING),
+        state_file=out.with_suffix(".state"),
+        resume=resume,
+        progress=progress,
+    )
+    # No more than it has learned from: a short training, for a try, ends soon.
+    adjust(model, simulated(judging(config), _ADJUSTMENT, min(_ADJUSTING, result.steps * config.batch)))
+    card = save_weights(out, model, card_of(config, model, result))
+    out.with_suffix(".state").unlink(missing_ok=True)
+    return card
+
+
+def config_of_card(card: Path) -> TrainConfig:
+    """The configuration that a card (.json) says a network was trained with; raises `InputError` where it says none."""
+    try:
+        return TrainConfig.model_validate(json.loads(card.read_text(encoding="utf-8"))["configuration"])
+    except OSError as error:
+        raise InputError(f"--card {card}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"--card {card}: is no card of a network that was trained from scratch") from error
+
+
+def check_weights_path(out: Path) -> None:
+    """Raise `InputError` where no weights can be written to `out`."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"out: {out} must end in .safetensors")
+    if not out.parent.is_dir():
+        raise InputError(f"out: folder {out.parent} does not exist")
+
+
+def simulated(config: TrainConfig, number: int, n: int | None = None) -> TrainingExamples:
+    """The lesson of a number: `config.batch` patches, or `n`; `config.seed` and the number decide it."""
+    rng = np.random.default_rng([config.seed, number])
+    drawn = simulate_examples(n or config.batch, rng=rng, config=config.scenes, size=config.size)
+    return prepared(config.network, drawn)
+
+
+def prepared(network: str, lesson: TrainingExamples) -> TrainingExamples:
+    """The lesson as a network takes it: BraggNN needs a full square."""
+    return lesson if network == "compact" else lesson._replace(photons=patches.filled(lesson.photons, lesson.state))
+
+
+def fresh(config: TrainConfig) -> Network:
+    """A network with the first weights that `seed` decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model: Network = BraggNN(config.size) if config.network == "braggnn" else Compact(config.size)
+        if isinstance(model, BraggNN):
+            # Its last layers are 4, 2 and 2 units wide: one that starts on the flat side of its activation loses a
+            # coordinate for thousands of steps. Begin with all of them on the linear side, half-way across the patch.
+            for layer in model.dense_layers:
+                if isinstance(layer, torch.nn.Linear):
+                    torch.nn.init.orthogonal_(layer.weight)
+                    torch.nn.init.constant_(layer.bias, 0.5)
+    return model
+
+
+def fit_network(
+    config: TrainConfig,
+    model: Network,
+    source: ExampleSource,
+    *,
+    validation: TrainingExamples,
+    state_file: Path,
+    resume: bool = False,
+    progress: Callable[[TrainProgress], None] | None = None,
+) -> tuple[Network, TrainResult]:
+    """Train `model` on the lessons of `source`; return it with the weights that were best on `validation`, on the CPU.
+
+    Stops after `config.steps` or `seconds`, or earlier for want of `patience`.
+    """
+    device = compute_device(config.device, key="device")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        result = _loop(config, model, device, source, validation, state_file, resume, progress)
+    finally:
+        torch.set_num_threads(threads)
+    return model.cpu(), result
+
+
+def _loop(
+    config: TrainConfig,
+    model: Network,
+    device: str,
+    source: ExampleSource,
+    validation: TrainingExamples,
+    state_file: Path,
+    resume: bool,
+    progress: Callable[[TrainProgress], None] | None,
+) -> TrainResult:
+    highest = _RATES[config.network] if config.learning_rate is None else config.learning_rate
+    optimiser = torch.optim.AdamW(model.parameters(), lr=highest, weight_decay=0)
+    step, spent, lowest, waited = 0, 0.0, math.inf, 0
+    best = _copy(model)
+    if resume and state_file.exists():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        if state["config"] != config.model_dump(mode="json"):
+            raise InputError(f"resume: {state_file} is of a training with other settings; remove it to start afresh")
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        best, step, spent = state["best"], state["step"], state["seconds"]
+        lowest, waited = state["lowest"], state["waited"]
+    start = time.perf_counter() - spent
+    saved = reported = time.perf_counter()
+    losses: list[Tensor] = []
+    checked = lowest if step else math.nan
+    with _prepared_ahead(source, config, step) as lessons:
+        while waited < config.patience and (fraction := _fraction(config, step, time.perf_counter() - start)) < 1:
+            warm = min(1.0, (step + 1) / (config.warm_up + 1))
+            for group in optimiser.param_groups:
+                group["lr"] = highest * warm * 0.5 * (1 + math.cos(math.pi * fraction))
+            with _precision(config, device):
+                value = loss_of(model, next(lessons))
+            optimiser.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            optimiser.step()
+            losses.append(value.detach())
+            step += 1
+            if step % config.validation_steps == 0:
+                checked = _validate(model, validation)
+                waited = 0 if checked < lowest else waited + 1
+                if checked < lowest:
+                    lowest, best = checked, _copy(model)
+            now = time.perf_counter()
+            if step % _REPORT_STEPS == 0:
+                if progress is not None:
+                    loss = float(torch.stack(losses).mean())
+                    speed = len(losses) * config.batch / (now - reported)
+                    progress(TrainProgress(step, fraction, loss, checked, speed))
+                losses, reported = [], now
+            if now - saved > _STATE_SECONDS and step % _REPORT_STEPS == 0:
+                state = {
+                    "config": config.model_dump(mode="json"),
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "best": best,
+                    "step": step,
+                    "seconds": now - start,
+                    "lowest": lowest,
+                    "waited": waited,
+                }
+                _save_state(state_file, state)
+                saved = now
+    if (last := _validate(model, validation)) < lowest:
+        lowest, best = last, _copy(model)
+    model.load_state_dict(best)
+    return TrainResult(step, time.perf_counter() - start, lowest)
+
+
+def _fraction(config: TrainConfig, step: int, seconds: float) -> float:
+    return step / config.steps if config.seconds is None else seconds / config.seconds
+
+
+@contextmanager
+def _prepared_ahead(source: ExampleSource, config: TrainConfig, first: int) -> Iterator[Iterator[TrainingExamples]]:
+    """What the steps from `first` on learn from, made by threads while the network learns.
+
+    `config.views` steps in a row see the same lesson, each turned or mirrored another way: drawing and fitting patches
+    costs more than learning from them.
+    """
+    first_number, first_view = divmod(first, config.views)
+    with ThreadPoolExecutor(config.threads) as pool:
+        waiting = deque(pool.submit(source, first_number + k) for k in range(_EXAMPLES_AHEAD * config.threads))
+
+        def lessons() -> Iterator[TrainingExamples]:
+            start = first_view
+            for number in itertools.count(first_number):
+                drawn = waiting.popleft().result()
+                waiting.append(pool.submit(source, number + _EXAMPLES_AHEAD * config.threads))
+                for view in range(start, config.views):
+                    yield turned(drawn, (number + 3 * view) % 8)
+                start = 0
+
+        try:
+            yield lessons()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _precision(config: TrainConfig, device: str) -> torch.autocast:
+    kind = device.partition(":")[0]
+    wanted = config.precision if config.precision != "auto" else "bfloat16" if kind == "cuda" else "float32"
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted == "bfloat16")
+
+
+def loss_of(model: Network, lesson: TrainingExamples) -> Tensor:
+    """The loss on a lesson.
+
+    Positions: the distance from what the fit of the true kind of profile says, in units of what the photons allow,
+    squared where it is below 1. `Compact` also: the negative log likelihood of a normal error with the stated standard
+    error (linear beyond 3 of them: a few hopeless patches shall not rule the others), which teaches the uncertainty
+    alone; and the cross entropy of peak and outlier.
+    """
+    device = next(model.parameters()).device
+    photons, state, truth, target, unit, peak, telling = (torch.from_numpy(part).to(device) for part in lesson)
+    answer = model.locate(photons, state)
+    share = peak.float()[:, None] / peak.sum().clamp(min=1) / 2
+    distance = (answer.offsets - target) / unit
+    position = (share * functional.smooth_l1_loss(distance, torch.zeros_like(distance), reduction="none")).sum()
+    if isinstance(model, BraggNN):
+        return position
+    stated = _stated(answer._replace(offsets=answer.offsets.detach()), truth, unit, peak, telling)
+    return _POSITION * position + stated
+
+
+def _stated(answer: NetworkOutput, truth: Tensor, unit: Tensor, peak: Tensor, telling: Tensor) -> Tensor:
+    """The loss of what is stated of positions: how sure they are, and whether they are peaks."""
+    share = peak.float()[:, None] / peak.sum().clamp(min=1) / 2
+    error = (answer.offsets - truth) / answer.errors
+    huber = functional.huber_loss(error, torch.zeros_like(error), delta=3.0, reduction="none")
+    uncertainty = (share * (huber + (answer.errors / unit).log())).sum()
+    domain = functional.binary_cross_entropy_with_logits(answer.domain, peak.float(), telling.float())
+    return _UNCERTAINTY * uncertainty + _DOMAIN * domain
+
+
+@torch.inference_mode()
+def _validate(model: Network, validation: TrainingExamples) -> float:
+    return float(loss_of(model, validation))
+
+
+def judging(config: TrainConfig) -> TrainConfig:
+    """The configuration with more of the patches that are rare in training, for `adjust`: positions stay as they are,
+    and the uncertainty of a cut or crowded peak is learned from enough of them.
+    """
+    shares = ("neighbour_share", "missing_share", "saturated_share")
+    more = {name: min(1.0, _RARE_SHARE_FACTOR * getattr(config.scenes, name)) for name in shares}
+    return config.model_copy(update={"scenes": config.scenes.model_copy(update=more)})
+
+
+def adjust(model: Network, lesson: TrainingExamples) -> None:
+    """Train the judging head of a `Compact` on a lesson it has not learned from; its positions stay.
+
+    While positions improve, what is learned of their uncertainty lags behind. At last the stated errors are scaled so
+    that 68.3% of the true ones lie within them, and the domain's logit is shifted so that `_FALSE_ALARMS` of the peaks
+    fall out of the domain.
+    """
+    if not isinstance(model, Compact):
+        return
+    photons, state, truth, _, unit, peak, telling = (torch.from_numpy(part) for part in lesson)
+    with torch.no_grad():
+        parts = zip(photons.split(_AT_ONCE), state.split(_AT_ONCE), strict=True)  # type: ignore[no-untyped-call]
+        features = torch.cat([model.features(*part) for part in parts])
+        offsets = model.output(functional.silu(model.hidden(features)))
+
+    optimiser = torch.optim.AdamW(model.judge.parameters(), lr=_JUDGE_RATE, weight_decay=0)
+    n_steps = _EPOCHS * math.ceil(len(features) / _AT_ONCE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
+    shuffle = torch.Generator().manual_seed(0)
+    for _ in range(_EPOCHS):
+        for rows in torch.randperm(len(features), generator=shuffle).split(_AT_ONCE):  # type: ignore[no-untyped-call]
+            answer = NetworkOutput(offsets[rows], *model.judged(features[rows]))
+            loss = _stated(answer, truth[rows], unit[rows], peak[rows], telling[rows])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+
+    with torch.no_grad():
+        good = peak & telling
+        errors, domain = model.judged(features)
+        ratio = ((offsets - truth).abs() / errors)[good]
+        last = model.judge.get_parameter("2.bias")
+        last[:2] += math.log(np.quantile(ratio, _ONE_SIGMA_SHARE))
+        last[2] -= float(np.quantile(domain[good], _FALSE_ALARMS))
+
+
+def card_of(config: TrainConfig, model: Network, result: TrainResult) -> dict[str, Any]:
+    """The card of a network: how it was made, and how good it is."""
+    options = ", ".join(f"{name}={value!r}" for name, value in config.model_dump(exclude_defaults=True).items())
+    device = compute_device(config.device, key="device")
+    card = {
+        "network": config.network,
+        "size": config.size,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "made_by": f"braggflow.train.train(TrainConfig({options}), out)",
+        "code_version": braggflow.__version__,
+        "configuration": config.model_dump(mode="json"),
+        "steps": result.steps,
+        "patches_seen": result.steps * config.batch,
+        "validation_loss": result.validation,
+        "seconds": round(result.seconds),
+        "hardware": f"{platform.machine()}, {config.threads} CPU thread(s)" if device == "cpu" else "one CUDA GPU",
+    }
+    return card | ({"evaluation": evaluated(model, config.evaluation)} if config.evaluation else {})
+
+
+def evaluated(model: Network, n: int) -> dict[str, Any]:
+    """How good a network on the CPU is, on `n` peaks of each class: `evaluate.card_figures`."""
+    name = "braggnn" if isinstance(model, BraggNN) else "compact"
+    ready = deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return card_figures(Localiser(name, model.size, "", "", "cpu", ready), n=n)
+
+
+def save_weights(out: Path, model: Network, card: dict[str, Any]) -> dict[str, Any]:
+    """Write a network as safetensors, its card in the file's metadata (key braggflow, JSON) and in .json beside it.
+
+    Returns the card with the `sha256` of the weights file.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # How long it took is no part of the weights: the same training shall give the same file.
+    lasting = {name: value for name, value in card.items() if name not in ("seconds", "hardware")}
+    # One key: safetensors writes several in random order.
+    content = safetensors.torch.save(tensors, {"braggflow": json.dumps(lasting)})
+    _write(out, content)
+    beside = card | {"sha256": sha256(content).hexdigest()}
+    _write(out.with_suffix(".json"), (json.dumps(beside, indent=2) + "\n").encode())
+    return beside
+
+
+def _copy(model: Network) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _save_state(path: Path, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that it is either the old one or complete."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.wip")
+    partial.write_bytes(content)
+    partial.replace(path)
