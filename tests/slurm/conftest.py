@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from slurm.slow_runs import Series
+    from tests.slurm.slow_runs import Series
 
 HERE = Path(__file__).parent
 SCRIPT = HERE.parents[1] / "cluster" / "test-slurm.sh"
@@ -116,7 +116,7 @@ def slurm() -> Iterator[Slurm]:
 @pytest.fixture(scope="session")
 def series(tmp_path_factory: pytest.TempPathFactory) -> "Series":
     """A series slow enough for its run to be disturbed, with the table of an undisturbed run."""
-    from slurm.slow_runs import make_series  # imports from here
+    from tests.slurm.slow_runs import make_series  # imports from here
 
     return make_series(tmp_path_factory.mktemp("series"))
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import psutil
 import xarray as xr
-from conftest import assert_same_table, make_store, spots
 
 from braggflow.flow import run
 from braggflow.results import RunFolder, open_peaks, read_run_info
-from slurm.conftest import wait_until
+from tests.slurm.conftest import wait_until
+from tests.stores import assert_same_table, make_store, spots
 
 #: The reference engine is slow: 0.2 s for each of the series' frames.
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_store, spots
 
 from braggflow.results import RunFolder, read_run_info
-from slurm.conftest import Slurm, command, wait_until
-from slurm.slow_runs import outside_interface
+from tests.slurm.conftest import Slurm, command, wait_until
+from tests.slurm.slow_runs import outside_interface
+from tests.stores import make_store, spots
 
 
 @pytest.fixture

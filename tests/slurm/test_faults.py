@@ -7,12 +7,11 @@ import shutil
 import signal
 from pathlib import Path
 
-from conftest import assert_same_table
-
 from braggflow.flow import Progress, run
 from braggflow.results import RunFolder, open_peaks, read_run_info
-from slurm.conftest import Slurm, wait_until
-from slurm.slow_runs import SETTINGS, WITHOUT_NETWORK, Series, started, write_profile
+from tests.slurm.conftest import Slurm, wait_until
+from tests.slurm.slow_runs import SETTINGS, WITHOUT_NETWORK, Series, started, write_profile
+from tests.stores import assert_same_table
 
 
 def running(slurm: Slurm, group: str = "") -> list[str]:

@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import make_store, spots
 
 import braggflow
-from slurm.conftest import Slurm
+from tests.slurm.conftest import Slurm
+from tests.stores import make_store, spots
 
 REFUSED = 2
 SECONDS = 30

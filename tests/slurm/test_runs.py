@@ -6,13 +6,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from conftest import assert_same_table, make_store
-
 from braggflow.flow import Progress, run
 from braggflow.frames import open_frames
 from braggflow.results import RunFolder, open_peaks, read_run_info
-from slurm.conftest import Slurm, wait_until
-from slurm.slow_runs import SETTINGS, WITHOUT_NETWORK, Series, started, write_profile
+from tests.slurm.conftest import Slurm, wait_until
+from tests.slurm.slow_runs import SETTINGS, WITHOUT_NETWORK, Series, started, write_profile
+from tests.stores import assert_same_table, make_store
 
 
 def running(slurm: Slurm) -> list[str]:

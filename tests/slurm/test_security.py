@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import make_store, spots
 from distributed import Client, Security
 
-from slurm.conftest import Slurm, wait_until
+from tests.slurm.conftest import Slurm, wait_until
+from tests.stores import make_store, spots
 
 #: How long a stranger tries.
 SECONDS = 3

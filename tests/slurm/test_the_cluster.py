@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.conftest import SCRIPT, Slurm, command, wait_until
+from tests.slurm.conftest import SCRIPT, Slurm, command, wait_until
 
 
 def sbatch(*options: str, run: str = "sleep 60", output: Path | str = "/dev/null") -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
-from conftest import assert_same_table, make_store, spots
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, get_task_stream
 
 import braggflow
@@ -29,6 +28,7 @@ from braggflow.flow.data_set_queue import first_work
 from braggflow.frames import selected_positions
 from braggflow.pipeline import plan_groups, regroup
 from braggflow.results import RunFolder, open_peaks, read_run_config, read_run_info, run_lock
+from tests.stores import assert_same_table, make_store, spots
 
 SETTINGS = {
     "detect": {"minval": 15, "minscore": 10},

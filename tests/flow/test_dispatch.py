@@ -7,7 +7,6 @@ import time
 import dask
 import numpy as np
 import pytest
-from conftest import make_store, spots
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
 
 import braggflow
@@ -18,6 +17,7 @@ from braggflow.config import ComputeConfig
 from braggflow.flow import run
 from braggflow.results import RunFolder, open_peaks, read_run_info
 from braggflow.results import identity as identity_module
+from tests.stores import make_store, spots
 
 SETTINGS = {"detect": {"minval": 15, "minscore": 10}, "localise": {"method": "none"}}
 #: Counts in the first pixel of a frame, and so what befalls the worker that searches it.

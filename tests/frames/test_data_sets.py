@@ -15,7 +15,6 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import zarr
-from conftest import make_store, spots
 
 from braggflow.cli import terminal as terminal_module
 from braggflow.cli.main import app
@@ -43,6 +42,7 @@ from braggflow.results import (
     write_run_info,
 )
 from braggflow.results.status import MAX_REASONS, read_outcomes
+from tests.stores import make_store, spots
 
 
 def empty_stores(folder, *names):

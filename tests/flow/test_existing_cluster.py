@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
-from conftest import assert_same_table, make_store, spots
 
 from braggflow.flow import Progress, run
 from braggflow.results import RunFolder, open_peaks, read_run_info
+from tests.stores import assert_same_table, make_store, spots
 
 SETTINGS = {
     "detect": {"engine": "findpeaks", "minval": 15, "minscore": 10},

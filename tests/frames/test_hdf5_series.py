@@ -7,7 +7,6 @@ import hdf5plugin
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import spots
 
 import braggflow
 from braggflow.cluster.connect import local_cluster
@@ -21,6 +20,7 @@ from braggflow.frames.hdf5_series import MARK_FRAMES
 from braggflow.peak_table import Flag
 from braggflow.pipeline import search_chunk
 from braggflow.results import RunFolder, open_peaks, read_run_info
+from tests.stores import spots
 
 SHAPE = (72, 64)
 SECTIONS = {"detect": {"minval": 15, "minscore": 10}, "localise": {"method": "none"}}

@@ -4,13 +4,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from labelled_runs import draw_frames
 from numpy.typing import NDArray
 
 from braggflow.errors import InputError
 from braggflow.patches import State
 from braggflow.train import labels as labels_module
 from braggflow.train import labels_from_hdf5
+from tests.train.labelled_runs import draw_frames
 
 N_FRAMES = 8
 

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 from matplotlib.animation import FFMpegWriter
 from PIL import Image
-from run_folders import simulate, write_frames, write_run
 
 from braggflow.config import resolve_config
 from braggflow.errors import InputError
@@ -11,6 +10,7 @@ from braggflow.results import RunFolder, open_peaks, open_run_frames
 from braggflow.show import write_movie
 from braggflow.show.movie import FRAME_PIXELS, _Picture
 from braggflow.show.plots import IGNORED, METHOD_COLOURS
+from tests.show.run_folders import simulate, write_frames, write_run
 
 SETTINGS = {"detect": {"minval": 60.0, "minscore": 30.0}}
 

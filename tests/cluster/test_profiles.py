@@ -21,7 +21,7 @@ from braggflow.cluster.profiles import (
 )
 from braggflow.errors import InputError
 
-EXAMPLES = Path(__file__).parents[1] / "cluster"
+EXAMPLES = Path(__file__).parents[2] / "cluster"
 GROUP = {"cores": 2, "memory": "4GB"}
 SLURM = {"kind": "slurm", "walltime": "1:00:00", "cpu": GROUP}
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from run_folders import write_frames, write_run
 
 from braggflow.config import RunConfig
 from braggflow.simulate import PROFILE_DTYPE
 from braggflow.simulate.profiles import render
+from tests.show.run_folders import write_frames, write_run
 
 BACKGROUND = 5.0
 #: Log-uniform but for the ratio.

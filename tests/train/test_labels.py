@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled_runs import BACKGROUND, HEIGHT, RATIO, SIGMA, draw_frames, labelled_run
 
 from braggflow import peak_table
 from braggflow.errors import InputError
@@ -17,6 +16,7 @@ from braggflow.simulate import FWHM_PER_SIGMA, PatchSimulation, simulate_patches
 from braggflow.train import labels as labels_module
 from braggflow.train import labels_from_run, simulation_like
 from braggflow.train.labels import BLOCKS, LEAST_SHARE, WIDER_LIGHT, WIDER_SHAPE, block_of, thinned, trusted
+from tests.train.labelled_runs import BACKGROUND, HEIGHT, RATIO, SIGMA, draw_frames, labelled_run
 
 N_FRAMES = 8
 

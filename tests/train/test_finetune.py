@@ -7,7 +7,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from labelled_runs import draw_frames, labelled_run
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
@@ -32,6 +31,7 @@ from braggflow.train.examples import TrainingExamples, examples_from_fits
 from braggflow.train.finetune import _lessons, classes, split, verdict
 from braggflow.train.labels import Collected, Labels
 from braggflow.train.trainer import save_weights
+from tests.train.labelled_runs import draw_frames, labelled_run
 
 N_FRAMES = 30
 SHORT = FineTuneConfig(steps=80, batch=32, warm_up=5, validation_steps=20, evaluation=100, device="cpu")

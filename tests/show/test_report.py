@@ -4,7 +4,6 @@ import shutil
 import numpy as np
 import pytest
 import xarray as xr
-from run_folders import simulate, write_frames, write_run
 
 from braggflow.config import resolve_config
 from braggflow.errors import InputError
@@ -13,6 +12,7 @@ from braggflow.results import RunFolder, open_peaks, read_run_info
 from braggflow.show import report as report_module
 from braggflow.show import write_report
 from braggflow.show.report import example_peaks
+from tests.show.run_folders import simulate, write_frames, write_run
 
 SETTINGS = {"detect": {"minval": 60.0, "minscore": 30.0}}
 

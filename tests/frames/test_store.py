@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import make_store, spots
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from braggflow.frames import (
 )
 from braggflow.frames import store as store_module
 from braggflow.frames.store import chunk_frames
+from tests.stores import make_store, spots
 
 
 @pytest.fixture

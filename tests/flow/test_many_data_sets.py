@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from conftest import make_store, spots
 
 from braggflow.cluster.connect import local_cluster
 from braggflow.config import ComputeConfig
@@ -22,6 +21,7 @@ from braggflow.flow import run
 from braggflow.frames import Follower
 from braggflow.results import RunFolder, data_set_statuses, read_run_info
 from braggflow.results.status import read_outcomes
+from tests.stores import make_store, spots
 
 SETTINGS = {
     "detect": {"minval": 15, "minscore": 10},

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import make_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +33,7 @@ from braggflow.results import (
 )
 from braggflow.results import identity as identity_module
 from braggflow.results import peaks as peaks_module
+from tests.stores import make_store
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from test_jobs import PBS, PROFILE, kind_of
 
 from braggflow.cluster.batch_systems import JobState, Pbs, Slurm, UnavailableError, submit_job
 from braggflow.errors import InputError
+from tests.cluster.test_job_scripts import PBS, PROFILE, kind_of
 
 
 @pytest.fixture

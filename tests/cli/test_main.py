@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import make_store
 
 import braggflow
 from braggflow.config import RunConfig, load_config
 from braggflow.train import TrainConfig
+from tests.stores import make_store
 
 COMPLETE, REFUSED, PARTIAL = 0, 2, 3
 ENVIRONMENT = {

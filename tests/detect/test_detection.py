@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from conftest import spots
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,6 +11,7 @@ from braggflow.detect.filters import filter_peaks
 from braggflow.detect.findpeaks_engine import persistence_findpeaks
 from braggflow.detect.persistence import at_minval, persistence
 from braggflow.errors import InputError
+from tests.stores import spots
 
 PERSISTENCE = ["y_pixel", "x_pixel", "birth", "death", "score"]
 

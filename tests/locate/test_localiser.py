@@ -259,7 +259,7 @@ def test_patches_of_another_size_are_refused() -> None:
 def test_shipped_weights_are_as_good_as_stated(name: str, size: int) -> None:
     localiser = load_localiser(LocateConfig(method=name, device="cpu"), size)
     assert (localiser.name, localiser.size) == (name, size)
-    card = json.loads((Path(braggflow.__file__).parent / "weights" / f"{name}_{size}.json").read_text())
+    card = json.loads((Path(braggflow.__file__).parent / "locate" / "weights" / f"{name}_{size}.json").read_text())
     assert card["sha256"] == localiser.sha256
     figures = card_figures(localiser, n=1000, seed=7)["classes"]
     for kind in CLASSES:
@@ -275,7 +275,7 @@ def test_shipped_weights_are_as_good_as_stated(name: str, size: int) -> None:
 def test_shipped_weights_are_there_and_small() -> None:
     assert ("compact", 11) in SHIPPED
     assert ("braggnn", 11) in SHIPPED
-    folder = Path(braggflow.__file__).parent / "weights"
+    folder = Path(braggflow.__file__).parent / "locate" / "weights"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
 
 
