@@ -104,7 +104,7 @@ def test_help_imports_nothing_that_takes_time():
     )
     code = f"""
 import sys
-from braggflow.cli.main import app
+from braggflow.cli import app
 app(["--help"], standalone_mode=False)
 print("imported:", [name for name in {heavy} if name in sys.modules])
 """

@@ -20,10 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import braggflow
-from braggflow.convert import conversion as conversion_module
 from braggflow.convert import ingest
 from braggflow.convert import units as units_module
-from braggflow.convert.units import copy_unit, write_whole
+from braggflow.convert.units import copy_unit
 from braggflow.errors import InputError
 from braggflow.formats import detector_marks, expand_sources
 from braggflow.frames import open_frames, unfinished_path
@@ -657,15 +656,14 @@ def test_full_disk_says_so_and_the_same_command_goes_on(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         written = 0
 
-        def full(path: Path, write: Any, whole: Any = write_whole) -> None:
+        def full(file: int, sync: Any = os.fsync) -> None:
             nonlocal written
             written += 1
             if written > 3:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            whole(path, write)
+            sync(file)
 
-        patch.setattr(units_module, "write_whole", full)
-        patch.setattr(conversion_module, "write_whole", full)
+        patch.setattr(os, "fsync", full)
         message = refusal(source, tmp_path)
     assert "the disk is full" in message
     assert unfinished_path(tmp_path / "out.zarr").exists()

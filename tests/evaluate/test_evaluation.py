@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from braggflow.cli.main import main
+from braggflow.cli import main
 from braggflow.cli.terminal import show_evaluation
 from braggflow.config import LocateConfig
 from braggflow.errors import InputError

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import zarr
 
+from braggflow.cli import app
 from braggflow.cli import terminal as terminal_module
-from braggflow.cli.main import app
 from braggflow.cli.terminal import show_status
 from braggflow.config import RunConfig
 from braggflow.errors import InputError

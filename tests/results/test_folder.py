@@ -165,7 +165,11 @@ def test_a_part_that_another_run_wrote_over_ours_is_not_joined(folder):
 
 
 def test_a_folder_is_a_run_from_its_first_file_on_and_leftovers_go(folder):
-    for path in (folder.parts / ".part-1.npz.ab", folder.path / "peaks.wip.ab.rows", folder.path / ".run.json.ab"):
+    for path in (
+        folder.parts / ".part-1.ab.wip.npz",
+        folder.path / "peaks.wip.ab.rows",
+        folder.path / ".run.ab.wip.json",
+    ):
         path.write_text("half")
     (folder.path / "peaks.wip.cd.zarr").mkdir()
     folder.settings.unlink()

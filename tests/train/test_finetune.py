@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from braggflow.cli.main import app
+from braggflow.cli import app
 from braggflow.config import LocateConfig
 from braggflow.errors import InputError
 from braggflow.locate import Compact, Localiser, Located, load_localiser

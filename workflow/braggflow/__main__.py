@@ -1,6 +1,6 @@
 """`python -m braggflow`: the command line."""
 
-from braggflow.cli.main import main
+from braggflow.cli import main
 
 if __name__ == "__main__":
     main()

@@ -1,19 +1,30 @@
 """Files that are there whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name of its own, then rename it into place: readers see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under, in the same folder and with the same suffix, that is renamed at the end.
+
+    Readers of `path` see all of it or nothing. Where the block raises, what it wrote is removed.
+    """
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.wip{path.suffix}")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name of its own, then rename it into place: readers see all of it or nothing."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,1 +1,5 @@
-"""The command line: verbs, options, and what the terminal shows. `braggflow.cli.main` is its door."""
+"""The command line: verbs, options, and what the terminal shows."""
+
+from braggflow.cli.entry import app, main
+
+__all__ = ["app", "main"]

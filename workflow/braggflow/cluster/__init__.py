@@ -7,7 +7,7 @@ from braggflow.cluster.local_workers import start_worker_server
 from braggflow.cluster.profile_check import check_profile, job_scripts
 from braggflow.cluster.profiles import Profile, load_profile
 from braggflow.cluster.rerun_counter import RerunCounter
-from braggflow.cluster.task_pool import RunTasks, task_pool
+from braggflow.cluster.worker_pool import RunTasks, task_pool
 
 __all__ = [
     "Cluster",

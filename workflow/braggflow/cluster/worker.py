@@ -17,6 +17,7 @@ from pathlib import Path
 import distributed
 
 from braggflow.errors import InputError
+from braggflow.locate import cuda_device_name
 from braggflow.version import code_version
 
 #: The name of a worker that shares its job with others: JOB-I.
@@ -55,11 +56,6 @@ def allocated_gpus() -> list[str]:
 
 def describe_worker(paths: Sequence[str] = (), *, gpu: bool = False) -> WorkerDescription:
     """What this process is, and which of `paths` it does not see; with `gpu` also which GPU (loads torch)."""
-    name = None
-    if gpu:
-        import torch
-
-        name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return WorkerDescription(
         host=socket.gethostname(),
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
@@ -68,7 +64,7 @@ def describe_worker(paths: Sequence[str] = (), *, gpu: bool = False) -> WorkerDe
             "distributed": metadata.version("distributed"),
         },
         missing=tuple(path for path in paths if not Path(path).exists()),
-        gpu=name,
+        gpu=cuda_device_name() if gpu else None,
         allocated=",".join(allocated_gpus()),
     )
 

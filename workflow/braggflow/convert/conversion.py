@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from braggflow.cluster import task_pool
 from braggflow.config import digest
 from braggflow.convert.plan import Coords, inspect_all, plan_units, series_coords
-from braggflow.convert.units import CopyUnit, copy_units, write_whole
+from braggflow.convert.units import CopyUnit, copy_units
 from braggflow.errors import InputError
+from braggflow.files import write_atomic
 from braggflow.formats import (
     Stack,
     geometry_attributes,
@@ -112,7 +113,7 @@ def _begin(out: Path, stacks: Sequence[Stack], coords: Coords, images: Mapping[s
         images={name: image for name, image in images.items() if name != "mask"},
     )
     plan_file.parent.mkdir()
-    write_whole(plan_file, lambda path: path.write_text(plan))
+    write_atomic(plan_file, plan.encode())
     return store
 
 

@@ -1,6 +1,5 @@
 """One unit of a conversion: the frames of one file of the store, copied, read back and compared."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from braggflow.cluster import RunTasks
 from braggflow.errors import InputError
+from braggflow.files import written_whole
 from braggflow.formats import Stack, detector_marks, read_frames
 from braggflow.frames import open_unfinished_store, unfinished_path
 
@@ -39,13 +39,6 @@ class CopyUnit:
     def record(self) -> Path:
         """Exists when the unit is written and checked."""
         return unfinished_path(Path(self.out)) / "progress" / f"{self.number:06d}.npz"
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, then rename: it is there whole or not at all."""
-    partial_path = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    write(partial_path)
-    partial_path.replace(path)
 
 
 def copy_units(units: Sequence[CopyUnit], run_tasks: RunTasks[Any, Any], progress: Callable[[int, int], None]) -> None:
@@ -85,10 +78,8 @@ def copy_unit(unit: CopyUnit) -> tuple[int, list[Failure]]:
         return 0, [(stack.name, index, reason) for stack, lo, hi in unit.pieces for index in range(lo, hi)]
     always, ever = detector_marks(block)
     hashes = np.frombuffer(b"".join(sha256(frame.data).digest() for frame in block), np.uint8).reshape(-1, 32)
-    write_whole(
-        unit.record,
-        lambda path: np.savez_compressed(path, sha256=hashes, always=np.packbits(always), ever=np.packbits(ever)),
-    )
+    with written_whole(unit.record) as path:
+        np.savez_compressed(path, sha256=hashes, always=np.packbits(always), ever=np.packbits(ever))
     return unit.frames, []
 
 

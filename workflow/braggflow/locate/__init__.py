@@ -6,7 +6,15 @@ The networks themselves need torch, and are loaded when they are first asked for
 from typing import TYPE_CHECKING, Any
 
 from braggflow.locate.checkpoints import load_localiser, network_identity, shipped_sizes
-from braggflow.locate.localiser import IN_DOMAIN, NETWORKS, Localiser, Located, compute_device, locate_patches
+from braggflow.locate.localiser import (
+    IN_DOMAIN,
+    NETWORKS,
+    Localiser,
+    Located,
+    compute_device,
+    cuda_device_name,
+    locate_patches,
+)
 
 if TYPE_CHECKING:
     from braggflow.locate.networks import BraggNN, Compact, Network, NetworkOutput
@@ -21,6 +29,7 @@ __all__ = [
     "Network",
     "NetworkOutput",
     "compute_device",
+    "cuda_device_name",
     "load_localiser",
     "locate_patches",
     "network_identity",

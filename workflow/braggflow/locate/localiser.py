@@ -116,3 +116,10 @@ def compute_device(wanted: str, *, key: str = "localise.device") -> str:
         offered = ["auto", "cpu", *(f"cuda:{number}" for number in range(count))]
         raise InputError(f"{key}: {wanted} is not there (CUDA devices: {count}); must be {', '.join(offered)}")
     return wanted
+
+
+def cuda_device_name() -> str:
+    """Name of the GPU that torch would use; "" where it sees none. Loads torch."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""

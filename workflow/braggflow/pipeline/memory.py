@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from dask.utils import format_bytes
 
 from braggflow.errors import InputError
 from braggflow.frames import OpenedSeries
@@ -56,7 +55,11 @@ def check_memory(path: str, need: MemoryNeed, limit: int, threads: int) -> None:
     if limit and wanted > limit:
         of_threads = f" for {threads} threads" if threads > 1 else ""
         raise InputError(
-            f"{path}: a worker needs {format_bytes(int(wanted))}{of_threads}, its limit is {format_bytes(limit)}; "
+            f"{path}: a worker needs {_mebibytes(wanted)}{of_threads}, its limit is {_mebibytes(limit)}; "
             "raise compute.memory_limit or lower compute.workers (with --cluster: memory, or cores and processes, of "
             "the profile), or store fewer frames in a chunk"
         )
+
+
+def _mebibytes(n: float) -> str:
+    return f"{n / 2**20:,.0f} MiB"

@@ -112,7 +112,7 @@ def begin_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> 
 def resume_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:
     """Go on with a run of the same identity; what killed processes left half-written is removed."""
     folder.parts.mkdir(exist_ok=True)
-    for left in (*folder.path.glob(".run.*"), *folder.path.glob("peaks.wip.*"), *folder.parts.glob(".part-*")):
+    for left in (*folder.path.glob(".*.wip.*"), *folder.path.glob("peaks.wip.*"), *folder.parts.glob(".*.wip.*")):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     write_atomic(folder.settings, config.to_yaml().encode())
     write_run_info(folder, info)

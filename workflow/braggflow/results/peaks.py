@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 import zarr
 
-import braggflow
 from braggflow import peak_table
 from braggflow.errors import InputError
 from braggflow.peak_table import PEAKS_FORMAT, per_frame_variables, with_frame_index
 from braggflow.results.folder import RunFolder
 from braggflow.results.parts import PartSummary, read_part_table
+from braggflow.version import __version__
 
 #: Peaks per chunk of the table: a few MB a variable.
 TABLE_CHUNK = 262_144
@@ -105,7 +105,7 @@ def open_peaks(path: str | Path) -> xr.Dataset:
     version = data.attrs.get("format_version")
     if version not in range(1, peak_table.SCHEMA_VERSION + 1):
         raise InputError(
-            f"{table}: has format_version {version}, this braggflow ({braggflow.__version__}) reads 1 to "
+            f"{table}: has format_version {version}, this braggflow ({__version__}) reads 1 to "
             f"{peak_table.SCHEMA_VERSION}; update it"
         )
     if version != peak_table.SCHEMA_VERSION:

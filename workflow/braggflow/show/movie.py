@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from braggflow.errors import InputError
+from braggflow.files import written_whole
 from braggflow.results import RunFolder, RunFrames, open_peaks, open_run_frames, read_run_frame
 from braggflow.show.plots import BLACK, IGNORED, METHOD_COLOURS, Image, draw_frame, intensity_norm, shrink
 
@@ -50,16 +51,11 @@ def write_movie(
             raise InputError(f"frames: {frames} selects none of frames {_span(table)}")
         numbers = every.values[::step].tolist()
         figure = _Picture(open_run_frames(folder), table, numbers, skipped=step * (frames.step or 1))
-        # Written under another name: an interrupted movie does not look like a finished one.
-        unfinished = out.with_name(f".{out.stem}.wip{out.suffix}")
-        try:
+        with written_whole(out) as unfinished:  # an interrupted movie does not look like a finished one
             if out.suffix == ".gif":
                 _write_gif(unfinished, figure.draw_all(numbers), fps)
             else:
                 _write_mp4(unfinished, figure, numbers, fps)
-            unfinished.replace(out)
-        finally:
-            unfinished.unlink(missing_ok=True)
     return out
 
 

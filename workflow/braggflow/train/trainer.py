@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import math
-import os
 import platform
 import time
 from collections import deque
@@ -23,14 +22,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-import braggflow
 from braggflow import patches
 from braggflow.config import Section
 from braggflow.errors import InputError
 from braggflow.evaluate import card_figures
+from braggflow.files import write_atomic
 from braggflow.locate import BraggNN, Compact, Localiser, Network, NetworkOutput, compute_device
 from braggflow.simulate import PatchSimulation
 from braggflow.train.examples import TrainingExamples, simulate_examples, turned
+from braggflow.version import __version__
 
 #: Highest learning rates: BraggNN's narrow layers lose their way with more (docs/models.md).
 _RATES = {"compact": 8e-3, "braggnn": 2e-3}
@@ -405,7 +405,7 @@ def card_of(config: TrainConfig, model: Network, result: TrainResult) -> dict[st
         "size": config.size,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "made_by": f"braggflow.train.train(TrainConfig({options}), out)",
-        "code_version": braggflow.__version__,
+        "code_version": __version__,
         "configuration": config.model_dump(mode="json"),
         "steps": result.steps,
         "patches_seen": result.steps * config.batch,
@@ -433,9 +433,9 @@ def save_weights(out: Path, model: Network, card: dict[str, Any]) -> dict[str, A
     lasting = {name: value for name, value in card.items() if name not in ("seconds", "hardware")}
     # One key: safetensors writes several in random order.
     content = safetensors.torch.save(tensors, {"braggflow": json.dumps(lasting)})
-    _write(out, content)
+    write_atomic(out, content)
     beside = card | {"sha256": sha256(content).hexdigest()}
-    _write(out.with_suffix(".json"), (json.dumps(beside, indent=2) + "\n").encode())
+    write_atomic(out.with_suffix(".json"), (json.dumps(beside, indent=2) + "\n").encode())
     return beside
 
 
@@ -446,11 +446,4 @@ def _copy(model: Network) -> dict[str, Tensor]:
 def _save_state(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    _write(path, buffer.getvalue())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is either the old one or complete."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.wip")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_atomic(path, buffer.getvalue())
