@@ -40,16 +40,19 @@ from braggflow.pipeline.stages import _read
 from braggflow.version import code_version
 
 WORKERS, REPEATS = 2, 5
-BASE = {"detect": {"minval": 30, "minscore": 15, "min_area": 3}, "localise": {"method": "none"}, "fit": {"fraction": 0}}
+BASE = {"detect": {"minval": 30, "minscore": 15, "min_area": 3}, "locate": {"network": "none"}, "fit": {"fraction": 0}}
 CASES = {
     "detection": {},
     "detection + Gaussian fit of every peak": {"fit": {"fraction": 1}},
     "detection, local background, levels in sigma": {
         "detect": {"minval": {"sigma": 6}, "minscore": {"sigma": 4}, "background": "local"}
     },
-    "detection + compact": {"localise": {"method": "compact"}},
-    "detection + BraggNN": {"localise": {"method": "braggnn"}},
-    "detection + BraggNN + Gaussian fit": {"localise": {"method": "braggnn"}, "fit": {"fraction": 1}},
+    "detection + compact": {"locate": {"network": "compact", "position": "network"}},
+    "detection + BraggNN": {"locate": {"network": "braggnn", "position": "network"}},
+    "detection + BraggNN + Gaussian fit": {
+        "locate": {"network": "braggnn", "position": "network"},
+        "fit": {"fraction": 1},
+    },
 }
 SERIES = ((2048, 500, 48), (512, 14, 480))
 Call = Callable[[], None]

@@ -45,7 +45,7 @@ from braggflow.version import code_version
 DATASETS, FRAMES, SHAPE = 2000, 500, (2048, 2048)
 #: Several threads a worker, for they wait more than they work: 48 groups are in flight.
 WORKERS, THREADS = 2, 8
-STAGES = ("read", "correct", "detect", "patches", "localise", "fit")
+STAGES = ("read", "correct", "detect", "patches", "locate", "fit")
 #: Where the campaign is looked at.
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -227,7 +227,7 @@ def stages() -> None:
         for method, fraction in (("none", 0), ("none", 1), ("compact", 1), ("braggnn", 1)):
             print(f"network: {method}, share of peaks fitted: {fraction}")
             for size, peaks, n in ((2048, 500, 48), (4096, 2000, 16)):
-                sections = {"localise": {"method": method}, "fit": {"fraction": fraction}}
+                sections = {"locate": {"network": method}, "fit": {"fraction": fraction}}
                 measure_stages(client, size, peaks, n, **sections)
 
 

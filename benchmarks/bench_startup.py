@@ -63,7 +63,7 @@ def first_part(network: str) -> tuple[float, float]:
     store = frames_store(size=512, peaks=14, n_frames=480)
     with tempfile.TemporaryDirectory() as folder:
         config, log = Path(folder, "run.yaml"), Path(folder, "log")
-        config.write_text(f"{SETTINGS}localise: {{method: {network}}}\n", encoding="utf-8")
+        config.write_text(f"{SETTINGS}locate: {{network: {network}}}\n", encoding="utf-8")
         command = [sys.executable, "-m", "braggflow", "run", str(config), str(store), "--out", folder]
         with log.open("w", encoding="utf-8") as output:
             start = time.perf_counter()

@@ -10,6 +10,7 @@ from braggflow.config import (
     RunConfig,
     config_schema,
     digest,
+    from_former,
     load_config,
     resolve_config,
     starter_config,
@@ -67,15 +68,15 @@ def test_overrides_stand_above_the_file(tmp_path):
         ({"patches": {"size": 10}}, ["patches.size", "10", "9, 11, 13 or 15"]),
         ({"fit": {"fraction": 1.5}}, ["fit.fraction", "1.5", "less than or equal to 1"]),
         ({"fit": {"model": "lorentz"}}, ["fit.model", "lorentz", "gaussian", "pseudo_voigt"]),
-        ({"localise": {"device": "gpu"}}, ["localise.device", "gpu", "cuda"]),
+        ({"locate": {"device": "gpu"}}, ["locate.device", "gpu", "cuda"]),
         ({"frames": {"start": 5, "stop": 2}}, ["frames.stop", "2", "above start: 5"]),
         ({"frames": {"bin": 0}}, ["frames.bin", "0"]),
-        ({"frames": {"gain": 0}}, ["frames.gain", "0", "greater than 0"]),
+        ({"frames": {"counts_per_photon": 0}}, ["frames.counts_per_photon", "0", "greater than 0"]),
         ({"frames": {"read_noise": -1}}, ["frames.read_noise", "-1", "greater than or equal to 0"]),
-        ({"patches": {"neighbours": "drop"}}, ["patches.neighbours", "drop", "joint", "exclude", "keep"]),
+        ({"patches": {"neighbours": "drop"}}, ["patches.neighbours", "drop", "fit_together", "mask", "ignore"]),
         ({"fit": {"likelihood": "normal"}}, ["fit.likelihood", "normal", "poisson", "least_squares"]),
-        ({"localise": {"max_std": 0}}, ["localise.max_std", "0", "greater than 0"]),
-        ({"localise": {"max_disagreement": float("inf")}}, ["localise.max_disagreement", "inf", "finite"]),
+        ({"locate": {"prefer_fit_above_std": 0}}, ["locate.prefer_fit_above_std", "0", "greater than 0"]),
+        ({"locate": {"max_disagreement": float("inf")}}, ["locate.max_disagreement", "inf", "finite"]),
         ({"compute": {"workers": 0}}, ["compute.workers", "0"]),
         ({"detect": {"engine": "findpeaks", "min_area": 2}}, ["detect.engine", "findpeaks", "min_area", "native"]),
         ({"detect": 3}, ["detect", "3"]),
@@ -86,6 +87,74 @@ def test_bad_values_are_named_with_what_is_accepted(data, parts):
     with pytest.raises(InputError) as error:
         resolve_config(data)
     assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "now"),
+    [
+        (
+            "localise.method",
+            "braggnn",
+            "locate.network (compact, braggnn, none, or a weights file) and locate.position",
+        ),
+        ("localise.checkpoint", "a.pth", "locate.network"),
+        ("localise.device", "cpu", "locate.device"),
+        ("localise.batch_size", 7, "locate.batch_size"),
+        ("localise.max_std", 0.3, "locate.prefer_fit_above_std"),
+        ("localise.max_disagreement", 3, "locate.max_disagreement"),
+        ("frames.gain", 2, "frames.counts_per_photon"),
+        ("patches.low_snr", 4, "patches.flag_snr_below"),
+        ("patches.neighbours", "joint", "fit_together"),
+        ("patches.neighbours", "exclude", "mask"),
+        ("patches.neighbours", "keep", "ignore"),
+    ],
+)
+def test_a_key_of_version_0_1_0_is_refused_with_its_new_name(key, value, now):
+    section, name = key.split(".")
+    for data, overrides in (({section: {name: value}}, []), ({}, [f"{key}={value}"])):
+        with pytest.raises(InputError) as error:
+            resolve_config(data, overrides)
+        assert f"{key}: {value!r} is now {now}" in str(error.value)
+
+
+def test_an_old_section_without_keys_is_refused_too():
+    with pytest.raises(InputError, match="localise: the section is now called locate"):
+        resolve_config({"localise": {}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"method": "auto", "checkpoint": None}, {"network": "compact", "position": "auto"}),
+        ({"method": "auto", "checkpoint": "a.pth"}, {"network": "a.pth", "position": "auto"}),
+        ({"method": "braggnn"}, {"network": "braggnn", "position": "network"}),
+        ({"method": "braggnn", "checkpoint": "a.pth"}, {"network": "a.pth", "position": "network"}),
+        ({"method": "none", "checkpoint": None}, {"network": "none", "position": "fit"}),
+    ],
+)
+def test_the_settings_of_an_old_run_are_read_under_their_new_names(old, new):
+    former = {
+        "frames": {"gain": 2.0, "bin": 2},
+        "patches": {"neighbours": "exclude", "low_snr": 3.0},
+        "localise": {**old, "max_std": 0.5},
+    }
+    config = resolve_config(from_former(former))
+    assert config.locate.model_dump(include=set(new)) == new
+    assert (config.frames.counts_per_photon, config.frames.bin) == (2, 2)
+    assert (config.patches.neighbours, config.patches.flag_snr_below) == ("mask", 3)
+    assert config.locate.prefer_fit_above_std == 0.5
+    assert resolve_config(from_former(config.model_dump(mode="json"))) == config
+
+
+@pytest.mark.parametrize("text", ["6 sigma", "6sigma", " 6.0 σ ", "6e0 sigma"])
+def test_a_level_may_be_written_as_so_many_sigma(text):
+    assert resolve_config({"detect": {"minval": text}}).detect.minval == NoiseMultiple(sigma=6)
+    assert resolve_config({}, [f"detect.minval={text}"]).detect.minval == NoiseMultiple(sigma=6)
+
+
+def test_without_a_network_there_is_no_position_of_one():
+    with pytest.raises(InputError, match=r"locate\.position: network is not accepted with network: none"):
+        resolve_config({"locate": {"network": "none", "position": "network"}})
 
 
 @pytest.mark.parametrize(
@@ -113,7 +182,11 @@ def test_unreadable_file_is_one_message(tmp_path, content, part):
 def test_compute_and_output_do_not_change_the_result_settings():
     plain, other = RunConfig(), resolve_config({"compute": {"workers": 7}, "output": {"folder": "x"}})
     assert digest(plain.result_settings()) == digest(other.result_settings())
-    for section, change in (("detect", {"minscore": 9}), ("frames", {"gain": 2}), ("localise", {"max_std": 1})):
+    for section, change in (
+        ("detect", {"minscore": 9}),
+        ("frames", {"counts_per_photon": 2}),
+        ("locate", {"prefer_fit_above_std": 1}),
+    ):
         changed = resolve_config({section: change})
         assert digest(plain.result_settings()) != digest(changed.result_settings())
 

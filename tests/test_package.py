@@ -22,7 +22,7 @@ import numpy as np
 import braggflow
 y, x = np.mgrid[:48, :48]
 frame = np.random.default_rng(0).poisson(5 + 500 * np.exp(-((y - 20.3) ** 2 + (x - 30.6) ** 2) / 4.5)).astype("uint16")
-table = braggflow.find_peaks(frame, detect={"minval": 50, "minscore": 50})
+table = braggflow.find_peaks(frame, minval=50, minscore=50)
 print(braggflow.__file__, braggflow.__version__, *table["y"].values, *table["x"].values, *table["y_network"].values)
 print(*(module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "braggflow"))
 """
@@ -54,9 +54,11 @@ def test_a_wheel_holds_the_package_its_weights_and_its_types_and_nothing_else(na
     assert {name for name in names if name.startswith("braggflow/")} == {
         path.relative_to(package.parent).as_posix() for path in files
     }
-    assert {"braggflow/py.typed", "braggflow/weights/compact_11.safetensors", "braggflow/weights/compact_11.json"} <= {
-        *names
-    }
+    assert {
+        "braggflow/py.typed",
+        "braggflow/locate/weights/compact_11.safetensors",
+        "braggflow/locate/weights/compact_11.json",
+    } <= {*names}
 
 
 def test_a_wheel_holds_its_version_licence_and_command(wheel, names):

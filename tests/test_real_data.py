@@ -23,8 +23,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 def found(data: xr.Dataset, name: str, *overrides: str, fit: bool = False, network: bool = False) -> Table:
     """The peaks of a frames store, in this process, by a configuration of the project."""
-    method = "auto" if network else "none"
-    settings = load_config(CONFIGS / name, [f"localise.method={method}", f"fit.fraction={float(fit)}", *overrides])
+    asked = "compact" if network else "none"
+    settings = load_config(CONFIGS / name, [f"locate.network={asked}", f"fit.fraction={float(fit)}", *overrides])
     opened = open_series(data, settings)
     chunks = [search_chunk(opened, i, i + 1) for i in range(len(opened.numbers))]
     assert not [failure for chunk in chunks for failure in chunk.failures]

@@ -48,7 +48,7 @@ class Case:
     def config(self) -> RunConfig:
         """braggflow's settings: a Gaussian fit of every peak, no network."""
         detect = ABOVE_LOCAL if self.diffuse else IN_COUNTS
-        return resolve_config({"detect": detect, "localise": {"method": "none"}, "fit": {"fraction": 1}})
+        return resolve_config({"detect": detect, "locate": {"network": "none"}, "fit": {"fraction": 1}})
 
     @cached_property
     def data(self) -> xr.Dataset:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_localise import published_form
+from bench_locate import published_form
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeWarning, curve_fit
 
@@ -106,7 +106,7 @@ def _upstream_weights() -> str | None:
 def upstream_braggnn() -> Placer:
     """The published network as its code runs it, in eager PyTorch."""
     checkpoint = _upstream_weights()
-    settings = LocateConfig(method="braggnn", checkpoint=checkpoint, device="cpu")
+    settings = LocateConfig(network=checkpoint or "braggnn", device="cpu")
     model = load_localiser(settings, SIZE).model
     assert isinstance(model, BraggNN)
     return lambda patches: published_form(model, patches.counts)
@@ -114,7 +114,7 @@ def upstream_braggnn() -> Placer:
 
 def network(name: str) -> Placer:
     """braggflow's own network of this name."""
-    localiser = load_localiser(LocateConfig.model_validate({"method": name, "device": "cpu"}), SIZE)
+    localiser = load_localiser(LocateConfig.model_validate({"network": name, "device": "cpu"}), SIZE)
     return lambda patches: locate_patches(localiser, patches.counts, patches.state).positions
 
 

@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "TERM": "xterm",
 }
 HELP = {
-    "init": ["--overwrite"],
+    "config": [],
     "ingest": ["--out", "--dataset", "--coord", "--mask", "--dark", "--flat", "--workers", "--overwrite"],
     "simulate": ["--frames", "--size", "--peaks", "--seed", "--overwrite"],
     "run": ["--out", "--set", "--workers", "--cluster", "--follow", "--idle"],
@@ -42,14 +42,18 @@ HELP = {
     "score": ["--radius", "--json"],
     "train": [
         *("--out", "--network", "--size", "--steps", "--seconds", "--batch", "--seed", "--device", "--overwrite"),
-        *("--card", "--like", "--labels", "--labels-hdf5", "--gain", "--from", "--evaluation"),
+        *("--card", "--like", "--evaluation"),
+    ],
+    "finetune": [
+        *("--out", "--network", "--size", "--steps", "--seconds", "--batch", "--seed", "--device", "--overwrite"),
+        *("--hdf5", "--counts-per-photon", "--from", "--like", "--evaluation"),
     ],
     "evaluate": [
-        *("--method", "--checkpoint", "--size", "--peaks", "--seed", "--frames", "--device", "--json", "--plot"),
+        *("--method", "--weights", "--size", "--peaks", "--seed", "--frames", "--device", "--json", "--plot"),
     ],
 }
 #: One group of tasks for each file of frames, so that one file's damage is not all of the run's.
-SETTINGS = ["detect.minval=20", "localise.method=none", "output.report=false", "compute.task_seconds=0.01"]
+SETTINGS = ["detect.minval=20", "locate.network=none", "output.report=false", "compute.task_seconds=0.01"]
 RUN = ["run", "braggflow.yaml", "scan.zarr", "--workers", "1", *(word for key in SETTINGS for word in ("--set", key))]
 
 
@@ -107,7 +111,7 @@ class Beamtime(NamedTuple):
 @pytest.fixture(scope="module")
 def beamtime(tmp_path_factory):
     folder = tmp_path_factory.mktemp("beamtime")
-    succeed(folder, "init")
+    succeed(folder, "config", "init")
     simulated = succeed(folder, "simulate", "cycle.zarr", "--frames", 12, "--size", 96, "--peaks", 4)
     series = braggflow.open_frames(folder / "cycle.zarr").load()
     path = make_store(folder / "scan.zarr", series["frames"].values, chunk=2, mask=series["mask"].values != 0)
@@ -127,11 +131,11 @@ def test_a_starter_configuration_holds_the_defaults_and_is_not_overwritten(beamt
     folder = beamtime.folder
     assert load_config(folder / "braggflow.yaml") == RunConfig()
     before = (folder / "braggflow.yaml").read_text()
-    refused = call(folder, "init")
+    refused = call(folder, "config", "init")
     assert refused.returncode == REFUSED
     assert refused.stderr == "braggflow: braggflow.yaml: exists; choose another name or add --overwrite\n"
     assert (folder / "braggflow.yaml").read_text() == before
-    nowhere = call(folder, "init", "nowhere/b.yaml")
+    nowhere = call(folder, "config", "init", "nowhere/b.yaml")
     assert (nowhere.returncode, nowhere.stderr.count("\n")) == (REFUSED, 1)
     assert "nowhere/b.yaml: cannot be written (No such file or directory)" in nowhere.stderr
 
@@ -324,7 +328,7 @@ def test_a_network_is_trained_evaluated_and_trained_again_from_its_card(tmp_path
     stated = json.loads((tmp_path / "w.json").read_text())["evaluation"]
     for kind, values in stated["classes"].items():
         assert re.search(rf"{kind} .*{values['rms_over_limit']:.4f} ", trained.stdout)
-    words = ["evaluate", "--method", "fit", "--checkpoint", "w.safetensors", "--size", 9, "--peaks", 100]
+    words = ["evaluate", "--method", "fit", "--weights", "w.safetensors", "--size", 9, "--peaks", 100]
     succeed(tmp_path, *words, "--json", "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
     for kind, values in stated["classes"].items():

@@ -91,7 +91,7 @@ def test_a_scheduler_file_that_is_missing_or_not_one_is_named(content, words, tm
 
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_said_before_anything_is_begun():
-    config = RunConfig.model_validate({"localise": {"device": "cuda"}, "compute": {"workers": 1}})
+    config = RunConfig.model_validate({"locate": {"device": "cuda"}, "compute": {"workers": 1}})
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     assert "has no GPU" in refusal({"kind": "local"}, config)

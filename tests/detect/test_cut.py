@@ -173,12 +173,12 @@ def test_a_corner_pixel_may_belong_to_a_maximum_more_than_a_patch_away():
 
 def test_excluded_neighbours_are_missing_and_kept_ones_are_ignored():
     offsets = [(0, 4), (-9, 0), (5, 5)]
-    counts, state, neighbours, flags = centre(*offsets, neighbours="exclude")
+    counts, state, neighbours, flags = centre(*offsets, neighbours="mask")
     np.testing.assert_array_equal(state == State.MISSING, patches.others(np.array([offsets]), 11)[0])
     assert (state[counts > 0] == State.OWN).all()
     assert np.isnan(neighbours).all()
     assert flags == Flag.overlap
-    counts, state, neighbours, flags = centre(*offsets, neighbours="keep")
+    counts, state, neighbours, flags = centre(*offsets, neighbours="ignore")
     assert (state == State.OWN).all()
     assert (counts > 0).all()
     assert np.isnan(neighbours).all()
@@ -192,7 +192,7 @@ def test_saturated_pixels_of_neighbours_do_not_draw_the_centroid():
     np.testing.assert_array_equal(cut.state[0] == State.FULL, image[15:26, 15:26] >= 400)
     assert table["flags"][0] == Flag.overlap | Flag.saturated
     assert cut.centroid[0] == pytest.approx([5, 5], abs=0.25)
-    excluded, _ = cut_patches(frame, table_at((20, 20), (20, 25)), PatchesConfig(neighbours="exclude"))
+    excluded, _ = cut_patches(frame, table_at((20, 20), (20, 25)), PatchesConfig(neighbours="mask"))
     assert not (excluded.state[0] == State.FULL).any()
     np.testing.assert_array_equal(excluded.centroid, cut.centroid)
 
@@ -236,7 +236,7 @@ def test_intensity_snr_and_centroid_of_a_lone_peak():
     for gain, read_noise in ((1.0, 0.0), (8.0, 0.0), (0.2, 0.0), (1.0, 3.0)):
         noisy = (gain * photons + rng.normal(0, read_noise, image.shape)).astype(np.float32)
         cut, table = cut_patches(
-            frame_of(noisy), table_at(*positions), PatchesConfig(), gain=gain, read_noise=read_noise
+            frame_of(noisy), table_at(*positions), PatchesConfig(), counts_per_photon=gain, read_noise=read_noise
         )
         assert table["intensity"].mean() == pytest.approx(gain * 2 * np.pi * sigma**2 * height, rel=0.02)
         # The stated noise is the scatter that repeated measurements show.
@@ -267,7 +267,7 @@ POSITIONS = st.lists(st.tuples(st.integers(0, 24), st.integers(0, 30)), min_size
 
 
 @settings(max_examples=30, deadline=None)
-@given(POSITIONS, st.integers(0, 9), st.sampled_from(["joint", "exclude", "keep"]))
+@given(POSITIONS, st.integers(0, 9), st.sampled_from(["fit_together", "mask", "ignore"]))
 def test_a_patch_depends_on_its_neighbourhood_only(positions, shift, rule):
     rng = np.random.default_rng(5)
     image = rng.poisson(20, (25, 31)).astype(np.uint16)

@@ -193,18 +193,16 @@ def test_the_fit_beats_the_error_that_the_study_gives(small: Evaluation) -> None
 
 
 @pytest.mark.parametrize(
-    ("names", "checkpoints", "message"),
+    ("names", "weights", "message"),
     [
         (("resnet",), (), r"--method resnet: must be braggnn, compact, fit, fit_excluding, centroid"),
         (("fit", "fit"), (), r"fit is given twice"),
         (("fit",), ("nowhere/w.safetensors",), r"nowhere/w\.safetensors cannot be read"),
     ],
 )
-def test_methods_that_are_not_there_are_refused(
-    names: tuple[str, ...], checkpoints: tuple[str, ...], message: str
-) -> None:
+def test_methods_that_are_not_there_are_refused(names: tuple[str, ...], weights: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        select_estimators(names, checkpoints, SETTINGS, size=11)
+        select_estimators(names, weights, SETTINGS, size=11)
 
 
 def test_a_network_of_another_size_is_refused() -> None:
@@ -319,7 +317,7 @@ def test_the_command_prints_the_table_and_writes_json_and_picture(
         (["--json", "no/a.json"], r"--json no/a\.json: folder no does not exist"),
         (["--method", "fit", "--size", "10"], r"--size 10: .*9, 11, 13 or 15"),
         (["--method", "fit", "--device", "gpu"], r"--device gpu: "),
-        (["--checkpoint", "w.bin", "--method", "fit"], r"w\.bin is of no known kind"),
+        (["--weights", "w.bin", "--method", "fit"], r"w\.bin is of no known kind"),
     ],
 )
 def test_the_command_refuses_bad_input_with_one_message(

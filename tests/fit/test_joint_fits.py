@@ -71,7 +71,8 @@ def test_every_parameter_of_a_noise_free_peak_among_others_is_recovered(
 
 
 @pytest.mark.parametrize(
-    ("model", "gain", "read_noise"), [("gaussian", 1.0, 0.0), ("gaussian", 20.0, 10.0), ("pseudo_voigt", 1.0, 0.0)]
+    ("model", "counts_per_photon", "read_noise"),
+    [("gaussian", 1.0, 0.0), ("gaussian", 20.0, 10.0), ("pseudo_voigt", 1.0, 0.0)],
 )
 def test_errors_beside_neighbours_reach_the_cramer_rao_limit_and_are_what_the_fit_says(
     model: str, gain: float, read_noise: float
@@ -81,7 +82,7 @@ def test_errors_beside_neighbours_reach_the_cramer_rao_limit_and_are_what_the_fi
     rng = np.random.default_rng(21)
     patches = simulate_patches(2000, rng=rng, config=config)
     counts = gain * (patches.counts + read_noise * rng.standard_normal(patches.counts.shape, np.float32))
-    noise = {"gain": gain, "read_noise": gain * read_noise}
+    noise = {"counts_per_photon": gain, "read_noise": gain * read_noise}
     found = fit_patches(counts, patches.state, patches.maxima, FitConfig(model=model), **noise)
     deviations = cramer_rao(patches.profiles, neighbours=patches.neighbours, read_noise=read_noise)
     error = errors(found, patches.profiles)
@@ -194,7 +195,7 @@ def test_any_input_gives_numbers_or_all_nan(seed: int, likelihood: str) -> None:
     neighbours = rng.integers(-size // 2 - 3, size // 2 + 4, (30, n_neighbours, 2)).astype(np.float32)
     neighbours[rng.random((30, n_neighbours)) < 0.3] = np.nan
     config = FitConfig(model=rng.choice(["gaussian", "pseudo_voigt"]), likelihood=likelihood)
-    found = fit_patches(counts.astype(np.float32), state, neighbours, config, gain=3.0, read_noise=2.0)
+    found = fit_patches(counts.astype(np.float32), state, neighbours, config, counts_per_photon=3.0, read_noise=2.0)
     for one in found:
         values = np.array([one[name] for name in found.dtype.names[:11]])
         assert np.isfinite(values).all() if one["converged"] else np.isnan(values).all()

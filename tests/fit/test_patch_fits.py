@@ -193,13 +193,13 @@ def test_errors_reach_the_cramer_rao_limit_and_are_what_the_fit_says(kind: str, 
     check_calibration(found, error)
 
 
-@pytest.mark.parametrize("gain", [0.05, 1.0, 40.0])
+@pytest.mark.parametrize("counts_per_photon", [0.05, 1.0, 40.0])
 @pytest.mark.parametrize("read_noise", [5.0, 15.0])
 def test_read_noise_that_is_told_is_weighed_as_it_deserves(read_noise: float, gain: float) -> None:
     rng = np.random.default_rng(12)
     truth = sample_profiles(3000, rng=rng, config=CLASSES["sampled"])
     photons = rng.poisson(expected_patches(truth, 11)) + rng.normal(0, read_noise, (3000, 11, 11))
-    found = fitted(gain * photons, gain=gain, read_noise=gain * read_noise)
+    found = fitted(gain * photons, counts_per_photon=gain, read_noise=gain * read_noise)
     deviations = cramer_rao(truth, read_noise=read_noise)
     ratio, error = rms_over_limit(found, truth, deviations)
     assert ratio < 1.1
@@ -207,7 +207,7 @@ def test_read_noise_that_is_told_is_weighed_as_it_deserves(read_noise: float, ga
     assert np.median(found["chi2"]) == pytest.approx(1, abs=0.02)
     assert np.median(found["amplitude"] / truth["height"]) == pytest.approx(gain, rel=0.02)
     assert np.median(found["background"] / gain - truth["background"]) == pytest.approx(0, abs=0.2)
-    assert rms_over_limit(fitted(gain * photons, gain=gain), truth, deviations)[0] > ratio + 0.03
+    assert rms_over_limit(fitted(gain * photons, counts_per_photon=gain), truth, deviations)[0] > ratio + 0.03
 
 
 def test_least_squares_finds_the_minimum_of_the_squares_and_its_errors_hold_for_equal_noise() -> None:
@@ -300,7 +300,9 @@ def test_any_input_gives_a_peak_inside_sane_bounds_or_all_nan(seed: int, model: 
     counts[rng.random(counts.shape) < 0.05] = rng.choice([np.nan, np.inf, 0, 3e38])
     usable = rng.random(counts.shape) > rng.choice([0, 0.5])
     read_noise = rng.choice([0.0, 3.0])
-    found = fitted(counts, FitConfig(model=model, likelihood=likelihood), usable, gain=0.5, read_noise=read_noise)
+    found = fitted(
+        counts, FitConfig(model=model, likelihood=likelihood), usable, counts_per_photon=0.5, read_noise=read_noise
+    )
     for one in found:
         values = np.array([one[name] for name in NUMBERS])
         if not one["converged"]:
@@ -349,7 +351,7 @@ def test_a_flat_top_left_out_as_saturated_does_not_move_the_peak() -> None:
 
 
 @pytest.mark.parametrize("background", [0.0, 0.5, 20.0])
-@pytest.mark.parametrize("gain", [0.01, 10.0])
+@pytest.mark.parametrize("counts_per_photon", [0.01, 10.0])
 def test_a_gain_changes_neither_position_nor_its_error(background: float, gain: float) -> None:
     rng = np.random.default_rng(8)
     truth = profile(y=5 + rng.uniform(-0.5, 0.5, 200), background=background)
@@ -404,7 +406,9 @@ def test_a_wrong_shape_is_refused_by_name(
         fit_patches(np.zeros(counts, np.float32), np.zeros(state, np.uint8), np.zeros(neighbours), GAUSSIAN)
 
 
-@pytest.mark.parametrize("noise", [{"gain": 0.0}, {"gain": np.nan}, {"read_noise": -1.0}, {"read_noise": np.inf}])
+@pytest.mark.parametrize(
+    "noise", [{"counts_per_photon": 0.0}, {"counts_per_photon": np.nan}, {"read_noise": -1.0}, {"read_noise": np.inf}]
+)
 def test_an_impossible_gain_or_read_noise_is_refused_by_name(noise: dict[str, float]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(noise))}: is "):
         fitted(np.zeros((1, 11, 11)), **noise)

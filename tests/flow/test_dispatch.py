@@ -19,7 +19,7 @@ from braggflow.results import RunFolder, open_peaks, read_run_info
 from braggflow.results import identity as identity_module
 from tests.stores import make_store, spots
 
-SETTINGS = {"detect": {"minval": 15, "minscore": 10}, "localise": {"method": "none"}}
+SETTINGS = {"detect": {"minval": 15, "minscore": 10}, "locate": {"network": "none"}}
 #: Counts in the first pixel of a frame, and so what befalls the worker that searches it.
 DEADLY, HUGE, TIGHT, SLOW = 60_001, 60_002, 60_003, 60_004
 #: Workers of these tests are given up soon: by the scheduler for the frame that they die of, and by their cluster.
@@ -49,7 +49,7 @@ class Traps(WorkerPlugin):
 
 @pytest.fixture(scope="module")
 def client(images):
-    braggflow.find_peaks(images[:1], **SETTINGS)  # compiles what the workers then find compiled
+    braggflow.find_peaks(images[:1], config=SETTINGS)  # compiles what the workers then find compiled
     with dask.config.set(IMPATIENT), local_cluster(ComputeConfig(workers=2)) as client:
         client.register_plugin(Traps())
         yield client
@@ -75,7 +75,7 @@ def settings(**compute):
 
 def assert_only_these_are_lost(outcome, path, frames):
     """All other frames have the peaks that one process alone finds in them."""
-    undisturbed = braggflow.find_peaks(braggflow.open_frames(path), **SETTINGS)
+    undisturbed = braggflow.find_peaks(braggflow.open_frames(path), config=SETTINGS)
     table = open_peaks(outcome.folder).load()
     assert table["frame"].values[table["frame_failed"].values == 1].tolist() == frames
     kept = undisturbed.isel(peak=~np.isin(undisturbed["peak_frame"], frames))

@@ -22,7 +22,7 @@ from tests.stores import assert_same_table, make_store, spots
 
 SETTINGS = {
     "detect": {"engine": "findpeaks", "minval": 15, "minscore": 10},
-    "localise": {"method": "none"},
+    "locate": {"network": "none"},
     "output": {"report": False},
     "compute": {"task_seconds": 0.01},
 }
@@ -89,7 +89,7 @@ def test_it_runs_on_a_scheduler_that_is_there_and_leaves_it_alone(
     tmp_path: Path, data: Path, undisturbed: xr.Dataset
 ) -> None:
     with cluster(tmp_path / "cluster") as (scheduler, _):
-        (outcome,) = run(SETTINGS, [data], out=tmp_path, profile=tmp_path / "cluster" / "profile.yaml")
+        (outcome,) = run(SETTINGS, [data], out=tmp_path, cluster=tmp_path / "cluster" / "profile.yaml")
         assert scheduler.process.poll() is None
     assert outcome.status == "complete"
     assert_same_table(open_peaks(outcome.folder), undisturbed)
@@ -114,7 +114,7 @@ def test_results_that_were_lost_with_their_worker_are_made_again(
             scheduler.wait_for(lambda: "Remove worker" in scheduler.log.read_text())
             time.sleep(1)
 
-        (outcome,) = run(SETTINGS, [data], out=tmp_path, profile=tmp_path / "cluster" / "profile.yaml", progress=kill)
+        (outcome,) = run(SETTINGS, [data], out=tmp_path, cluster=tmp_path / "cluster" / "profile.yaml", progress=kill)
     assert len(killed) == 1
     assert outcome.status == "complete"
     assert outcome.tasks_rerun > 0

@@ -25,7 +25,7 @@ from tests.stores import make_store, spots
 
 SETTINGS = {
     "detect": {"minval": 15, "minscore": 10},
-    "localise": {"method": "none"},
+    "locate": {"network": "none"},
     "fit": {"fraction": 0},
     "output": {"report": False},
     "compute": {"task_seconds": 0.01, "workers": 2, "retries": 0},

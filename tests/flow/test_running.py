@@ -32,7 +32,7 @@ from tests.stores import assert_same_table, make_store, spots
 
 SETTINGS = {
     "detect": {"minval": 15, "minscore": 10},
-    "localise": {"method": "compact"},
+    "locate": {"network": "compact", "position": "network"},
     "output": {"report": False},
     "compute": {"task_seconds": 0.01, "workers": 2, "retries": 0},
 }
@@ -82,7 +82,7 @@ def test_a_run_leaves_the_table_the_settings_and_what_happened(tmp_path, data, c
     assert info["counts"]["peaks"] == outcome.peaks == undisturbed.sizes["peak"] > 60
     assert set(info["counts"]["removed"]) == {"minscore", "min_snr"}
     assert sum(info["counts"]["methods"].values()) == outcome.peaks
-    assert set(info["seconds"]["stages"]) == {"read", "correct", "detect", "patches", "localise", "fit"}
+    assert set(info["seconds"]["stages"]) == {"read", "correct", "detect", "patches", "locate", "fit"}
     assert read_run_config(folder).detect.minval == 15
     assert folder.report.exists()
     assert seen[-1].frames_done == seen[-1].frames_total == 24
@@ -103,8 +103,8 @@ def test_peaks_lie_where_the_frames_are_bright(undisturbed, images):
     [
         (1, 1, {}),
         (5, 2, {"compute": {"task_seconds": 5}}),
-        (24, 1, {"localise": {"batch_size": 7}}),
-        (3, 2, {"localise": {"batch_size": 1000}, "compute": {"task_seconds": 0.002}}),
+        (24, 1, {"locate": {"batch_size": 7}}),
+        (3, 2, {"locate": {"batch_size": 1000}, "compute": {"task_seconds": 0.002}}),
     ],
 )
 def test_chunks_workers_and_batches_do_not_change_a_bit(tmp_path, images, undisturbed, chunk, workers, sections):
@@ -123,20 +123,18 @@ def test_the_order_of_frames_in_the_store_does_not_change_a_bit(tmp_path, images
 
 def test_an_array_in_a_notebook_gives_the_same_table(images, undisturbed):
     array = xr.DataArray(images, dims=("frame", "y", "x"), coords={"time": ("frame", np.arange(24) * 0.5)})
-    sections = {key: SETTINGS[key] for key in ("detect", "localise")}
-    assert_same_table(braggflow.find_peaks(array, **sections), undisturbed)
-    assert_same_table(braggflow.find_peaks(array.astype(">u2"), **sections), undisturbed)
+    config = {key: SETTINGS[key] for key in ("detect", "locate")}
+    assert_same_table(braggflow.find_peaks(array, config=config), undisturbed)
+    assert_same_table(braggflow.find_peaks(array.astype(">u2"), config=config), undisturbed)
     masked = array.to_dataset(name="frames").assign(mask=(("y", "x"), np.arange(72)[:, None] < 30 + np.zeros(64)))
-    assert braggflow.find_peaks(masked, **sections)["y_pixel"].min() >= 30
-    one = braggflow.find_peaks(images[5], **sections)
+    assert braggflow.find_peaks(masked, config=config)["y_pixel"].min() >= 30
+    one = braggflow.find_peaks(images[5], config=config)
     np.testing.assert_array_equal(one["y"], undisturbed.sel(peak_frame=5)["y"])
 
 
 def test_counts_in_another_unit_give_the_same_peaks_with_the_same_uncertainties(images):
-    plain = braggflow.find_peaks(images[:6], detect=SETTINGS["detect"], localise={"method": "none"})
-    scaled = braggflow.find_peaks(
-        images[:6] * 4, detect={"minval": 60, "minscore": 40}, localise={"method": "none"}, frames={"gain": 4}
-    )
+    plain = braggflow.find_peaks(images[:6], network="none", config={"detect": SETTINGS["detect"]})
+    scaled = braggflow.find_peaks(images[:6] * 4, minval=60, minscore=40, network="none", counts_per_photon=4)
     for name in ("y_pixel", "x_pixel", "flags", "method"):
         np.testing.assert_array_equal(scaled[name], plain[name])
     for name in ("y", "x", "y_std", "x_std", "snr"):
@@ -148,8 +146,7 @@ def test_read_noise_is_that_of_a_pixel_of_the_detector(images):
     sums = images[:6].reshape(6, 36, 2, 32, 2).sum(axis=(2, 4))
 
     def peaks_of(array, **frames):
-        levels = {"minval": 80, "minscore": 60}
-        return braggflow.find_peaks(array, detect=levels, localise={"method": "none"}, frames=frames)
+        return braggflow.find_peaks(array, minval=80, minscore=60, network="none", **frames)
 
     summed, binned = peaks_of(sums, read_noise=20), peaks_of(images[:6], bin=2, read_noise=10)
     for name, factor in (("snr", 1), ("y_fit_std", 2), ("x_fit_std", 2)):
@@ -170,25 +167,27 @@ def test_neighbours_are_fitted_together():
 
     def errors(rule):
         found = braggflow.find_peaks(
-            image, detect=SETTINGS["detect"], localise={"method": "none"}, patches={"neighbours": rule}
+            image, network="none", config={"detect": SETTINGS["detect"], "patches": {"neighbours": rule}}
         )
         assert (found["flags"] & peak_table.Flag.overlap != 0).all()
         distance = np.hypot(found["y_fit"] - truth[:, 0], found["x_fit"] - truth[:, 1])
         return distance.fillna(np.inf).values  # inf: no fit
 
-    joint = errors("joint")
+    joint = errors("fit_together")
     assert (joint < 0.001).all()
-    assert (errors("exclude") > 0.01).any()
-    assert (errors("keep") > 0.1).all()
+    assert (errors("mask") > 0.01).any()
+    assert (errors("ignore") > 0.1).all()
 
 
 def test_a_notebook_user_is_told_what_is_wrong(images):
-    with pytest.raises(InputError, match=r"find_peaks: detect\.minvall: unknown key"):
-        braggflow.find_peaks(images, detect={"minvall": 3})
-    with pytest.raises(InputError, match="minval"):
-        braggflow.find_peaks(images, minval=20)
+    with pytest.raises(InputError, match=r"detect\.minvall: unknown key"):
+        braggflow.find_peaks(images, config={"detect": {"minvall": 3}})
+    with pytest.raises(InputError, match=r"find_peaks: detect\.minval: 'high' is not accepted"):
+        braggflow.find_peaks(images, minval="high")
+    with pytest.raises(TypeError, match="minvall"):
+        braggflow.find_peaks(images, minvall=20)
     with pytest.raises(InputError, match=r"frame 0: .*every pixel"):
-        braggflow.find_peaks(np.full((20, 20), np.nan), localise={"method": "none"})
+        braggflow.find_peaks(np.full((20, 20), np.nan), network="none")
 
 
 def test_a_finished_run_is_not_touched_again(tmp_path, data, client):
@@ -292,7 +291,7 @@ def test_a_frame_that_cannot_be_processed_does_not_take_its_neighbours_with_it(t
     bad = images.astype(np.float32)
     bad[7] = np.nan
     path = make_store(tmp_path / "scan.zarr", bad, chunk=4)
-    sections = settings(detect={"minval": {"sigma": 6}}, localise={"method": "none"})
+    sections = settings(detect={"minval": {"sigma": 6}}, locate={"network": "none"})
     (outcome,) = run(sections, [path], out=tmp_path / "out", client=client)
     info = info_of(outcome)
     assert [failure["frame"] for failure in info["failures"]] == [7]
@@ -324,7 +323,7 @@ def test_noise_multiples_on_a_series_thresholded_at_source_are_refused_at_once(t
     images = np.stack([spots((40, 40), 3, seed=seed, background=0) for seed in range(3)])
     path = make_store(tmp_path / "scan.zarr", np.where(images < 50, 0, images), chunk=1)
     with pytest.raises(InputError, match=r"detect\.minval.*no noise.*in counts"):
-        run(settings(detect={"minval": {"sigma": 6}}, localise={"method": "none"}), [path], out=tmp_path / "out")
+        run(settings(detect={"minval": {"sigma": 6}}, locate={"network": "none"}), [path], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -406,7 +405,7 @@ def test_a_report_that_fails_does_not_spoil_the_table(tmp_path, data, monkeypatc
         ({"frames": {"start": 100}}, r"frames\.start: 100 .*none of the 24 frames"),
         ({"frames": {"mask": "gone.npy"}}, r"frames\.mask: .*gone\.npy does not exist"),
         ({"detect": {"background": "gone.npy"}}, r"detect\.background: .*gone\.npy does not exist"),
-        ({"localise": {"checkpoint": "gone.safetensors"}}, r"localise\.checkpoint.*gone\.safetensors"),
+        ({"locate": {"network": "gone.safetensors"}}, r"locate\.network.*gone\.safetensors"),
         ({"compute": {"memory_limit": "lots"}}, r"compute\.memory_limit: 'lots'"),
     ],
 )
@@ -470,7 +469,7 @@ def slow(tmp_path_factory, images, client):
     """A run that takes some seconds (the reference engine), as a command line, and its undisturbed table."""
     folder = tmp_path_factory.mktemp("slow")
     data = make_store(folder / "scan.zarr", images, chunk=1)
-    sections = settings(detect={"engine": "findpeaks"}, localise={"method": "none"})
+    sections = settings(detect={"engine": "findpeaks"}, locate={"network": "none"})
     (folder / "run.yaml").write_text(json.dumps(sections))
     (outcome,) = run(sections, [data], out=folder / "undisturbed", client=client)
 

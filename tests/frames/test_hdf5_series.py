@@ -23,7 +23,7 @@ from braggflow.results import RunFolder, open_peaks, read_run_info
 from tests.stores import spots
 
 SHAPE = (72, 64)
-SECTIONS = {"detect": {"minval": 15, "minscore": 10}, "localise": {"method": "none"}}
+SECTIONS = {"detect": {"minval": 15, "minscore": 10}, "locate": {"network": "none"}}
 
 
 def images(n=20):
@@ -46,7 +46,7 @@ def write(path, data, *, pixel_mask=None, saturation=None, **options):
 
 
 def found(path):
-    return braggflow.find_peaks(open_frames(path), **SECTIONS)
+    return braggflow.find_peaks(open_frames(path), config=SECTIONS)
 
 
 def assert_same_bits(path, folder):

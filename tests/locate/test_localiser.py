@@ -85,7 +85,7 @@ def save(path: Path, model: torch.nn.Module) -> str:
 
 
 def test_upstream_checkpoint_gives_its_published_answer(upstream: Path) -> None:
-    localiser = load_localiser(LocateConfig(checkpoint=str(upstream)), 11)
+    localiser = load_localiser(LocateConfig(network=str(upstream)), 11)
     assert localiser.name == "braggnn"
     y, x = np.mgrid[:11, :11]
     patch = np.exp(-0.6 * (x - 6) ** 2 / 2 - 1.5 * (y - 5) ** 2 / 2).astype(np.float32)
@@ -96,13 +96,12 @@ def test_upstream_checkpoint_gives_its_published_answer(upstream: Path) -> None:
 
 
 def test_shipped_weights_beat_the_upstream_checkpoint_in_every_class(upstream: Path) -> None:
-    checkpoints = {"upstream": str(upstream), "braggnn": None, "compact": None}
+    checkpoints = {"upstream": str(upstream), "braggnn": "braggnn", "compact": "compact"}
     for kind, config in CLASSES.items():
         drawn = simulate_patches(1000, rng=np.random.default_rng(3), config=config)
         rms = {}
         for name, checkpoint in checkpoints.items():
-            method = "auto" if checkpoint else name
-            localiser = load_localiser(LocateConfig(method=method, checkpoint=checkpoint, device="cpu"), 11)
+            localiser = load_localiser(LocateConfig(network=checkpoint, device="cpu"), 11)
             error = locate_patches(localiser, drawn.counts, drawn.state).positions - drawn.position
             rms[name] = np.sqrt(np.mean(np.minimum(np.hypot(*error.T), 2) ** 2))
         assert rms["braggnn"] < 0.5 * rms["upstream"], kind
@@ -121,7 +120,7 @@ def by_torch(localiser: Localiser, drawn: SimulatedPatches) -> tuple[np.ndarray,
 
 @pytest.mark.parametrize(("name", "size"), SHIPPED)
 def test_on_a_cpu_shipped_networks_answer_as_in_torch_in_every_class(name: str, size: int) -> None:
-    localiser = load_localiser(LocateConfig(method=name, device="cpu"), size)
+    localiser = load_localiser(LocateConfig(network=name, device="cpu"), size)
     for config in (*CLASSES.values(), PatchSimulation()):
         drawn = simulate_patches(100, rng=np.random.default_rng(8), config=config, size=size)
         located = locate_patches(localiser, drawn.counts, drawn.state)
@@ -231,7 +230,7 @@ def test_counts_of_a_gain_are_located_as_their_photons() -> None:
     localiser = load_localiser(LocateConfig(device="cpu"), 11)
     drawn = simulate_patches(50, rng=np.random.default_rng(2), config=CLASSES["sampled"])
     photons = locate_patches(localiser, drawn.counts, drawn.state)
-    counts = locate_patches(localiser, 4 * drawn.counts, drawn.state, gain=4)
+    counts = locate_patches(localiser, 4 * drawn.counts, drawn.state, counts_per_photon=4)
     for one, other in zip(numbers(photons), numbers(counts), strict=True):
         np.testing.assert_array_equal(one, other)
     unaware = locate_patches(localiser, 4 * drawn.counts, drawn.state)
@@ -257,7 +256,7 @@ def test_patches_of_another_size_are_refused() -> None:
 
 @pytest.mark.parametrize(("name", "size"), SHIPPED)
 def test_shipped_weights_are_as_good_as_stated(name: str, size: int) -> None:
-    localiser = load_localiser(LocateConfig(method=name, device="cpu"), size)
+    localiser = load_localiser(LocateConfig(network=name, device="cpu"), size)
     assert (localiser.name, localiser.size) == (name, size)
     card = json.loads((Path(braggflow.__file__).parent / "locate" / "weights" / f"{name}_{size}.json").read_text())
     assert card["sha256"] == localiser.sha256
@@ -289,19 +288,19 @@ def test_positions_come_as_row_then_column() -> None:
         assert located.positions[0] == pytest.approx([5.4, 4.7], abs=0.05)
 
 
-def test_auto_is_the_compact_network() -> None:
+def test_the_network_is_compact_unless_told_otherwise() -> None:
     assert load_localiser(LocateConfig(), 11).name == "compact"
 
 
 def test_identity_agrees_with_load_and_does_not_load_torch(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "mine.safetensors", BraggNN(9))
-    for config, size in ((LocateConfig(), 11), (LocateConfig(checkpoint=checkpoint), 9)):
+    for config, size in ((LocateConfig(), 11), (LocateConfig(network=checkpoint), 9)):
         localiser = load_localiser(config, size)
         identity = network_identity(config, size)
         assert identity == {"name": localiser.name, "file": localiser.file, "sha256": localiser.sha256}
     assert identity["sha256"] == hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     code = (
-        "import sys; from braggflow import localise, config; localise.identity(config.LocaliseConfig(), 11); "
+        "import sys; from braggflow import locate, config; locate.network_identity(config.LocateConfig(), 11); "
         "sys.exit('torch' in sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(braggflow.__file__).parents[1])}
@@ -317,7 +316,7 @@ def test_the_shapes_in_a_checkpoint_tell_its_layout(tmp_path: Path, dense: tuple
         torch.save(model.state_dict(), path)
     else:
         save(path, model)
-    localiser = load_localiser(LocateConfig(method="braggnn", checkpoint=str(path)), 13)
+    localiser = load_localiser(LocateConfig(network=str(path)), 13)
     counts = np.random.default_rng(0).uniform(0, 9, (4, 13, 13)).astype(np.float32)
     state = np.zeros(counts.shape, np.uint8)
     expected = locate_patches(localiser_of(model), counts, state).positions
@@ -326,7 +325,7 @@ def test_the_shapes_in_a_checkpoint_tell_its_layout(tmp_path: Path, dense: tuple
 
 def test_weights_are_read_once_by_a_process_until_their_file_changes(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "mine.safetensors", Compact(9))
-    config = LocateConfig(checkpoint=checkpoint, device="cpu")
+    config = LocateConfig(network=checkpoint, device="cpu")
     first = load_localiser(config, 9)
     assert load_localiser(config, 9) is first
     save(tmp_path / "mine.safetensors", Compact(9, hidden=32))
@@ -343,8 +342,8 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("BRAGGFLOW_TEST_BOMB", str(tmp_path / "went_off"))
     checkpoint = tmp_path / "bomb.pth"
     torch.save(Bomb(), checkpoint)
-    with pytest.raises(InputError, match=r"localise\.checkpoint.*bomb\.pth cannot be read as a PyTorch state dict"):
-        load_localiser(LocateConfig(checkpoint=str(checkpoint)), 11)
+    with pytest.raises(InputError, match=r"locate\.network.*bomb\.pth cannot be read as a PyTorch state dict"):
+        load_localiser(LocateConfig(network=str(checkpoint)), 11)
     assert not (tmp_path / "went_off").exists()
 
 
@@ -363,8 +362,11 @@ def test_unreadable_checkpoints_are_refused(tmp_path: Path, name: str, content: 
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"localise\.checkpoint: .*{name} {message}.*; must be a \.safetensors file"):
-        load_localiser(LocateConfig(checkpoint=str(path)), 11)
+    with pytest.raises(
+        InputError,
+        match=rf"locate\.network: .*{name} {message}.*; must be braggnn, compact, none, a \.safetensors file",
+    ):
+        load_localiser(LocateConfig(network=str(path)), 11)
 
 
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -372,39 +374,37 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"stranger\.safetensors holds no network known here \(tensors: bias, weight\)"
     ):
-        load_localiser(LocateConfig(checkpoint=stranger), 11)
+        load_localiser(LocateConfig(network=stranger), 11)
     state = BraggNN(11).state_dict()
     del state["nlb.out_cnn.bias"]
     safetensors.torch.save_file(state, tmp_path / "torn.safetensors")
     with pytest.raises(InputError, match=r"torn\.safetensors does not fit a braggnn network"):
-        load_localiser(LocateConfig(checkpoint=str(tmp_path / "torn.safetensors")), 11)
+        load_localiser(LocateConfig(network=str(tmp_path / "torn.safetensors")), 11)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match=r"list\.pth is no PyTorch state dict of tensors"):
-        load_localiser(LocateConfig(checkpoint=str(tmp_path / "list.pth")), 11)
+        load_localiser(LocateConfig(network=str(tmp_path / "list.pth")), 11)
 
 
-def test_checkpoints_of_another_size_or_method_are_refused(tmp_path: Path) -> None:
+def test_checkpoints_of_another_size_are_refused(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "c.safetensors", Compact(9))
-    with pytest.raises(InputError, match=r"localise\.checkpoint: .* is for patches of size 9, patches\.size is 11"):
-        load_localiser(LocateConfig(checkpoint=checkpoint), 11)
-    with pytest.raises(
-        InputError, match=r"holds a compact network, localise\.method is braggnn; must be auto or compact"
-    ):
-        load_localiser(LocateConfig(method="braggnn", checkpoint=checkpoint), 9)
+    with pytest.raises(InputError, match=r"locate\.network: .* is for patches of size 9, patches\.size is 11"):
+        load_localiser(LocateConfig(network=checkpoint), 11)
 
 
 def test_sizes_without_shipped_weights_are_refused_with_those_that_have() -> None:
     with pytest.raises(
-        InputError, match=r"localise\.checkpoint: null.*no braggnn weights.*size 9 \(shipped: braggnn 11;"
+        InputError, match=r"locate\.network: braggnn, but its weights are not shipped.*size 9 \(shipped: braggnn 11;"
     ):
-        load_localiser(LocateConfig(method="braggnn"), 9)
-    with pytest.raises(InputError, match=r"localise\.method: none is no network; accepted: auto, braggnn, compact"):
-        load_localiser(LocateConfig(method="none"), 11)
+        load_localiser(LocateConfig(network="braggnn"), 9)
+    with pytest.raises(
+        InputError, match=r"locate\.network: compcat is of no known kind; must be braggnn, compact, none"
+    ):
+        load_localiser(LocateConfig(network="compcat"), 11)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     count = torch.cuda.device_count()
-    with pytest.raises(InputError, match=rf"localise\.device: cuda:{count} is not there.*must be auto, cpu"):
+    with pytest.raises(InputError, match=rf"locate\.device: cuda:{count} is not there.*must be auto, cpu"):
         load_localiser(LocateConfig(device=f"cuda:{count}"), 11)
 
 
@@ -545,17 +545,17 @@ def located_by(on_device: OnDevice, counts: np.ndarray, state: np.ndarray, gain:
 
 @pytest.mark.parametrize("name", ["braggnn", "compact"])
 def test_counts_sent_as_16_bits_are_located_as_the_same_counts_in_float32(name: str) -> None:
-    on_device = OnDevice(load_localiser(LocateConfig(method=name, device="cpu"), 11).model, "cpu:0")
+    on_device = OnDevice(load_localiser(LocateConfig(network=name, device="cpu"), 11).model, "cpu:0")
     drawn = simulate_patches(200, rng=np.random.default_rng(5))
     counts, state = np.round(drawn.counts), drawn.state
     counts[0, 0, 0] = 65535
     with_fractions, of_batch = counts.copy(), [0, 128]  # a patch in each batch
     with_fractions[of_batch] /= 1000
     rest = ~np.isin(np.arange(len(counts)), of_batch)
-    words = located_by(on_device, counts, state, gain=3)
-    floats = located_by(on_device, with_fractions, state, gain=3)
+    words = located_by(on_device, counts, state, counts_per_photon=3)
+    floats = located_by(on_device, with_fractions, state, counts_per_photon=3)
     assert same_bits(words[rest], floats[rest])
-    in_words = located_by(on_device, np.floor(with_fractions), state, gain=3)
+    in_words = located_by(on_device, np.floor(with_fractions), state, counts_per_photon=3)
     assert (np.abs(floats[of_batch] - in_words[of_batch])[:, :2] > 1e-3).any(axis=1).all()
 
 

@@ -32,9 +32,9 @@ def case(n=3, size=11, network=Method.compact):
     return table, cut, fits, located
 
 
-def assembled(table, cut, fits, located, *, factor=1, fitted=None, **localise):
+def assembled(table, cut, fits, located, *, factor=1, fitted=None, **locate):
     fitted = np.ones(len(table), bool) if fitted is None else fitted
-    settings = resolve_config({"frames": {"bin": factor}, "localise": localise})
+    settings = resolve_config({"frames": {"bin": factor}, "locate": locate})
     return assemble(table, cut, settings, located=located, fitted=fitted, fits=fits)
 
 
@@ -67,7 +67,7 @@ EDGE, MASKED, SATURATED, OVERLAP = Flag.edge, Flag.masked, Flag.saturated, Flag.
 
 
 @pytest.mark.parametrize(
-    ("method", "network", "flags", "answers", "expected"),
+    ("position", "network", "flags", "answers", "expected"),
     [
         ("auto", Method.compact, 0, {}, Method.compact),
         ("auto", Method.compact, Flag.low_snr, {}, Method.compact),
@@ -99,11 +99,15 @@ EDGE, MASKED, SATURATED, OVERLAP = Flag.edge, Flag.masked, Flag.saturated, Flag.
         ("auto", Method.braggnn, EDGE, {"converged": False}, Method.braggnn),
         ("auto", Method.braggnn, 0, {"at": 8.1}, Method.gaussian),
         # A network that was asked for by name is used whatever it says.
-        ("compact", Method.compact, EDGE, {"domain": 0.1, "std": 0.9, "at": 8.1}, Method.compact),
-        ("braggnn", Method.braggnn, OVERLAP, {"at": 8.1}, Method.braggnn),
+        ("network", Method.compact, EDGE, {"domain": 0.1, "std": 0.9, "at": 8.1}, Method.compact),
+        ("network", Method.braggnn, OVERLAP, {"at": 8.1}, Method.braggnn),
+        # The fit that was asked for; where there is none the network, and out of its domain the centroid.
+        ("fit", Method.compact, 0, {"fit_std": 0.9}, Method.gaussian),
+        ("fit", Method.compact, EDGE, {"converged": False}, Method.compact),
+        ("fit", Method.compact, 0, {"domain": 0.1, "converged": False}, Method.centroid),
     ],
 )
-def test_which_position_is_used(method, network, flags, answers, expected):
+def test_which_position_is_used(position, network, flags, answers, expected):
     table, cut, fits, located = case(1, network=network)
     table["flags"] = flags
     located.positions[:, 0] = answers.get("at", 5.5)
@@ -112,7 +116,7 @@ def test_which_position_is_used(method, network, flags, answers, expected):
     fits["converged"] = answers.get("converged", True)
     fits["y_std"] = answers.get("fit_std", 0.01)
     cut.centroid[:] = answers.get("centroid", 5.1)
-    result = assembled(table, cut, fits, located, method=method)[0]
+    result = assembled(table, cut, fits, located, position=position)[0]
     assert Method(result["method"]) == expected
     std = result["y_std"], result["x_std"]
     if expected == network:
@@ -129,12 +133,12 @@ def test_which_position_is_used(method, network, flags, answers, expected):
     assert result["flags"] & flags == flags
 
 
-def test_max_std_is_in_pixels_of_the_detector():
+def test_prefer_fit_above_std_is_in_pixels_of_the_detector():
     table, cut, fits, located = case(1)
     located.std[:] = 0.1
     assert assembled(table, cut, fits, located, factor=2)["method"][0] == Method.compact
     assert assembled(table, cut, fits, located, factor=3)["method"][0] == Method.gaussian
-    assert assembled(table, cut, fits, located, factor=3, max_std=0.31)["method"][0] == Method.compact
+    assert assembled(table, cut, fits, located, factor=3, prefer_fit_above_std=0.31)["method"][0] == Method.compact
 
 
 @pytest.mark.parametrize(
@@ -153,15 +157,15 @@ def test_distance_of_network_and_fit_in_joint_deviations(difference, std, fit_st
 
 
 @pytest.mark.parametrize("factor", [1, 4])
-@pytest.mark.parametrize("method", ["auto", "compact"])
-def test_network_and_fit_far_apart_are_flagged(factor, method):
+@pytest.mark.parametrize("position", ["auto", "network"])
+def test_network_and_fit_far_apart_are_flagged(factor, position):
     table, cut, fits, located = case(4)
     fits["x"] = located.positions[:, 1]
     located.std[:], fits["y_std"] = 0.03, 0.04  # with the floor of 0.02: 0.0539
     fits["y"] = located.positions[:, 0] + np.array([0.26, 0.28, -0.28, 0])
     fits["converged"][2] = False
-    assert has(assembled(table, cut, fits, located, factor=factor, method=method), Flag.disagree) == [0, 1, 0, 0]
-    wider = assembled(table, cut, fits, located, factor=factor, method=method, max_disagreement=5.3)
+    assert has(assembled(table, cut, fits, located, factor=factor, position=position), Flag.disagree) == [0, 1, 0, 0]
+    wider = assembled(table, cut, fits, located, factor=factor, position=position, max_disagreement=5.3)
     assert not any(has(wider, Flag.disagree))
 
 
@@ -171,14 +175,14 @@ def test_what_the_network_thinks_of_its_domain_is_kept():
     result = assembled(table, cut, fits, located)
     np.testing.assert_array_equal(result["domain_probability"], located.domain)
     assert has(result, Flag.out_of_domain) == [True, False, False]
-    assert np.isnan(assembled(table, cut, fits, None, method="none")["domain_probability"]).all()
+    assert np.isnan(assembled(table, cut, fits, None, network="none")["domain_probability"]).all()
 
 
 def test_a_fit_that_failed_at_a_bound_is_flagged_and_one_with_eta_at_its_end_is_used():
     table, cut, fits, _ = case(4)
     fits["at_bound"] = [True, True, False, True]
     fits["converged"][1] = False
-    result = assembled(table, cut, fits[:3], None, method="none", fitted=np.arange(4) < 3)
+    result = assembled(table, cut, fits[:3], None, network="none", fitted=np.arange(4) < 3)
     assert has(result, Flag.at_bound) == [False, True, False, False]
     assert has(result, Flag.fit_failed) == [False, True, False, False]
     assert result["method"].tolist() == [Method.gaussian, Method.centroid, Method.gaussian, Method.centroid]
@@ -188,7 +192,7 @@ def test_without_a_network_the_fit_and_then_the_centroid_and_then_the_pixel_are_
     table, cut, fits, _ = case()
     fits["converged"] = [True, False, False]
     cut.centroid[2] = np.nan
-    result = assembled(table, cut, fits, None, method="none")
+    result = assembled(table, cut, fits, None, network="none")
     assert result["method"].tolist() == [Method.gaussian, Method.centroid, Method.pixel]
     np.testing.assert_allclose(result["y"], [20.25, 21.1, 22])
     assert np.isnan(result["y_std"][1:]).all()
@@ -208,7 +212,7 @@ def test_a_failed_fit_leaves_no_numbers():
 def test_a_fit_that_ran_away_to_something_else_has_failed():
     table, cut, fits, located = case()
     fits["y"][1] = 9.5
-    result = assembled(table, cut, fits, located, method="none")
+    result = assembled(table, cut, fits, located, position="fit")
     assert has(result, Flag.fit_failed) == [False, True, False]
     assert np.isnan(result["y_fit"]).tolist() == [False, True, False]
 

@@ -45,9 +45,9 @@ def store(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "sections"),
     [
-        ("fits", {"detect": {"minval": 30, "minscore": 20}, "localise": {"method": "none"}}),
-        ("network", {"detect": {"minval": 30, "minscore": 20}, "localise": {"method": "auto"}}),
-        ("binned", {"detect": {"minval": 60, "minscore": 20}, "localise": {"method": "none"}, "frames": {"bin": 2}}),
+        ("fits", {"detect": {"minval": 30, "minscore": 20}, "locate": {"network": "none"}}),
+        ("network", {"detect": {"minval": 30, "minscore": 20}, "locate": {"network": "compact"}}),
+        ("binned", {"detect": {"minval": 60, "minscore": 20}, "locate": {"network": "none"}, "frames": {"bin": 2}}),
     ],
 )
 def test_the_stated_need_holds_and_is_not_twice_what_is_used(store, name, sections):
@@ -61,7 +61,7 @@ def test_the_stated_need_holds_and_is_not_twice_what_is_used(store, name, sectio
 def test_a_plan_over_the_workers_limit_is_refused_before_it_starts(tmp_path, store):
     profile = LocalProfile(kind="local", workers=1, memory_limit="400MiB")
     with pytest.raises(InputError, match=r"a\.zarr: a worker needs \d+ MiB, its limit is 400 MiB; raise compute"):
-        run({"output": {"folder": str(tmp_path / "out")}}, [store], profile=profile)
+        run({"output": {"folder": str(tmp_path / "out")}}, [store], cluster=profile)
     assert not (tmp_path / "out" / "a").exists()
 
 

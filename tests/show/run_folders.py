@@ -91,7 +91,7 @@ def write_run(path: Path, source: Path, config: RunConfig, *, network: bool = Tr
     table = peak_table.concatenate(tables)
     failures = [{"frame": int(number), "reason": "FileNotFoundError: chunk <1> is missing"} for number in failed]
     identity = run_identity(config, frames_identity(source, data), None)
-    seconds = {"read": 0.1, "correct": 0.2, "detect": 0.3, "patches": 0.1, "localise": 0.5, "fit": 0.25}
+    seconds = {"read": 0.1, "correct": 0.2, "detect": 0.3, "patches": 0.1, "locate": 0.5, "fit": 0.25}
     folder = RunFolder(path)
     info: dict[str, Any] = {
         "status": "partial" if failed else "complete",

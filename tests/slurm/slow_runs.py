@@ -23,12 +23,12 @@ from tests.stores import assert_same_table, make_store, spots
 #: The reference engine is slow: 0.2 s for each of the series' frames.
 SETTINGS: dict[str, dict[str, Any]] = {
     "detect": {"engine": "findpeaks", "minval": 15, "minscore": 10},
-    "localise": {"method": "compact"},
+    "locate": {"network": "compact", "position": "network"},
     "output": {"report": False},
     "compute": {"task_seconds": 0.01},
 }
 #: Saves the GPU worker where the table is not compared.
-WITHOUT_NETWORK = ("--set", "localise.method=none")
+WITHOUT_NETWORK = ("--set", "locate.network=none")
 
 
 @dataclass(frozen=True)

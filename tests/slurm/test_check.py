@@ -27,7 +27,7 @@ def site(tmp_path: Path, slurm: Slurm) -> Path:
         "gpu": {"partition": "gpu", "cores": 1},
     }
     (tmp_path / "site.yaml").write_text(json.dumps(profile))
-    settings = {"detect": {"minval": 15, "minscore": 10}, "localise": {"method": "compact"}}
+    settings = {"detect": {"minval": 15, "minscore": 10}, "locate": {"network": "compact", "position": "network"}}
     (tmp_path / "run.yaml").write_text(json.dumps(settings))
     make_store(tmp_path / "scan.zarr", np.stack([spots((64, 64), 5, seed=seed) for seed in range(8)]), chunk=2)
     return tmp_path

@@ -92,7 +92,7 @@ def test_jobs_that_are_not_accepted_for_a_while_are_submitted_again(
             done.append("opened")
 
     profile = write_profile(tmp_path)
-    (outcome,) = run(SETTINGS, [series.data], out=tmp_path / "out", profile=profile, progress=disturb)
+    (outcome,) = run(SETTINGS, [series.data], out=tmp_path / "out", cluster=profile, progress=disturb)
 
     assert done == ["closed", "opened"]
     assert outcome.status == "complete"

@@ -49,9 +49,9 @@ def refuse(tmp_path: Path, slurm: Slurm, interface: str) -> Iterator[Refuse]:
     }
     before = {path.name for path in tmp_path.iterdir()} | {"run.yaml", "site.yaml", "shared"}
 
-    def refused(changes: dict[str, Any], method: str = "none", device: str = "auto", **environment: str) -> str:
+    def refused(changes: dict[str, Any], network: str = "none", device: str = "auto", **environment: str) -> str:
         (tmp_path / "site.yaml").write_text(yaml.safe_dump(usable | changes))
-        settings = {"detect": {"minval": 15, "minscore": 10}, "localise": {"method": method, "device": device}}
+        settings = {"detect": {"minval": 15, "minscore": 10}, "locate": {"network": network, "device": device}}
         (tmp_path / "run.yaml").write_text(json.dumps(settings))
         start = time.monotonic()
         done = subprocess.run(
@@ -160,21 +160,21 @@ def test_a_python_that_the_nodes_do_not_have(refuse: Refuse) -> None:
 
 
 def test_a_gpu_group_in_a_partition_without_gpus(refuse: Refuse) -> None:
-    said = refuse({"gpu": {"partition": "cpu", "cores": 1}}, method="compact")
+    said = refuse({"gpu": {"partition": "cpu", "cores": 1}}, network="compact")
     assert said.startswith("gpu: the job is refused; sbatch: ")
     assert "Requested node configuration is not available" in said
 
 
 def test_a_gpu_that_torch_does_not_see_where_the_configuration_demands_one(refuse: Refuse) -> None:
-    said = refuse({"gpu": {"partition": "gpu", "cores": 1}}, method="compact", device="cuda")
+    said = refuse({"gpu": {"partition": "gpu", "cores": 1}}, network="compact", device="cuda")
     assert re.match(
         r"worker braggflow-\w+-gpu-0 on .*: has no GPU \(CUDA_VISIBLE_DEVICES: 0, torch sees none\)", said
     ), said
 
 
 def test_a_gpu_demanded_of_a_profile_without_gpu_group(refuse: Refuse, tmp_path: Path) -> None:
-    said = refuse({}, method="compact", device="cuda")
-    assert said.startswith("localise.device: cuda, but the cluster profile has no `gpu` group; add one, or set")
+    said = refuse({}, network="compact", device="cuda")
+    assert said.startswith("locate.device: cuda, but the cluster profile has no `gpu` group; add one, or set")
     assert not (tmp_path / "shared").exists()
 
 

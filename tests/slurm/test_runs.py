@@ -98,7 +98,7 @@ def test_a_job_that_waits_is_shown_with_its_reason_and_starts_when_its_node_is_b
             slurm.resume("gpu1")
 
     profile = write_profile(tmp_path)
-    (outcome,) = run(SETTINGS, [series.data], out=tmp_path / "out", profile=profile, progress=look)
+    (outcome,) = run(SETTINGS, [series.data], out=tmp_path / "out", cluster=profile, progress=look)
 
     assert shown
     assert_same_table(open_peaks(outcome.folder), series.table)

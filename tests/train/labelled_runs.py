@@ -43,6 +43,6 @@ def labelled_run(folder: Path, n_frames: int, *, bin_size: int = 1, seed: int = 
     """A run over frames of `draw_frames`, with the fits of all peaks."""
     images, _ = draw_frames(n_frames, bin_size=bin_size, seed=seed)
     config = RunConfig.model_validate(
-        {"localise": {"method": "none"}, **settings, "frames": {"bin": bin_size, **settings.get("frames", {})}}
+        {"locate": {"network": "none"}, **settings, "frames": {"bin": bin_size, **settings.get("frames", {})}}
     )
     return write_run(folder / "run", write_frames(folder / "frames.zarr", images), config, network=False)

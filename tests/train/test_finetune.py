@@ -239,7 +239,7 @@ def test_only_the_first_part_is_learned_from(collected: Collected, monkeypatch: 
 
 
 def test_a_lesson_is_part_fits_part_simulation_and_decided_by_its_number(collected: Collected) -> None:
-    config = SHORT.model_copy(update={"own_share": 0.25, "scenes": PatchSimulation(outlier_share=1.0)})
+    config = SHORT.model_copy(update={"own_share": 0.25, "simulation": PatchSimulation(outlier_share=1.0)})
     own = split(collected.labels)[0]
     one, again = _lessons(config, own)(5), _lessons(config, own)(5)
     for part, same in zip(one, again, strict=True):
@@ -268,7 +268,7 @@ def test_the_target_is_the_fit_and_the_truth_as_far_from_it_as_its_error_says() 
 
 def command(*words: object) -> str:
     """What it prints; raises what it raises."""
-    result = CliRunner().invoke(app, ["train", *map(str, words), "--device", "cpu"], catch_exceptions=False)
+    result = CliRunner().invoke(app, [*map(str, words), "--device", "cpu"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -278,33 +278,33 @@ QUICK = ("--steps", 2, "--batch", 4, "--evaluation", 0)
 
 def test_train_like_a_run_keeps_the_ranges_in_the_card(tmp_path: Path, run: Path) -> None:
     out = tmp_path / "a.safetensors"
-    assert command("--out", out, "--like", run, *QUICK).splitlines() == [
+    assert command("train", "--out", out, "--like", run, *QUICK).splitlines() == [
         f"weights: {out}",
         f"card: {tmp_path / 'a.json'}",
     ]
     card = json.loads((tmp_path / "a.json").read_text())
-    assert PatchSimulation(**card["configuration"]["scenes"]) == simulation_like(run)
+    assert PatchSimulation(**card["configuration"]["simulation"]) == simulation_like(run)
 
 
 def test_train_with_a_runs_labels_prints_the_verdict(tmp_path: Path, run: Path, good: Path) -> None:
     out = tmp_path / "a.safetensors"
-    printed = command("--out", out, "--labels", run, "--from", good, *QUICK)
+    printed = command("finetune", run, "--out", out, "--from", good, *QUICK)
     card = json.loads((tmp_path / "a.json").read_text())
     figures = card["verdict"]["classes"]["all"]
     assert f"│ all     │   {figures['peaks']} │  {figures['old']:.4f} │  {figures['new']:.4f} │" in printed
     assert "The new weights are not better than good.safetensors." in printed
     assert printed.endswith(f"weights: {out}\ncard: {tmp_path / 'a.json'}\n")
     assert (card["network"], card["labels"]["source"]) == ("compact", str(run))
-    assert PatchSimulation(**card["configuration"]["scenes"]) == simulation_like(run)
+    assert PatchSimulation(**card["configuration"]["simulation"]) == simulation_like(run)
     # What is there now is not worse than what such a training makes of a spoiled network.
     before = out.read_bytes()
     bad = spoil(good, tmp_path / "bad.safetensors", 0.3)
     with pytest.raises(
         InputError, match=r"--out .*a\.safetensors: holds weights that are not worse, and stays as it is"
     ):
-        command("--out", out, "--labels", run, "--from", bad, *QUICK)
+        command("finetune", run, "--out", out, "--from", bad, *QUICK)
     assert out.read_bytes() == before
-    command("--out", out, "--labels", run, "--from", bad, "--overwrite", *QUICK)
+    command("finetune", run, "--out", out, "--from", bad, "--overwrite", *QUICK)
     assert out.read_bytes() != before
 
 
@@ -317,31 +317,38 @@ def test_train_with_the_files_of_braggnn(tmp_path: Path, good: Path) -> None:
         file["peak_row"], file["peak_col"] = profiles["y"].ravel(), profiles["x"].ravel()
         file["npeaks"], file["deviations"] = np.ones(profiles.size, int), np.zeros(profiles.size)
     files = (tmp_path / "frames.h5", tmp_path / "peaks.h5")
-    command("--out", tmp_path / "a.safetensors", "--labels-hdf5", *files, "--gain", 2, "--from", good, *QUICK)
+    command(
+        "finetune",
+        "--out",
+        tmp_path / "a.safetensors",
+        "--hdf5",
+        *files,
+        "--counts-per-photon",
+        2,
+        "--from",
+        good,
+        *QUICK,
+    )
     card = json.loads((tmp_path / "a.json").read_text())
     assert card["labels"]["source"] == f"{files[0]}, {files[1]}"
     assert card["labels"]["frames"] == N_FRAMES
-    assert card["configuration"]["scenes"] == PatchSimulation().model_dump(mode="json")
+    assert card["configuration"]["simulation"] == PatchSimulation().model_dump(mode="json")
 
 
 def test_options_that_say_nothing_together_are_refused(tmp_path: Path, run: Path, good: Path) -> None:
     out = ("--out", tmp_path / "a.safetensors")
-    with pytest.raises(
-        InputError, match=r"--from .*good\.safetensors: is for --labels and --labels-hdf5, neither is given"
-    ):
-        command(*out, "--from", good)
-    with pytest.raises(InputError, match=r"--gain 2\.0: is for --labels-hdf5, which is not given"):
-        command(*out, "--labels", run, "--gain", 2)
-    with pytest.raises(InputError, match=r"--labels .*: --labels-hdf5 is given too"):
-        command(*out, "--labels", run, "--labels-hdf5", "f.h5", "p.h5")
-    with pytest.raises(InputError, match=r"--card .*good\.json: is of a training without labels"):
-        command(*out, "--labels", run, "--card", good.with_suffix(".json"))
+    with pytest.raises(InputError, match=r"finetune: give either a run folder or --hdf5 FRAMES PEAKS"):
+        command("finetune", *out, "--from", good)
+    with pytest.raises(InputError, match=r"finetune: give either a run folder or --hdf5 FRAMES PEAKS"):
+        command("finetune", run, *out, "--hdf5", "f.h5", "p.h5")
+    with pytest.raises(InputError, match=r"--counts-per-photon 2\.0: is for --hdf5, which is not given"):
+        command("finetune", run, *out, "--counts-per-photon", 2)
     with pytest.raises(InputError, match=r"--out .*good\.safetensors: exists"):
-        command("--out", good)
-    with pytest.raises(InputError, match=r"holds a compact network, localise\.method is braggnn"):
-        command(*out, "--labels", run, "--from", good, "--network", "braggnn")
+        command("train", "--out", good)
+    with pytest.raises(InputError, match=r"--network braggnn: --from .*good\.safetensors holds a compact network"):
+        command("finetune", run, *out, "--from", good, "--network", "braggnn")
     with pytest.raises(InputError, match=r"good\.safetensors is for patches of size 11, patches\.size is 9"):
-        command(*out, "--labels", run, "--from", good, "--size", 9)
+        command("finetune", run, *out, "--from", good, "--size", 9)
 
 
 # The verdict, of networks whose errors are known.

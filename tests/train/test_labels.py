@@ -52,8 +52,8 @@ def good_fits(n: int) -> peak_table.Table:
     [
         {},
         {"bin_size": 2},
-        {"bin_size": 3, "frames": {"gain": 4.0}},
-        {"patches": {"size": 15, "neighbours": "exclude"}},
+        {"bin_size": 3, "frames": {"counts_per_photon": 4.0}},
+        {"patches": {"size": 15, "neighbours": "mask"}},
         {"detect": {"background": "local", "minval": 20.0}},
     ],
     ids=["plain", "binned by 2", "binned by 3, with a gain", "overlapping", "on a local background"],
@@ -63,7 +63,7 @@ def test_patches_cut_again_are_those_that_the_run_saw(tmp_path: Path, options: d
     config = read_run_config(RunFolder(run))
     data = open_run_frames(RunFolder(run)).data
     seen = search_chunk(open_series(data, config), 0, N_FRAMES)
-    photons = seen.patches.counts / np.float32(config.frames.gain)
+    photons = seen.patches.counts / np.float32(config.frames.counts_per_photon)
     row_of = {
         (frame, patch.tobytes(), state.tobytes()): row
         for row, (frame, patch, state) in enumerate(
@@ -137,7 +137,7 @@ def test_a_fit_that_cannot_be_trusted_is_left_out_with_its_reason(reason: str, c
     table = good_fits(3)
     for name, value in changed.items():
         table[name][1] = value
-    kept, dropped = trusted(table, gain=1.0, scale=1)
+    kept, dropped = trusted(table, counts_per_photon=1.0, scale=1)
     assert kept.tolist() == [True, False, True]
     assert {name: count for name, count in dropped.items() if count} == {reason: 1}
 
@@ -148,7 +148,7 @@ def test_a_fit_that_cannot_be_trusted_is_left_out_with_its_reason(reason: str, c
 def test_what_does_not_move_the_centre_is_no_reason(flag: Flag) -> None:
     table = good_fits(1)
     table["flags"] = flag
-    assert trusted(table, gain=1.0, scale=1)[0].all()
+    assert trusted(table, counts_per_photon=1.0, scale=1)[0].all()
 
 
 def test_limits_are_in_photons_and_pixels_of_the_patch() -> None:
@@ -157,9 +157,9 @@ def test_limits_are_in_photons_and_pixels_of_the_patch() -> None:
         table[name] *= 9
     table["chi2"] = 4.0  # allowed by 200 photons: 5000 counts a binned pixel
     table["amplitude"] = 5000 / 81
-    assert trusted(table, gain=25.0, scale=9)[0].all()
-    assert not trusted(table, gain=26.0, scale=9)[0].any()
-    assert not trusted(table, gain=25.0, scale=1)[0].any()
+    assert trusted(table, counts_per_photon=25.0, scale=9)[0].all()
+    assert not trusted(table, counts_per_photon=26.0, scale=9)[0].any()
+    assert not trusted(table, counts_per_photon=25.0, scale=1)[0].any()
 
 
 def test_a_run_with_few_labels_is_refused_saying_how_many_and_why(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def test_the_ranges_of_a_run_hold_those_of_its_peaks_and_little_more(run: Path) 
         assert true[1] < found[1] < true[1] * wider * 1.4
     assert config.ratio[0] == 1
     assert RATIO[1] < config.ratio[1] < 2
-    assert (config.dark_share, config.noisy_share, config.gain) == (0, 0, (1, 1))
+    assert (config.dark_share, config.noisy_share, config.counts_per_photon) == (0, 0, (1, 1))
     default = PatchSimulation()
     assert (config.eta, config.gaussian_share, config.outlier_share) == (
         default.eta,
@@ -239,7 +239,7 @@ def test_the_ranges_of_a_run_hold_those_of_its_peaks_and_little_more(run: Path) 
 
 def test_ranges_are_in_photons_and_pixels_of_the_patch(run: Path, tmp_path: Path) -> None:
     plain = simulation_like(run)
-    noise = {"gain": 2.5, "read_noise": 5.0}
+    noise = {"counts_per_photon": 2.5, "read_noise": 5.0}
     binned = simulation_like(labelled_run(tmp_path, N_FRAMES, bin_size=2, frames=noise))
     assert binned.sigma == pytest.approx(plain.sigma, rel=0.15)
     for name in ("height", "background"):

@@ -112,7 +112,9 @@ def test_other_peaks_of_the_file_own_their_pixels(
 def test_counts_are_divided_by_the_gain(tmp_path: Path, drawn: tuple[NDArray[np.uint16], NDArray[np.void]]) -> None:
     images, profiles = drawn
     plain = labels_from_hdf5(*write(tmp_path, images, columns(profiles))).labels
-    brighter = labels_from_hdf5(*write(tmp_path, images * np.float32(4), columns(profiles)), gain=4.0).labels
+    brighter = labels_from_hdf5(
+        *write(tmp_path, images * np.float32(4), columns(profiles)), counts_per_photon=4.0
+    ).labels
     np.testing.assert_array_equal(plain.photons, brighter.photons)
     np.testing.assert_allclose(plain.std, brighter.std, rtol=1e-3)
 

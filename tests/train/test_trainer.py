@@ -78,7 +78,7 @@ def test_training_brings_the_error_down_and_says_what_it_did(tmp_path: Path) -> 
 
 def test_a_card_says_what_made_the_weights_again(tmp_path: Path) -> None:
     config = TINY.model_copy(
-        update={"steps": 3, "scenes": PatchSimulation(sigma=(0.7, 1.1), outliers=("arc", "empty"))}
+        update={"steps": 3, "simulation": PatchSimulation(sigma=(0.7, 1.1), outliers=("arc", "empty"))}
     )
     card = train(config, tmp_path / "a.safetensors")
     names = {
@@ -187,11 +187,11 @@ def test_steps_in_a_row_see_the_same_patches_from_other_sides(threads: int, firs
 
 
 def test_the_adjustment_sees_more_of_what_is_rare() -> None:
-    more = judging(TINY).scenes
+    more = judging(TINY).simulation
     for name in ("missing_share", "neighbour_share", "saturated_share"):
-        assert getattr(more, name) == pytest.approx(_RARE_SHARE_FACTOR * getattr(TINY.scenes, name))
-    crowded = TINY.model_copy(update={"scenes": PatchSimulation(neighbour_share=0.9)})
-    assert judging(crowded).scenes.neighbour_share == 1
+        assert getattr(more, name) == pytest.approx(_RARE_SHARE_FACTOR * getattr(TINY.simulation, name))
+    crowded = TINY.model_copy(update={"simulation": PatchSimulation(neighbour_share=0.9)})
+    assert judging(crowded).simulation.neighbour_share == 1
 
 
 def test_braggnn_is_shown_full_squares_and_compact_the_holes() -> None:

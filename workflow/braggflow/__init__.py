@@ -5,27 +5,59 @@ from typing import TYPE_CHECKING, Any
 from braggflow.version import __version__
 
 if TYPE_CHECKING:
+    from braggflow.cluster import Profile, load_profile
+    from braggflow.config import RunConfig, load_config
+    from braggflow.convert import ingest
     from braggflow.errors import InputError
-    from braggflow.flow import run
+    from braggflow.flow import Outcome, Progress, run
     from braggflow.frames import open_frames
     from braggflow.pipeline import find_peaks
-    from braggflow.results import open_peaks
+    from braggflow.results import Run, open_peaks, open_run
 
-__all__ = ["InputError", "__version__", "find_peaks", "open_frames", "open_peaks", "run"]
+__all__ = [
+    "InputError",
+    "Outcome",
+    "Profile",
+    "Progress",
+    "Run",
+    "RunConfig",
+    "__version__",
+    "find_peaks",
+    "ingest",
+    "load_config",
+    "load_profile",
+    "open_frames",
+    "open_peaks",
+    "open_run",
+    "run",
+]
 
-_HOMES = {
+_WINGS = {
     "InputError": "errors",
+    "Outcome": "flow",
+    "Profile": "cluster",
+    "Progress": "flow",
+    "Run": "results",
+    "RunConfig": "config",
     "find_peaks": "pipeline",
+    "ingest": "convert",
+    "load_config": "config",
+    "load_profile": "cluster",
     "open_frames": "frames",
     "open_peaks": "results",
+    "open_run": "results",
     "run": "flow",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when first used, so that `import braggflow` (and the command line's help) stays quick.
-    if name not in _HOMES:
+    if name not in _WINGS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_WINGS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

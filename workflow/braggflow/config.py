@@ -6,13 +6,14 @@ and what is accepted.
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from braggflow.errors import InputError
 
@@ -29,7 +30,16 @@ class NoiseMultiple(Section):
     sigma: float = Field(gt=0, description="multiples of the frame's noise")
 
 
-Level: TypeAlias = Annotated[float, Field(ge=0)] | NoiseMultiple
+_SIGMA = re.compile(r"\s*(?P<multiple>[\d.]+(?:[eE][-+]?\d+)?)\s*(?:sigma|σ)\s*")
+
+
+def _level(value: object) -> object:
+    """`6 sigma` is another way to write {sigma: 6}."""
+    matched = _SIGMA.fullmatch(value) if isinstance(value, str) else None
+    return value if matched is None else {"sigma": matched["multiple"]}
+
+
+Level: TypeAlias = Annotated[Annotated[float, Field(ge=0)] | NoiseMultiple, BeforeValidator(_level)]
 
 
 class FramesConfig(Section):
@@ -45,7 +55,9 @@ class FramesConfig(Section):
     flat: str = Field("store", description="flat field: store (the store's, if it has one), none, or a file")
     bin: int = Field(1, ge=1, le=16, description="sum bin × bin pixels before detection; positions stay unbinned")
     saturation: float | None = Field(None, gt=0, description="counts at which a pixel is saturated (null: the store's)")
-    gain: float = Field(1.0, gt=0, description="counts per photon; stated uncertainties and snr depend on it")
+    counts_per_photon: float = Field(
+        1.0, gt=0, description="counts of one photon; stated uncertainties and snr depend on it"
+    )
     read_noise: float = Field(0.0, ge=0, description="standard deviation of a pixel without light, counts")
 
     @model_validator(mode="after")
@@ -60,7 +72,7 @@ class DetectConfig(Section):
 
     engine: Literal["native", "findpeaks"] = Field("native", description="native (compiled) or findpeaks (reference)")
     minval: Level = Field(
-        NoiseMultiple(sigma=6), description="pixels below it are set to 0: counts, or {sigma: multiples of the noise}"
+        NoiseMultiple(sigma=6), description="pixels below it are set to 0: counts, or 6 sigma (times the noise)"
     )
     minscore: Level = Field(
         NoiseMultiple(sigma=3), description="peaks whose persistence is not above it are dropped: as minval"
@@ -88,38 +100,53 @@ class PatchesConfig(Section):
     """The square cut around each maximum."""
 
     size: Literal[9, 11, 13, 15] = Field(11, description="pixels on a side")
-    neighbours: Literal["joint", "exclude", "keep"] = Field(
-        "joint",
-        description="peaks whose maxima own pixels of the patch: joint (fitted together, shown to the network), "
-        "exclude (their pixels are missing) or keep (ignored)",
+    neighbours: Literal["fit_together", "mask", "ignore"] = Field(
+        "fit_together",
+        description="peaks whose maxima own pixels of the patch: fit_together (the network is shown which pixels are "
+        "theirs), mask (their pixels are missing) or ignore",
     )
-    low_snr: float = Field(5, ge=0, description="flag peaks whose intensity is below this many times its noise")
+    flag_snr_below: float = Field(
+        5, ge=0, description="flag low_snr where the intensity is below this many times its noise"
+    )
 
 
 class LocateConfig(Section):
-    """The network that places each peak to sub-pixel."""
+    """The network that places each peak to sub-pixel, and whether its position or the fit's is used."""
 
-    method: Literal["auto", "braggnn", "compact", "none"] = Field(
-        "auto",
-        description="which position to use: braggnn or compact (that network), none (the fit, else the centroid), "
-        "auto (compact; the fit outside its domain, or where it is surer in cut, saturated or crowded patches)",
+    network: str = Field(
+        "compact", description="network asked: compact, braggnn, none, or a weights file (.safetensors, .pth)"
     )
-    checkpoint: str | None = Field(None, description="weights file, .safetensors or .pth (null: the shipped weights)")
+    position: Literal["auto", "network", "fit"] = Field(
+        "auto",
+        description="position to use: network, fit (else the network, else the centroid), or auto (the network; the "
+        "fit outside its domain, or where the fit is surer in cut, saturated or crowded patches)",
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(4096, ge=1, description="patches per batch on a GPU")
-    max_std: float = Field(
+    prefer_fit_above_std: float = Field(
         0.25,
         gt=0,
-        description="with auto, a position by the network with a larger uncertainty (px) gives way to a converged fit "
-        "with a smaller one",
+        description="with position: auto, a network's position with a larger uncertainty (px) gives way to a converged "
+        "fit with a smaller one",
     )
     max_disagreement: float = Field(
         5, gt=0, description="flag network and fit further apart than this many times their joint uncertainty"
     )
 
+    @property
+    def asks_network(self) -> bool:
+        """Whether a network is asked at all."""
+        return self.network != "none"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.position == "network" and not self.asks_network:
+            raise ValueError("position: network is not accepted with network: none; must be auto or fit")
+        return self
+
 
 class FitConfig(Section):
-    """Fit of a profile to each patch, with patches.neighbours: joint together with its neighbours' profiles."""
+    """Fit of a profile to each patch, with patches.neighbours: fit_together together with its neighbours' profiles."""
 
     model: Literal["gaussian", "pseudo_voigt"] = Field("gaussian", description="elliptical, rotated, on a background")
     likelihood: Literal["poisson", "least_squares"] = Field(
@@ -148,9 +175,9 @@ class ComputeConfig(Section):
 
 
 #: Sections that decide the result; the others only decide how it is computed.
-RESULT_SECTIONS = ("frames", "detect", "patches", "localise", "fit")
+RESULT_SECTIONS = ("frames", "detect", "patches", "locate", "fit")
 #: Keys of those sections that only say where and how much at a time.
-_NEUTRAL_KEYS = {("localise", "batch_size"), ("localise", "device")}
+_NEUTRAL_KEYS = {("locate", "batch_size"), ("locate", "device")}
 
 
 class RunConfig(Section):
@@ -160,7 +187,7 @@ class RunConfig(Section):
     frames: FramesConfig = FramesConfig()
     detect: DetectConfig = DetectConfig()
     patches: PatchesConfig = PatchesConfig()
-    localise: LocateConfig = LocateConfig()
+    locate: LocateConfig = LocateConfig()
     fit: FitConfig = FitConfig()
     output: OutputConfig = OutputConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -190,6 +217,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return resolve_config(read_yaml(Path(path), "configuration"), overrides, source=f"configuration {path}")
 
 
+def as_config(settings: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
+    """A configuration given as one, as plain data, or as the path of a YAML file."""
+    if isinstance(settings, RunConfig):
+        return settings
+    return load_config(settings) if isinstance(settings, str | Path) else resolve_config(dict(settings))
+
+
 def read_yaml(path: Path, what: str) -> object:
     """The content of a YAML file; `what` it is stands in the message of the `InputError` for one that is not read."""
     try:
@@ -212,10 +246,63 @@ def resolve_config(data: object, overrides: Sequence[str] = (), *, source: str =
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
     for override in overrides:
         _apply(merged, override)
+    if former := _former(merged):
+        raise InputError(f"{source}: " + "\n  ".join(former))
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         raise InputError(f"{source}: " + "\n  ".join(validation_messages(error, RunConfig))) from error
+
+
+#: Keys of version 0.1.0 that have another name now, and what to write.
+_FORMER_KEYS = {
+    "localise.method": "locate.network (compact, braggnn, none, or a weights file) and locate.position (auto, network, "
+    "fit)",
+    "localise.checkpoint": "locate.network, which takes a weights file too",
+    "localise.device": "locate.device",
+    "localise.batch_size": "locate.batch_size",
+    "localise.max_std": "locate.prefer_fit_above_std",
+    "localise.max_disagreement": "locate.max_disagreement",
+    "frames.gain": "frames.counts_per_photon (of a CCD, that is mostly the inverse of its gain)",
+    "patches.low_snr": "patches.flag_snr_below",
+}
+_FORMER_NEIGHBOURS = {"joint": "fit_together", "exclude": "mask", "keep": "ignore"}
+
+
+def _former(data: Mapping[str, Any]) -> list[str]:
+    """A line for each key, or value, of version 0.1.0 in plain data: what it is called now."""
+    given = {
+        f"{section}.{key}": value
+        for section, keys in data.items()
+        if isinstance(keys, dict)
+        for key, value in keys.items()
+    }
+    lines = [f"{key}: {value!r} is now {_FORMER_KEYS[key]}" for key, value in given.items() if key in _FORMER_KEYS]
+    neighbours = given.get("patches.neighbours")
+    if isinstance(neighbours, str) and neighbours in _FORMER_NEIGHBOURS:
+        lines.append(f"patches.neighbours: {neighbours!r} is now {_FORMER_NEIGHBOURS[neighbours]}")
+    if "localise" in data and not any(key.startswith("localise.") for key in given):
+        lines.append("localise: the section is now called locate")
+    return lines
+
+
+def from_former(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run of version 0.1.0 (or of this one) under the names of this version."""
+    new = {section: dict(keys) if isinstance(keys, dict) else keys for section, keys in data.items()}
+    frames, patches = new.get("frames", {}), new.get("patches", {})
+    for keys, old, name in ((frames, "gain", "counts_per_photon"), (patches, "low_snr", "flag_snr_below")):
+        if old in keys:
+            keys[name] = keys.pop(old)
+    if patches.get("neighbours") in _FORMER_NEIGHBOURS:
+        patches["neighbours"] = _FORMER_NEIGHBOURS[patches["neighbours"]]
+    if (former := new.pop("localise", None)) is not None:
+        method, weights = former.pop("method", "auto"), former.pop("checkpoint", None)
+        if "max_std" in former:
+            former["prefer_fit_above_std"] = former.pop("max_std")
+        former["network"] = "none" if method == "none" else weights or ("compact" if method == "auto" else method)
+        former["position"] = {"auto": "auto", "none": "fit"}.get(method, "network")
+        new["locate"] = former
+    return new
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -252,7 +339,7 @@ def validation_messages(error: ValidationError, root: type[BaseModel]) -> list[s
             level = ".".join(location[:2])
             lines[level] = (
                 f"{level}: {_value(problem)} is not accepted; must be a number (counts) or "
-                "{sigma: number above 0} (multiples of the noise)"
+                "'6 sigma' or {sigma: 6} (multiples of the noise, above 0)"
             )
         else:
             what = problem["msg"].removeprefix("Value error, ")

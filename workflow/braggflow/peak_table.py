@@ -49,7 +49,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.overlap: "another peak's maximum lies in the patch, or is nearer to some of its pixels",
     Flag.fit_failed: "the fit did not converge, or found something else; the fit's variables are NaN",
     Flag.out_of_domain: "outside what the localiser was made for",
-    Flag.low_snr: "intensity below low_snr times its noise",
+    Flag.low_snr: "intensity below flag_snr_below times its noise",
     Flag.disagree: "network and fit are further apart than max_disagreement times their joint uncertainty",
     Flag.at_bound: "the fit failed at a bound of centre, width or height",
 }

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from braggflow.cli.cluster_commands import cluster_app
+from braggflow.cli.config_commands import config_app
 from braggflow.cli.data_commands import ingest, simulate
 from braggflow.cli.evaluate_commands import evaluate, score
 from braggflow.cli.options import PARTIAL, REFUSED
-from braggflow.cli.run_commands import init, run, status
+from braggflow.cli.run_commands import run, status
 from braggflow.cli.show_commands import movie, report
-from braggflow.cli.train_commands import train
+from braggflow.cli.train_commands import finetune, train
 from braggflow.errors import InputError
 from braggflow.version import __version__
 
@@ -26,8 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
-for command in (init, ingest, simulate, run, status, report, movie, score, train, evaluate):
+for command in (ingest, simulate, run, status, report, movie, score, train, finetune, evaluate):
     app.command()(command)
+app.add_typer(config_app, name="config")
 app.add_typer(cluster_app, name="cluster")
 
 

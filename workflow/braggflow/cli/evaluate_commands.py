@@ -34,7 +34,7 @@ def evaluate(
             "--size, fit, centroid)."
         ),
     ] = [],  # noqa: B006
-    checkpoint: Annotated[
+    weights: Annotated[
         list[str], typer.Option(help="Weights of a network to measure too, .safetensors or .pth; repeat for more.")
     ] = [],  # noqa: B006
     size: PatchSize = 11,
@@ -55,7 +55,7 @@ def evaluate(
     if plot is not None:
         check_plot_path(plot)
     side = section_from_options(PatchesConfig, {"size": size}).size
-    chosen = select_estimators(method, checkpoint, section_from_options(LocateConfig, {"device": device}), size=side)
+    chosen = select_estimators(method, weights, section_from_options(LocateConfig, {"device": device}), size=side)
     with evaluation_progress() as show:
         result = evaluate(chosen, n=peaks, seed=seed, size=side, frames=frames, progress=show)
     typer.echo(accuracy_table(result))

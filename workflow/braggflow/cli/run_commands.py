@@ -1,4 +1,4 @@
-"""Commands around a run: `run`, `status`, `init`."""
+"""Commands around a run: `run`, `status`."""
 
 import signal
 from pathlib import Path
@@ -6,28 +6,12 @@ from typing import Annotated
 
 import typer
 
-from braggflow.cli.options import COMPLETE, PARTIAL, Overwrite, Workers
+from braggflow.cli.options import COMPLETE, PARTIAL, Workers
 from braggflow.errors import InputError
 
 
-def init(
-    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("braggflow.yaml"),
-    overwrite: Overwrite = False,
-) -> None:
-    """Write a starter configuration. It holds every key at its default, each with a comment."""
-    from braggflow.config import starter_config
-
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists; choose another name or add --overwrite")
-    try:
-        path.write_text(starter_config(), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    typer.echo(f"{path} written. Next: braggflow run {path} NAME.zarr")
-
-
 def run(
-    config: Annotated[Path, typer.Argument(help="Configuration, YAML (see: braggflow init).")],
+    config: Annotated[Path, typer.Argument(help="Configuration, YAML (see: braggflow config init).")],
     data: Annotated[
         list[str] | None,
         typer.Argument(
@@ -65,7 +49,7 @@ def run(
     # A batch system that ends this process asks for the same orderly end as a user does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with run_progress() as show:
-        outcomes = run(resolved, data or (), out=out, profile=cluster, follow=follow, idle_seconds=idle, progress=show)
+        outcomes = run(resolved, data or (), out=out, cluster=cluster, follow=follow, idle_seconds=idle, progress=show)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and told
     show_summary(outcomes)
     raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)

@@ -1,4 +1,4 @@
-"""Commands that train networks."""
+"""Commands that train networks: `train` on simulated peaks, `finetune` on labels."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,76 +9,56 @@ from braggflow.cli.options import Device, Overwrite, section_from_options
 from braggflow.config import LocateConfig
 from braggflow.errors import InputError
 
+Out = Annotated[Path, typer.Option(help="Weights to write, FILE.safetensors; their card goes to FILE.json.")]
+Like = Annotated[Path | None, typer.Option(help="Simulate peaks like those of this run.")]
+Seconds = Annotated[float | None, typer.Option(help="Stop after this time instead.")]
+Batch = Annotated[int | None, typer.Option(help="Patches a batch (default: 256).")]
+Seed = Annotated[int, typer.Option(help="Same seed, steps and threads: same weights.")]
+Threads = Annotated[int, typer.Option(help="CPU threads.")]
+Figures = Annotated[
+    int | None, typer.Option(min=0, help="Peaks of each class that the card's figures come from (default: 20000).")
+]
+
 
 def train(
-    out: Annotated[Path, typer.Option(help="Weights to write, FILE.safetensors; their card goes to FILE.json.")],
-    network: Annotated[
-        str | None, typer.Option(help="compact or braggnn (default: compact, or what --from holds).")
-    ] = None,
+    out: Out,
+    network: Annotated[str | None, typer.Option(help="compact or braggnn (default: compact).")] = None,
     size: Annotated[
-        int | None, typer.Option(help="Pixels on a side of a patch: 9, 11, 13 or 15 (default: 11, or the run's).")
+        int | None, typer.Option(help="Pixels on a side of a patch: 9, 11, 13 or 15 (default: 11).")
     ] = None,
+    like: Like = None,
     card: Annotated[
-        Path | None,
-        typer.Option(help="Train again as this card (.json) says; other options have no effect."),
+        Path | None, typer.Option(help="Train again as this card (.json) says; other options have no effect.")
     ] = None,
-    like: Annotated[Path | None, typer.Option(help="Simulate peaks like those of this run.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Learn the peaks of this run from its fits.")] = None,
-    labels_hdf5: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(metavar="<frames peaks>", help="Learn from the two HDF5 files that BraggNN is trained on."),
-    ] = None,
-    gain: Annotated[
-        float | None, typer.Option(min=1e-6, help="Counts per photon of --labels-hdf5 (default: 1).")
-    ] = None,
-    start: Annotated[
-        Path | None, typer.Option("--from", help="Weights to start from, with labels (default: those shipped).")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Batches to train on (default: 60000; with labels: 4000).")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop after this time instead.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Patches a batch (default: 256).")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, steps and threads: same weights.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    steps: Annotated[int | None, typer.Option(help="Batches to train on (default: 60000).")] = None,
+    seconds: Seconds = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
     device: Device = "auto",
-    evaluation: Annotated[
-        int | None, typer.Option(min=0, help="Peaks of each class that the card's figures come from (default: 20000).")
-    ] = None,
+    evaluation: Figures = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a network on simulated peaks, or teach it your own. The same command again resumes."""
+    """Train a network on simulated peaks. The same command again resumes."""
     from braggflow.cli.terminal import show_evaluation, training_progress
-    from braggflow.train import TrainConfig, check_weights_path, config_of_card, train
+    from braggflow.train import TrainConfig, check_weights_path, config_of_card, simulation_like, train
 
-    given = {
-        "network": network,
-        "size": size,
-        "steps": steps,
-        "seconds": seconds,
-        "batch": batch,
-        "seed": seed,
-        "threads": threads,
-        "device": device,
-        "evaluation": evaluation,
-    }
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     check_weights_path(out)
-    if labels is not None and labels_hdf5 is not None:
-        raise InputError(f"--labels {labels}: --labels-hdf5 is given too; give one of them")
-    if gain is not None and labels_hdf5 is None:
-        raise InputError(f"--gain {gain}: is for --labels-hdf5, which is not given; a run's is in its configuration")
-    if (source := labels or labels_hdf5) is not None:
-        if card is not None:
-            raise InputError(f"--card {card}: is of a training without labels; give one or the other")
-        _fine_tune(options, out, source, like=like, start=start, gain=gain or 1.0, overwrite=overwrite)
-        return
-    if start is not None:
-        raise InputError(f"--from {start}: is for --labels and --labels-hdf5, neither is given")
     if out.exists() and not overwrite:
         raise InputError(f"--out {out}: exists; choose another name or add --overwrite")
+    options = _given(
+        network=network,
+        size=size,
+        steps=steps,
+        seconds=seconds,
+        batch=batch,
+        seed=seed,
+        threads=threads,
+        device=device,
+        evaluation=evaluation,
+    )
     if like is not None:
-        from braggflow.train import simulation_like
-
-        options["scenes"] = simulation_like(like)
+        options["simulation"] = simulation_like(like)
     settings = config_of_card(card) if card is not None else section_from_options(TrainConfig, options)
     with training_progress() as show:
         made = train(settings, out, resume=True, progress=show)
@@ -87,36 +67,88 @@ def train(
     _say_written(out)
 
 
-def _fine_tune(
-    options: dict[str, Any],
-    out: Path,
-    source: Path | tuple[Path, Path],
-    *,
-    like: Path | None,
-    start: Path | None,
-    gain: float,
-    overwrite: bool,
+def finetune(
+    out: Out,
+    run: Annotated[Path | None, typer.Argument(help="A run folder: its fits are what is learned.")] = None,
+    hdf5: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="<frames peaks>", help="Learn from BraggNN's two HDF5 files instead."),
+    ] = None,
+    counts_per_photon: Annotated[
+        float | None, typer.Option(min=1e-6, help="Of the frames of --hdf5 (default: 1).")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Weights to start from (default: those shipped).")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="compact or braggnn (default: compact, or what --from holds).")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Pixels on a side of a patch: 9, 11, 13 or 15 (default: the run's, or 11).")
+    ] = None,
+    like: Like = None,
+    steps: Annotated[int | None, typer.Option(help="Batches to train on (default: 4000).")] = None,
+    seconds: Seconds = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    device: Device = "auto",
+    evaluation: Figures = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """`train` with labels from a run or from two files; weights at `out` that are not worse end it with status 2."""
+    """Teach a network the peaks of your own detector, from a run's fits or from BraggNN's HDF5 files.
+
+    Weights at --out that are not worse stay as they are, with exit status 2. The same command again resumes.
+    """
     from braggflow.cli.terminal import progress_bar, show_evaluation, show_verdict, training_progress
     from braggflow.locate import load_localiser
     from braggflow.results import RunFolder, read_run_config
-    from braggflow.train import FineTuneConfig, fine_tune, labels_from_hdf5, labels_from_run, simulation_like
+    from braggflow.train import (
+        FineTuneConfig,
+        check_weights_path,
+        fine_tune,
+        labels_from_hdf5,
+        labels_from_run,
+        simulation_like,
+    )
 
-    if isinstance(source, Path):
-        options.setdefault("size", read_run_config(RunFolder(source)).patches.size)
-        like = like or source
-    if like is not None:
-        options["scenes"] = simulation_like(like)
+    check_weights_path(out)
+    if (run is None) == (hdf5 is None):
+        raise InputError("finetune: give either a run folder or --hdf5 FRAMES PEAKS, which hold what is to be learned")
+    if counts_per_photon is not None and hdf5 is None:
+        raise InputError(
+            f"--counts-per-photon {counts_per_photon}: is for --hdf5, which is not given; "
+            "a run's is in its configuration"
+        )
+    options = _given(
+        network=network,
+        size=size,
+        steps=steps,
+        seconds=seconds,
+        batch=batch,
+        seed=seed,
+        threads=threads,
+        device=device,
+        evaluation=evaluation,
+    )
+    if run is not None:
+        options.setdefault("size", read_run_config(RunFolder(run)).patches.size)
+    if (model := like or run) is not None:
+        options["simulation"] = simulation_like(model)
     settings = section_from_options(FineTuneConfig, options)
-    weights = {"method": options.get("network", "auto"), "checkpoint": start and str(start), "device": "cpu"}
-    first = load_localiser(LocateConfig.model_validate(weights), settings.size)
+    weights = LocateConfig(network=network or "compact" if start is None else str(start), device="cpu")
+    first = load_localiser(weights, settings.size)
+    if network not in (None, first.name):
+        raise InputError(f"--network {network}: --from {start} holds a {first.name} network")
     settings = settings.model_copy(update={"network": first.name})
     with progress_bar("labels") as advance:
-        if isinstance(source, Path):
-            collected = labels_from_run(source, progress=advance)
+        if hdf5 is None:
+            assert run is not None
+            collected = labels_from_run(run, progress=advance)
         else:
-            collected = labels_from_hdf5(*source, size=settings.size, gain=gain, progress=advance)
+            collected = labels_from_hdf5(
+                *hdf5, size=settings.size, counts_per_photon=counts_per_photon or 1.0, progress=advance
+            )
     with training_progress() as show:
         outcome = fine_tune(settings, collected, first, out, overwrite=overwrite, resume=True, progress=show)
     if outcome.card is not None and "evaluation" in outcome.card:
@@ -125,6 +157,11 @@ def _fine_tune(
     if outcome.card is None:
         raise InputError(f"--out {out}: holds weights that are not worse, and stays as it is; --overwrite replaces it")
     _say_written(out)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _say_written(out: Path) -> None:

@@ -113,9 +113,9 @@ def open_cluster(profile: Profile | None, config: RunConfig, paths: Sequence[str
 
 def cluster_of_client(client: Client, config: RunConfig, paths: Sequence[str] = ()) -> Cluster:
     """The cluster of a connected client, its workers checked."""
-    network = config.localise.method != "none"
+    network = config.locate.asks_network
     made = Cluster(client, pools_of(client, network=network), dashboard=client.dashboard_link)
-    gpu_needed = network and config.localise.device.startswith("cuda")
+    gpu_needed = network and config.locate.device.startswith("cuda")
     if gpu_needed or not _is_local(client):
         verify_workers(client, paths, gpu_needed=gpu_needed)
     if not _is_local(client) and (address := _address(client)).startswith("tcp://"):
@@ -201,11 +201,11 @@ def _written_address(file: Path) -> str:
 
 @contextmanager
 def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> Iterator[Cluster]:
-    network, gpu_needed = config.localise.method != "none", config.localise.device.startswith("cuda")
+    network, gpu_needed = config.locate.asks_network, config.locate.device.startswith("cuda")
     if gpu_needed and network and profile.gpu is None:
         raise InputError(
-            f"localise.device: {config.localise.device}, but the cluster profile has no `gpu` group; add one, or "
-            "set localise.device to auto or cpu"
+            f"locate.device: {config.locate.device}, but the cluster profile has no `gpu` group; add one, or "
+            "set locate.device to auto or cpu"
         )
     batch = BATCH_SYSTEMS[profile.kind]()
     with open_session(Path(profile.directory), batch) as held:

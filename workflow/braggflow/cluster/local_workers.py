@@ -29,9 +29,7 @@ def start_worker_server(config: RunConfig | None = None) -> None:
         return
     modules = ["distributed"]
     if config is not None:
-        modules += (
-            ["braggflow.flow"] if config.localise.method == "none" else ["braggflow.flow", "braggflow.locate.networks"]
-        )
+        modules += ["braggflow.flow", *(["braggflow.locate.networks"] if config.locate.asks_network else [])]
     forkserver.set_forkserver_preload(modules)
     # What a nanny gives to its worker: one thread for linear algebra, and memory that goes back to the system.
     settings = dask.config.get("distributed.nanny.pre-spawn-environ")

@@ -90,5 +90,5 @@ def check_worker(name: str, found: WorkerDescription, *, gpu_needed: bool) -> No
     if found.gpu is not None and not found.gpu and (gpu_needed or not found.allocated):
         raise InputError(
             f"{where}: has no GPU (CUDA_VISIBLE_DEVICES: {found.allocated or 'not set'}, torch sees none); "
-            "ask for one in the profile's `gpu` group, or do without: localise.device auto or cpu, and no `gpu` group"
+            "ask for one in the profile's `gpu` group, or do without: locate.device auto or cpu, and no `gpu` group"
         )

@@ -22,7 +22,12 @@ _CENTROID_LEVEL = 0.2
 
 
 def cut_patches(
-    frame: CorrectedFrame, table: peak_table.Table, config: PatchesConfig, *, gain: float = 1.0, read_noise: float = 0.0
+    frame: CorrectedFrame,
+    table: peak_table.Table,
+    config: PatchesConfig,
+    *,
+    counts_per_photon: float = 1.0,
+    read_noise: float = 0.0,
 ) -> tuple[Patches, peak_table.Table]:
     """Cut a patch at every peak of one frame and measure it.
 
@@ -30,7 +35,7 @@ def cut_patches(
     of the table with `flags`, `intensity` and `snr` set. Counts are taken from the corrected frame before background
     subtraction, so that their noise is still the detector's. Intensity is that of the peak's own pixels; the background
     level is the median of those on the patch's border. The noise of `intensity` is that of its own counts (Poisson, of
-    `gain` counts a photon) and of the background, whose scatter is at least `read_noise` counts in a pixel of `frame`.
+    `counts_per_photon`) and of the background, whose scatter is at least `read_noise` counts in a pixel of `frame`.
     """
     ys, xs = np.ascontiguousarray(table["y_pixel"]), np.ascontiguousarray(table["x_pixel"])
     saturated = np.zeros((1, 1), bool) if frame.saturated is None else frame.saturated
@@ -45,14 +50,14 @@ def cut_patches(
         config.size,
     )
     neighbours = np.full((len(ys), MAX_NEIGHBOURS, 2), np.nan, np.float32)
-    n_listed = MAX_NEIGHBOURS if config.neighbours == "joint" else 0
-    _mark_neighbours(ys, xs, n_listed, config.neighbours != "keep", counts, state, flags, neighbours)
-    intensity, noise, centroid = measure_patches(counts, state, neighbours, gain, read_noise)
+    n_listed = MAX_NEIGHBOURS if config.neighbours == "fit_together" else 0
+    _mark_neighbours(ys, xs, n_listed, config.neighbours != "ignore", counts, state, flags, neighbours)
+    intensity, noise, centroid = measure_patches(counts, state, neighbours, counts_per_photon, read_noise)
     measured = table.copy()
     measured["intensity"] = intensity
     measured["snr"] = np.divide(intensity, noise, out=np.zeros_like(intensity), where=noise > 0)
     measured["flags"] = flags
-    measured["flags"][measured["snr"] < config.low_snr] |= np.uint16(Flag.low_snr)
+    measured["flags"][measured["snr"] < config.flag_snr_below] |= np.uint16(Flag.low_snr)
     return Patches(counts, state, neighbours, centroid), measured
 
 
@@ -147,7 +152,9 @@ def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
 
 
 @kernel(nogil=True)
-def measure_patches(counts: Any, state: Any, neighbours: Any, gain: float, read_noise: float) -> tuple[Any, Any, Any]:
+def measure_patches(
+    counts: Any, state: Any, neighbours: Any, counts_per_photon: float, read_noise: float
+) -> tuple[Any, Any, Any]:
     """Intensity (n,), its noise (n,), counts, and the centroid (n, 2), pixels, of n patches; see `cut`."""
     n, size = counts.shape[:2]
     half = size // 2
@@ -180,7 +187,7 @@ def measure_patches(counts: Any, state: Any, neighbours: Any, gain: float, read_
         if weight > 0:
             centroid[i, 0], centroid[i, 1] = wy / weight, wx / weight
         # Poisson noise of the peak, the background's noise under it, and the error of the level (a median of n_border).
-        variance = gain * max(total, 0.0) + n_own * spread**2
+        variance = counts_per_photon * max(total, 0.0) + n_own * spread**2
         if n_border:
             variance += n_own**2 * (np.pi / 2) * spread**2 / n_border
         intensity[i], noise[i] = total, np.sqrt(variance)

@@ -17,6 +17,7 @@ from braggflow.detect.filters import Detection, filter_peaks
 from braggflow.detect.findpeaks_engine import persistence_findpeaks
 from braggflow.detect.levels import levels_in_counts, levels_of_sample, sample_step
 from braggflow.detect.persistence import foreground_above, maxima_of, persistence
+from braggflow.frames import CorrectedFrame
 
 
 def detect(
@@ -42,6 +43,14 @@ def detect(
     minval, minscore = levels_in_counts(image, mask, config)
     find = persistence if config.engine == "native" else persistence_findpeaks
     return filter_peaks(find(image, mask, minval), image.shape, minscore, config)
+
+
+def searched_image(
+    frame: CorrectedFrame, config: DetectConfig, *, background_frame: NDArray[np.float32] | None = None
+) -> tuple[NDArray[Any], float, float]:
+    """The image (y, x) that `detect` searches, and `minval` and `minscore` in counts; raises as `detect` does."""
+    image = subtract_background(frame.counts, frame.mask, config, background_frame=background_frame)
+    return image, *levels_in_counts(image, frame.mask, config)
 
 
 def subtract_background(

@@ -47,16 +47,16 @@ ESTIMATORS = (*NETWORKS, "fit", "fit_excluding", "centroid")
 
 
 def select_estimators(
-    names: Sequence[str], checkpoints: Sequence[str], settings: LocateConfig, *, size: int
+    names: Sequence[str], weights: Sequence[str], settings: LocateConfig, *, size: int
 ) -> list[Estimator]:
-    """The methods `names` (of `METHODS`), and the networks in the files `checkpoints`, called as these.
+    """The estimators `names` (of `ESTIMATORS`), and the networks in the files `weights`, called as these.
 
     No names: the networks shipped for patches of `size`, the fit and the centroid. Of `settings`, `device` is used.
     Raises `InputError` for another name, one given twice, and weights that are not there or do not fit.
     """
 
-    def loaded(name: str, **changed: str) -> Estimator:
-        return network_estimator(name, load_localiser(settings.model_copy(update=changed), size))
+    def loaded(name: str, network: str) -> Estimator:
+        return network_estimator(name, load_localiser(settings.model_copy(update={"network": network}), size))
 
     by_name = {"fit": fitted, "fit_excluding": fitted_alone, "centroid": centroid}
     shipped = [name for name, sizes in shipped_sizes().items() if size in sizes]
@@ -64,16 +64,16 @@ def select_estimators(
     for name in names or (*reversed(shipped), "fit", "centroid"):
         if name not in ESTIMATORS:
             raise InputError(f"--method {name}: must be {', '.join(ESTIMATORS)}")
-        methods.append(Estimator(name, by_name[name]) if name in by_name else loaded(name, method=name))
-    methods += [loaded(Path(file).stem, checkpoint=file) for file in checkpoints]
+        methods.append(Estimator(name, by_name[name]) if name in by_name else loaded(name, name))
+    methods += [loaded(Path(file).stem, file) for file in weights]
     taken = [method.name for method in methods]
     if twice := {name for name in taken if taken.count(name) > 1}:
-        raise InputError(f"--method, --checkpoint: {', '.join(sorted(twice))} is given twice; names must differ")
+        raise InputError(f"--method, --weights: {', '.join(sorted(twice))} is given twice; names must differ")
     return methods
 
 
 def network_estimator(name: str, localiser: Localiser) -> Estimator:
-    """A network as a method."""
+    """A network as an estimator."""
     return Estimator(name, partial(_ask, localiser), localiser)
 
 

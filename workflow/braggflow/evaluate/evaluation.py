@@ -1,7 +1,7 @@
 """How good each way of placing a peak is: by class of simulated patch, on outliers, on simulated frames; and how fast.
 
 Errors are measured against the truth and against the Cramér–Rao limit of the very same patches (`limit.of_scenes`).
-The patches are those of `scenes.CLASSES`, from random numbers that no training draws.
+The patches are those of `simulate.CLASSES`, from random numbers that no training draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -94,11 +94,11 @@ class Evaluation:
     """Of each class, and patches of each kind of outlier."""
     seed: int
     limits: dict[str, float]
-    """RMS of the limit, clipped at `CLIP`, by class (those of `scenes.CLASSES`, and `STUDY`); px."""
+    """RMS of the limit, clipped at `CLIP`, by class (those of `simulate.CLASSES`, and `STUDY`); px."""
     figures: dict[str, dict[str, ClassFigures]]
     """By class, then by method."""
     outliers: dict[str, dict[str, float]]
-    """Share flagged or without a position, by kind of outlier (`scenes.OUTLIERS`), then by method."""
+    """Share flagged or without a position, by kind of outlier (`simulate.OUTLIERS`), then by method."""
     patches_per_second: dict[str, dict[str, float]]
     """By method, then by device; cpu: one core."""
     frames: dict[str, Score]
@@ -136,7 +136,7 @@ def study(n: int, *, rng: np.random.Generator, size: int = 11) -> SimulatedPatch
         outlier=np.full(n, -1, np.int8),
         plain=np.ones(n, bool),
         read_noise=np.zeros(n),
-        gain=np.ones(n),
+        counts_per_photon=np.ones(n),
     )
 
 
@@ -335,7 +335,7 @@ def on_frames(
 ) -> dict[str, Score]:
     """Scores of a simulated series, found, cut, placed and fitted as a run does it, by network.
 
-    `localise.method` is auto. Without networks, the one score is called `none`.
+    `locate.position` is auto. Without networks, the one score is called `none`.
     """
     import xarray as xr
 

@@ -54,7 +54,7 @@ def fit_patches(
     neighbours: NDArray[np.float32],
     config: FitConfig,
     *,
-    gain: float = 1.0,
+    counts_per_photon: float = 1.0,
     read_noise: float = 0.0,
 ) -> NDArray[np.void]:
     """Fit the peak of each patch, together with its listed neighbours.
@@ -62,8 +62,8 @@ def fit_patches(
     `counts` (n, y, x) of square patches up to 15 × 15 as the detector delivered them; `state` (n, y, x) a
     `patches.State` each: taken are finite pixels that are `OWN` or `OTHER`, others may hold anything. `neighbours`
     (n, k, 2), k up to 3: (dy, dx) in pixels from the patch's centre pixel to the maxima of its neighbours, NaN: none;
-    without one the peak is fitted alone. `gain` is counts per photon, `read_noise` a standard deviation in counts. Uses
-    `config.model`, `config.likelihood` and `config.max_iterations`.
+    without one the peak is fitted alone. `read_noise` is a standard deviation in counts. Uses `config.model`,
+    `config.likelihood` and `config.max_iterations`.
 
     Returns shape (n,), dtype `FIT_DTYPE`: `y`, `x` in pixels of the patch with their standard errors, `amplitude` the
     height of the profile above `background` in counts, `fwhm_major`, `fwhm_minor` in pixels, `angle` in degrees of the
@@ -75,7 +75,7 @@ def fit_patches(
     outside, sigma below 0.1 px or above the patch size), `converged` is False and all numbers but `iterations` NaN.
     `at_bound` is True where a converged fit ended with eta at 0 or 1 (a Gaussian peak fitted with a pseudo-Voigt: the
     result is good), and where one that did not was on its way out of the bounds of centre, sigma or amplitude.
-    Raises `InputError` for other shapes, a gain that is not above 0 and a negative read noise.
+    Raises `InputError` for other shapes, a `counts_per_photon` that is not above 0 and a negative read noise.
     """
     n, size = len(counts), counts.shape[-1]
     if counts.ndim != 3 or counts.shape[1] != size or not 1 <= size <= MAX_SIZE:
@@ -84,8 +84,8 @@ def fit_patches(
         raise InputError(f"state: has shape {state.shape}, must be that of counts, {counts.shape}")
     if neighbours.ndim != 3 or len(neighbours) != n or neighbours.shape[1] > MAX_NEIGHBOURS or neighbours.shape[2] != 2:
         raise InputError(f"neighbours: has shape {neighbours.shape}, must be ({n}, k, 2) with k up to {MAX_NEIGHBOURS}")
-    if not 0 < gain < math.inf:
-        raise InputError(f"gain: is {gain}, must be a number of counts per photon above 0")
+    if not 0 < counts_per_photon < math.inf:
+        raise InputError(f"counts_per_photon: is {counts_per_photon}, must be a number of counts per photon above 0")
     if not 0 <= read_noise < math.inf:
         raise InputError(f"read_noise: is {read_noise}, must be a number of counts, 0 or more")
     counts, state = np.ascontiguousarray(counts, np.float32), np.ascontiguousarray(state, np.uint8)
@@ -100,8 +100,8 @@ def fit_patches(
         voigt,
         config.likelihood == "poisson",
         config.max_iterations,
-        float(gain),
-        (read_noise / gain) ** 2,
+        float(counts_per_photon),
+        (read_noise / counts_per_photon) ** 2,
         values,
     )
     result = np.empty(n, FIT_DTYPE)

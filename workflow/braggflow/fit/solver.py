@@ -64,12 +64,12 @@ def fit_all(
     voigt: bool,
     poisson: bool,
     max_iterations: int,
-    gain: float,
+    counts_per_photon: float,
     shift: float,
     values: Floats,
 ) -> None:
     """Fit each patch from its row of `start` (`fit_start.starting_values`); fill its row of `values`, in the order of
-    `fit.FIT_DTYPE`. `gain` is counts per photon; `shift` photons are added to every pixel, and to the background.
+    `FIT_DTYPE`. `shift` photons are added to every pixel, and to the background.
     """
     work, system = np.zeros(WORK_LENGTH, np.float32), np.zeros((3 + 2 * _MAX_FREE, _MAX_FREE))
     p, trial, prior = np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8))
@@ -80,11 +80,11 @@ def fit_all(
         n_peaks = 0
         while n_peaks < MAX_PEAKS and np.isfinite(start[k, n_peaks, Y]):
             p[n_peaks] = start[k, n_peaks]
-            p[n_peaks, AMPLITUDE] /= gain
-            p[n_peaks, BACKGROUND] = p[n_peaks, BACKGROUND] / gain + shift
+            p[n_peaks, AMPLITUDE] /= counts_per_photon
+            p[n_peaks, BACKGROUND] = p[n_peaks, BACKGROUND] / counts_per_photon + shift
             prior[n_peaks] = p[n_peaks]
             n_peaks += 1
-        number, n_full, highest = load_pixels(counts[k], state[k], 1 / gain, shift, work)
+        number, n_full, highest = load_pixels(counts[k], state[k], 1 / counts_per_photon, shift, work)
         iterations, converged, at_bound = 0, False, False
         if n_peaks > 0 and number >= (10 if voigt else 9):
             floor = FLOOR_SHARE * p[0, AMPLITUDE] if poisson else EQUAL_WEIGHTS * max(highest, p[0, AMPLITUDE])
@@ -107,8 +107,8 @@ def fit_all(
                 free,
                 values[k],
             )
-        values[k, 4] *= gain
-        values[k, 5] = gain * (values[k, 5] - shift)
+        values[k, 4] *= counts_per_photon
+        values[k, 5] = counts_per_photon * (values[k, 5] - shift)
         values[k, -3], values[k, -2], values[k, -1] = iterations, converged, at_bound
 
 

@@ -11,10 +11,10 @@ import xarray as xr
 
 from braggflow import peak_table
 from braggflow.config import RunConfig
-from braggflow.detect import levels_in_counts, subtract_background
+from braggflow.detect import searched_image
 from braggflow.errors import InputError
 from braggflow.flow.tasks import TaskSeries
-from braggflow.frames import UNREADABLE, OpenedSeries, correct_frame, open_frames, open_series, read_raw
+from braggflow.frames import UNREADABLE, OpenedSeries, open_frames, open_series
 from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, regroup
 from braggflow.results import (
     PartSummary,
@@ -101,9 +101,8 @@ def _check_levels(opened: OpenedSeries) -> None:
     reason = ""
     for at in (0, n // 2, n - 1):
         try:
-            frame = correct_frame(read_raw(opened.data, opened.positions[at : at + 1])[0], opened.correction)
-            image = subtract_background(frame.counts, frame.mask, settings, background_frame=opened.background_frame)
-            levels_in_counts(image, frame.mask, settings)
+            frame = opened.corrected(opened.raw(at))
+            searched_image(frame, settings, background_frame=opened.background_frame)
         except InputError as error:
             reason = str(error)
         except UNREADABLE:

@@ -29,10 +29,10 @@ class DataSetQueue:
         self.paths: dict[str, Path] = {}
         """Those given out, by name."""
         self.model = None
-        if resolved.localise.method != "none":
+        if resolved.locate.asks_network:
             from braggflow.locate import network_identity
 
-            self.model = network_identity(resolved.localise, resolved.patches.size)
+            self.model = network_identity(resolved.locate, resolved.patches.size)
         self._polled = self._last_came = time.monotonic()
 
     def total(self) -> int:

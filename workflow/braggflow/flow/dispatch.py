@@ -302,7 +302,7 @@ class Dispatcher:
             self._conclude(work)
 
     def _measure(self, part: PartSummary) -> None:
-        network = part.seconds.get("localise", 0.0) if self.pools.gpu else 0.0
+        network = part.seconds.get("locate", 0.0) if self.pools.gpu else 0.0
         took = {"cpu": sum(part.seconds.values()) - network, "gpu": network}
         self.measured += 1
         self.seconds = {

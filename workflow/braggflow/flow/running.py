@@ -10,7 +10,7 @@ from typing import Any
 from distributed import Client
 
 from braggflow.cluster import Profile, cluster_of_client, load_profile, open_cluster
-from braggflow.config import RunConfig, load_config, resolve_config
+from braggflow.config import RunConfig, as_config
 from braggflow.errors import InputError
 from braggflow.flow.data_set import existing_folder
 from braggflow.flow.data_set_queue import DataSetQueue, first_work
@@ -28,7 +28,7 @@ def run(
     data: Sequence[str | Path] = (),
     *,
     out: str | Path | None = None,
-    profile: Profile | str | Path | None = None,
+    cluster: Profile | str | Path | None = None,
     client: Client | None = None,
     follow: str | Path | None = None,
     idle_seconds: float | None = None,
@@ -44,7 +44,7 @@ def run(
     configuration, the cluster or every data set is refused.
     """
     resolved = _resolve(settings, data, out, follow)
-    where = load_profile(profile) if isinstance(profile, str | Path) else profile
+    where = load_profile(cluster) if isinstance(cluster, str | Path) else cluster
     paths = expand_data_sets(resolved.data)
     names = data_set_names(paths)
     follower = Follower(Path(follow)) if follow is not None else None
@@ -91,12 +91,7 @@ def _resolve(
     out: str | Path | None,
     follow: str | Path | None,
 ) -> RunConfig:
-    if isinstance(settings, str | Path):
-        resolved = load_config(settings)
-    elif isinstance(settings, RunConfig):
-        resolved = settings
-    else:
-        resolved = resolve_config(dict(settings))
+    resolved = as_config(settings)
     if data:
         resolved = resolved.model_copy(update={"data": tuple(map(str, data))})
     if out is not None:

@@ -1,14 +1,22 @@
 """An opened series: its frames can be read and corrected, and its background is known."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from braggflow.config import RunConfig
-from braggflow.frames.correction import Correction, correction_of, read_background_frame
+from braggflow.frames.correction import (
+    CorrectedFrame,
+    Correction,
+    correct_frame,
+    correction_of,
+    read_background_frame,
+)
 from braggflow.frames.reader import FrameReader
+from braggflow.frames.store import read_raw
 
 #: What reading a damaged chunk raises: file system errors, the codecs' own, and what a length made of nonsense does.
 UNREADABLE = (OSError, ValueError, RuntimeError, MemoryError)
@@ -16,7 +24,10 @@ UNREADABLE = (OSError, ValueError, RuntimeError, MemoryError)
 
 @dataclass(frozen=True, slots=True)
 class OpenedSeries:
-    """A series as a worker holds it between tasks."""
+    """A series whose frames can be read and corrected; positions count its selected frames from 0.
+
+    What every stage that reads frames is given, and what a worker holds between tasks.
+    """
 
     data: xr.Dataset
     reader: FrameReader
@@ -27,6 +38,19 @@ class OpenedSeries:
     """Of the selected frames in the store."""
     numbers: list[int]
     """Of the selected frames."""
+
+    def raw(self, position: int) -> NDArray[Any]:
+        """The frame at a position, (y, x), as it is stored; raises as `read_raw` does."""
+        frame: NDArray[Any] = read_raw(self.data, self.positions[position : position + 1])[0]
+        return frame
+
+    def corrected(self, raw: NDArray[Any]) -> CorrectedFrame:
+        """A raw frame with the series' correction applied."""
+        return correct_frame(raw, self.correction)
+
+    def position_of(self, number: int) -> int:
+        """The position of the frame with a number; raises `ValueError` where none of the selected ones has it."""
+        return self.numbers.index(number)
 
 
 def selected_positions(data: xr.Dataset, config: RunConfig) -> NDArray[np.int64]:

@@ -33,7 +33,7 @@ def shipped_sizes() -> dict[str, tuple[int, ...]]:
 def network_identity(config: LocateConfig, size: int) -> dict[str, str]:
     """Which network and weights `load` would use: `name`, `file` (its name) and `sha256`, without loading torch.
 
-    Raises `InputError` naming `localise.checkpoint` where there are none.
+    Raises `InputError` naming `locate.network` where there are none.
     """
     path = _weights_file(config, size)
     content = _read(path)
@@ -43,28 +43,24 @@ def network_identity(config: LocateConfig, size: int) -> dict[str, str]:
 def load_localiser(config: LocateConfig, size: int) -> Localiser:
     """The network of a configuration, for patches of `size`, ready to `locate`.
 
-    The weights are those shipped, or `localise.checkpoint`: a .safetensors file of `braggflow train`, or a .pth state
+    `config.network` is one of `NETWORKS` (shipped weights), a .safetensors file of `braggflow train`, or a .pth state
     dict of the published BraggNN code (shapes tell its patch size and dense layers).
-    Raises `InputError` naming `localise.checkpoint`, `localise.method` or `localise.device`.
+    Raises `InputError` naming `locate.network` or `locate.device`.
     """
     path = _weights_file(config, size)
-    return _loaded(path, _stamp(path), config.method, compute_device(config.device), size)
+    return _loaded(path, _stamp(path), compute_device(config.device), size)
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: Path, stamp: tuple[int, ...], method: str, place: str, size: int) -> Localiser:  # noqa: ARG001
+def _loaded(path: Path, stamp: tuple[int, ...], place: str, size: int) -> Localiser:  # noqa: ARG001
     """The weights file of this `stamp`, kept by the process: each of a run's tasks asks for the same one."""
     content = _read(path)
     name = _name(path, content)
     model = _build(path, name, _state(path, content))
     if model.size != size:
         raise InputError(
-            f"localise.checkpoint: {path} is for patches of size {model.size}, patches.size is {size}; "
+            f"locate.network: {path} is for patches of size {model.size}, patches.size is {size}; "
             f"set patches.size={model.size} or give weights for {size}"
-        )
-    if method in NETWORKS and method != name:
-        raise InputError(
-            f"localise.checkpoint: {path} holds a {name} network, localise.method is {method}; must be auto or {name}"
         )
     import torch
 
@@ -79,16 +75,14 @@ def _weights_folder() -> Path:
 
 
 def _weights_file(config: LocateConfig, size: int) -> Path:
-    if config.checkpoint is not None:
-        return Path(config.checkpoint)
-    name = "compact" if config.method == "auto" else config.method
+    name = config.network
     if name not in NETWORKS:
-        raise InputError(f"localise.method: {name} is no network; accepted: auto, {', '.join(NETWORKS)}")
+        return Path(name)
     sizes = shipped_sizes()
     if size not in sizes[name]:
         have = "; ".join(f"{network} {', '.join(map(str, sizes[network])) or 'none'}" for network in NETWORKS)
         raise InputError(
-            f"localise.checkpoint: null, but no {name} weights are shipped for patches.size {size} (shipped: {have}); "
+            f"locate.network: {name}, but its weights are not shipped for patches.size {size} (shipped: {have}); "
             "choose one of these sizes, or give the file made by: braggflow train"
         )
     return _weights_folder() / f"{name}_{size}.safetensors"
@@ -96,8 +90,8 @@ def _weights_file(config: LocateConfig, size: int) -> Path:
 
 def _refuse(path: Path, found: str) -> InputError:
     return InputError(
-        f"localise.checkpoint: {path} {found}; "
-        "must be a .safetensors file of braggflow train or a .pth state dict of BraggNN"
+        f"locate.network: {path} {found}; must be {', '.join(NETWORKS)}, none, "
+        "a .safetensors file of braggflow train, or a .pth state dict of BraggNN"
     )
 
 

@@ -130,10 +130,10 @@ def _braggnn(model: BraggNN) -> Kernel:
         step, flat = plan.dense(flat, layer, NONE if layer is dense[-1] else LEAKY)
         layers.append(step)
 
-    def locate(counts: Floats, state: NDArray[np.uint8], gain: float) -> Floats:  # noqa: ARG001 - sees no states
+    def locate(counts: Floats, state: NDArray[np.uint8], counts_per_photon: float) -> Floats:  # noqa: ARG001 - sees no states
         work = allocate(plan.used)
         return _run_braggnn(  # type: ignore[no-any-return]  # numba's
-            counts, np.float32(gain), work, image, pixels, queries, asked, scores, tuple(layers), flat[0]
+            counts, np.float32(counts_per_photon), work, image, pixels, queries, asked, scores, tuple(layers), flat[0]
         )
 
     return locate
@@ -157,10 +157,10 @@ def _compact(model: Compact) -> Kernel:
         if head[1] is model.output:
             offsets = out[0]
 
-    def locate(counts: Floats, state: NDArray[np.uint8], gain: float) -> Floats:
+    def locate(counts: Floats, state: NDArray[np.uint8], counts_per_photon: float) -> Floats:
         work = allocate(plan.used)
         return _run_compact(  # type: ignore[no-any-return]  # numba's
-            counts, state, np.float32(gain), work, image, height, tuple(layers), offsets, out[0]
+            counts, state, np.float32(counts_per_photon), work, image, height, tuple(layers), offsets, out[0]
         )
 
     return locate
@@ -169,7 +169,7 @@ def _compact(model: Compact) -> Kernel:
 @kernel(nogil=True, error_model="numpy")
 def _run_braggnn(
     counts: Any,
-    gain: Any,
+    counts_per_photon: Any,
     work: Any,
     image: Any,
     pixels: Any,
@@ -185,15 +185,15 @@ def _run_braggnn(
         k = min(LANES, n - first)
         for lane in range(LANES):
             patch = counts[first + min(lane, k - 1)]  # the last one fills the lanes that remain
-            low = high = patch[0, 0] / gain
+            low = high = patch[0, 0] / counts_per_photon
             for y in range(size):
                 for x in range(size):
-                    photons = patch[y, x] / gain
+                    photons = patch[y, x] / counts_per_photon
                     low, high = min(low, photons), max(high, photons)
             span = high - low if high > low else _ONE
             for y in range(size):
                 for x in range(size):
-                    work[(image.start + y * size + x) * LANES + lane] = (patch[y, x] / gain - low) / span
+                    work[(image.start + y * size + x) * LANES + lane] = (patch[y, x] / counts_per_photon - low) / span
         _unfold(work, image, pixels)
         apply(queries, work)
         _attend(work, pixels, queries.taps, asked, scores)
@@ -262,7 +262,7 @@ def _attend(work: Any, pixels: Any, taps: Any, asked: Any, scores: Any) -> None:
 def _run_compact(
     counts: Any,
     state: Any,
-    gain: Any,
+    counts_per_photon: Any,
     work: Any,
     image: Any,
     height: int,
@@ -280,7 +280,7 @@ def _run_compact(
             for y in range(size):
                 for x in range(size):
                     if kind[y, x] == _OWN or kind[y, x] == _FULL:
-                        photons = patch[y, x] / gain
+                        photons = patch[y, x] / counts_per_photon
                         low = min(low, photons)
                         if abs(y - half) <= 2 and abs(x - half) <= 2:
                             high = max(high, photons)
@@ -291,7 +291,7 @@ def _run_compact(
             for y in range(size):
                 for x in range(size):
                     at = (image.start + y * size + x) * LANES + lane
-                    scaled = (patch[y, x] / gain - low) / span
+                    scaled = (patch[y, x] / counts_per_photon - low) / span
                     missing, other = kind[y, x] == _MISSING, kind[y, x] == _OTHER
                     work[at] = _ZERO if missing else min(max(scaled, _LOWEST_SCALED), _HIGHEST_SCALED)
                     work[at + image.stride * LANES] = _ONE if other or kind[y, x] == _OWN else _ZERO

@@ -43,14 +43,14 @@ class OnDevice:
         self,
         counts: NDArray[np.float32],
         state: NDArray[np.uint8],
-        gain: float,
+        counts_per_photon: float,
         batch_size: int,
         out: NDArray[np.float32],
     ) -> tuple[int, dict[str, int]]:
         """Fill rows of `out` (n, 5), as of `network_kernels.Kernel`, with the answers for n patches.
 
         Every batch has `batch_size` patches, halved where the memory does not suffice. Returns how many patches are
-        located, fewer than n where not even `SMALLEST_BATCH` fit, and the notes of `localise.Located`.
+        located, fewer than n where not even `SMALLEST_BATCH` fit, and the notes of `localiser.Located`.
         """
         n, start = len(counts), 0
         notes: dict[str, int] = {}
@@ -62,7 +62,7 @@ class OnDevice:
                 if len(under_way) == _UNDER_WAY:
                     under_way.popleft().collect(out)
                 part = slice(start, min(start + batch_size, n))
-                if batch := self._submitted(counts, state, part, gain, batch_size):
+                if batch := self._submitted(counts, state, part, counts_per_photon, batch_size):
                     under_way.append(batch)
                     start = part.stop
                     continue
@@ -81,11 +81,16 @@ class OnDevice:
         return start, notes | self._notes
 
     def _submitted(
-        self, counts: NDArray[np.float32], state: NDArray[np.uint8], part: slice, gain: float, batch_size: int
+        self,
+        counts: NDArray[np.float32],
+        state: NDArray[np.uint8],
+        part: slice,
+        counts_per_photon: float,
+        batch_size: int,
     ) -> "_Batch | None":
         """The batch that is at work on a part of the patches; None for lack of memory."""
         try:
-            self._make(gain, batch_size)
+            self._make(counts_per_photon, batch_size)
             batch = self._batches[self._next]
             batch.submit(counts, state, part)
             self._next = (self._next + 1) % _UNDER_WAY
@@ -98,17 +103,17 @@ class OnDevice:
         # After the handler, in which the error's traceback would still hold the tensors of the batch.
         return None
 
-    def _make(self, gain: float, batch_size: int) -> None:
+    def _make(self, counts_per_photon: float, batch_size: int) -> None:
         """Network and buffers on the device, unless they are there already."""
         if self._model is None:
             # A copy: where it does not fit, the one on the CPU is there still.
             self._model = deepcopy(self._on_cpu).to(self.device)
-        if self._made_for != (gain, batch_size):
+        if self._made_for != (counts_per_photon, batch_size):
             self._release_batches()
-            self._batches = [_Batch(self._model, self.device, batch_size, gain) for _ in range(_UNDER_WAY)]
+            self._batches = [_Batch(self._model, self.device, batch_size, counts_per_photon) for _ in range(_UNDER_WAY)]
             if self.capture and not all(batch.capture() for batch in self._batches):
                 self._notes["cuda_graph_not_captured"] = 1
-            self._made_for = gain, batch_size
+            self._made_for = counts_per_photon, batch_size
 
     def _release_batches(self) -> None:
         self._batches, self._next, self._made_for, self._notes = [], 0, None, {}
@@ -118,7 +123,7 @@ class OnDevice:
 class _Batch:
     """Buffers of one shape, here (page-locked where they are copied to a GPU) and on the device."""
 
-    def __init__(self, model: Network, device: torch.device, n: int, gain: float) -> None:
+    def __init__(self, model: Network, device: torch.device, n: int, counts_per_photon: float) -> None:
         on_gpu = device.type == "cuda"
         square = (n, model.size, model.size)
         self._words = torch.zeros(square, dtype=torch.int16, pin_memory=on_gpu)
@@ -127,7 +132,7 @@ class _Batch:
         self._answers = torch.zeros((n, 5), pin_memory=on_gpu)
         self._counts = torch.zeros(square, device=device)
         self._state = torch.zeros(square, dtype=torch.uint8, device=device)
-        self._model, self._gain, self._sees_state = model, gain, isinstance(model, Compact)
+        self._model, self._counts_per_photon, self._sees_state = model, counts_per_photon, isinstance(model, Compact)
         self._stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured: torch.Tensor | None = None
@@ -182,7 +187,7 @@ class _Batch:
         out[self._part] = self._answers[: self._part.stop - self._part.start].numpy()
 
     def _compute(self) -> torch.Tensor:
-        answer = self._model.locate(self._counts / self._gain, self._state)
+        answer = self._model.locate(self._counts / self._counts_per_photon, self._state)
         return torch.cat([answer.offsets, answer.errors, answer.domain.sigmoid()[:, None]], 1)
 
 

@@ -76,15 +76,15 @@ def locate_patches(
     counts: NDArray[np.float32],
     state: NDArray[np.uint8],
     *,
-    gain: float = 1.0,
+    counts_per_photon: float = 1.0,
     batch_size: int = 4096,
 ) -> Located:
     """Positions of the peaks in n patches of counts with the states of their pixels, both of shape (n, size, size).
 
-    `gain` is the number of counts per photon. On a CPU one thread computes, and a patch's result is the same bits
-    whatever its companions and its place. `batch_size` is the number of patches at once on a GPU, the last batch filled
-    up. On a GPU that runs out of memory it is halved, down to `gpu.SMALLEST_BATCH`; if not even that fits, the CPU does
-    the rest. `Located.notes` says so. The next call tries `batch_size` again: memory may be free by then.
+    On a CPU one thread computes, and a patch's result is the same bits whatever its companions and its place.
+    `batch_size` is the number of patches at once on a GPU, the last batch filled up. On a GPU that runs out of memory
+    it is halved, down to `gpu.SMALLEST_BATCH`; if not even that fits, the CPU does the rest. `Located.notes` says so.
+    The next call tries `batch_size` again: memory may be free by then.
     Raises `InputError` for patches of another size.
     """
     size = localiser.size
@@ -98,14 +98,14 @@ def locate_patches(
     answers = np.empty((len(counts), 5), np.float32)
     done, notes = 0, dict[str, int]()
     if localiser.device != "cpu":
-        done, notes = localiser.on_device.locate(counts, state, gain, batch_size, answers)
+        done, notes = localiser.on_device.locate(counts, state, counts_per_photon, batch_size, answers)
     if done < len(counts):
-        answers[done:] = localiser.kernel(counts[done:], state[done:], gain)
+        answers[done:] = localiser.kernel(counts[done:], state[done:], counts_per_photon)
     positions = answers[:, :2] + np.float64((size - 1) / 2)
     return Located(Method[localiser.name], positions, answers[:, 2:4].copy(), answers[:, 4].copy(), notes)
 
 
-def compute_device(wanted: str, *, key: str = "localise.device") -> str:
+def compute_device(wanted: str, *, key: str = "locate.device") -> str:
     """Where to compute: cpu, cuda or cuda:N. Raises `InputError` naming `key` for a device that is not there."""
     import torch
 

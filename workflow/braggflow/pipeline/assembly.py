@@ -1,17 +1,17 @@
 """From the stages' answers to the columns of the peak table: detector coordinates, and which position to use.
 
-`localise.method: braggnn` or `compact` uses that network's position of every peak; `none` the converged fit's, where
-there is none the centroid, where there is none either (no counts above background) the maximum's pixel. `auto` chooses
-peak by peak:
+`locate.position: network` uses the network's position of every peak. `fit` uses the converged fit's; where there is
+none the network's, where it was asked and is in its domain; else the centroid, where there is none either (no counts
+above background) the maximum's pixel. `auto` chooses peak by peak:
 
 1. Out of its domain (its own verdict, or a position further than `MAX_OFFSET` from the maximum) a network counts as not
-   asked: the position is that of `none`. The centroid of an arc or of a hot pixel says where the light is; what a
-   network makes of what it has never seen says nothing, and neither does its uncertainty.
+   asked. The centroid of an arc or of a hot pixel says where the light is; what a network makes of what it has never
+   seen says nothing, and neither does its uncertainty.
 2. A network that does not see which pixels are missing, saturated or a neighbour's (`BLIND`) gives way to a converged
    fit wherever there are such pixels.
-3. A network whose uncertainty (of the two axes, the larger) exceeds `localise.max_std`, or that was shown a cut,
-   saturated or crowded patch (`HARD`), gives way to a converged fit whose uncertainty is smaller. Both state theirs
-   rightly, and in such patches the fit is mostly the better one (docs/accuracy.md).
+3. A network whose uncertainty (of the two axes, the larger) exceeds `locate.prefer_fit_above_std`, or that was shown
+   a cut, saturated or crowded patch (`HARD`), gives way to a converged fit whose uncertainty is smaller. Both state
+   theirs rightly, and in such patches the fit is mostly the better one (docs/accuracy.md).
 4. Else the position is the network's.
 
 No peak is dropped; `method` says which position it was, `y_network`, `x_network`, `y_fit` and `x_fit` keep both.
@@ -73,7 +73,7 @@ def assemble(
     """Fill the positions and the fit's variables of `table` (n,), in pixels of the detector.
 
     `located` is the network's answer (None: not asked), `fitted` (n,) says which peaks were fitted and `fits` holds
-    their results in that order (`fit.FIT_DTYPE`). Of `config` are used `frames.bin`, `fit.model` and `localise`.
+    their results in that order (`fit.FIT_DTYPE`). Of `config` are used `frames.bin`, `fit.model` and `locate`.
     """
     result = table.copy()
     half, scale = patches.counts.shape[1] // 2, config.frames.bin
@@ -94,9 +94,9 @@ def assemble(
         _flag(result, ~near | (located.domain < IN_DOMAIN), Flag.out_of_domain)
         result["disagreement"] = np.linalg.norm(network - fit_position, axis=1)
         deviations = joint_deviations(network - fit_position, network_std, fit_std, floor=SHAPE_ERROR * scale)
-        _flag(result, deviations > config.localise.max_disagreement, Flag.disagree)
+        _flag(result, deviations > config.locate.max_disagreement, Flag.disagree)
         use_network = network_is_used(
-            result["flags"], located.method, network_std, fit_std, converged=converged, config=config.localise
+            result["flags"], located.method, network_std, fit_std, converged=converged, config=config.locate
         )
 
     no_light = np.isnan(patches.centroid[:, 0])
@@ -126,11 +126,13 @@ def network_is_used(
 
     `std` and `fit_std` (n, 2) are the uncertainties of network and fit, `converged` (n,) says which peaks have a fit.
     """
-    if config.method != "auto":
+    if config.position == "network":
         return np.ones(len(flags), bool)
     outside = flags & Flag.out_of_domain != 0
+    if config.position == "fit":
+        return np.asarray(~outside & ~converged)
     blind = flags & BLIND[network] != 0
-    doubtful = (std.max(axis=1) > config.max_std) | (flags & HARD != 0)
+    doubtful = (std.max(axis=1) > config.prefer_fit_above_std) | (flags & HARD != 0)
     unsure = doubtful & (fit_std.max(axis=1) < std.max(axis=1))
     used: NDArray[np.bool_] = ~outside & ~(converged & (blind | unsure))
     return used

@@ -1,28 +1,118 @@
 """Peaks of frames in memory, in this process: for a notebook."""
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 
 from braggflow import peak_table
-from braggflow.config import resolve_config
+from braggflow.config import NoiseMultiple, RunConfig, as_config, resolve_config
 from braggflow.errors import InputError
 from braggflow.frames import frames_from_array, open_series
+from braggflow.peak_table import to_dataset
 from braggflow.pipeline.stages import complete_peaks, locate_peaks, search_chunk
 
+Level: TypeAlias = float | str | NoiseMultiple | Mapping[str, float]
 
-def find_peaks(images: "xr.Dataset | xr.DataArray | np.ndarray[Any, Any]", **sections: Mapping[str, Any]) -> xr.Dataset:
-    """Peaks of one array, in this process: for a notebook.
 
-    `images` is (frame, y, x) or one frame (y, x); a DataArray's `frame` coordinate and per-frame coordinates are kept.
-    A Dataset, as `open_frames` returns, brings its mask, dark, flat and saturation too; an array alone has none.
-    Sections are those of the configuration: `find_peaks(images, detect={"minval": 20, "minscore": 10})`. Returns the
-    peak table as `open_peaks` does; raises `InputError` for bad settings or where a frame cannot be processed.
+def find_peaks(
+    frames: "xr.Dataset | xr.DataArray | np.ndarray[Any, Any]",
+    *,
+    minval: Level | None = None,
+    minscore: Level | None = None,
+    background: str | None = None,
+    min_area: int | None = None,
+    mask: str | None = None,
+    bin: int | None = None,  # noqa: A002 - the configuration's word
+    saturation: float | None = None,
+    counts_per_photon: float | None = None,
+    read_noise: float | None = None,
+    patch_size: Literal[9, 11, 13, 15] | None = None,
+    network: str | None = None,
+    position: Literal["auto", "network", "fit"] | None = None,
+    model: Literal["gaussian", "pseudo_voigt"] | None = None,
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+) -> xr.Dataset:
+    """Peaks of one array of frames, in this process: for a notebook.
+
+    Parameters
+    ----------
+    frames : xarray.Dataset, xarray.DataArray or numpy.ndarray
+        Frames of shape (frame, y, x), or one frame (y, x). A DataArray's `frame` coordinate and per-frame coordinates
+        are kept. A Dataset, as `open_frames` returns it, brings its mask, dark, flat and saturation too; an array
+        alone has none.
+    minval, minscore : float or str, optional
+        The two levels of the search: pixels below `minval` are set to 0, peaks whose persistence is not above
+        `minscore` are dropped. In counts, or as ``"6 sigma"``, multiples of each frame's noise.
+    background : str, optional
+        Subtracted before the search: ``"none"``, ``"local"``, or the name of a file that holds a frame.
+    min_area : int, optional
+        Drop peaks of fewer pixels.
+    mask : str, optional
+        Name of an image file, non-zero = ignore; joined with the Dataset's own mask.
+    bin : int, optional
+        Sum `bin` x `bin` pixels before the search; positions stay in pixels of the detector.
+    saturation : float, optional
+        Counts at and above which a pixel is saturated.
+    counts_per_photon : float, optional
+        Counts of one photon.
+    read_noise : float, optional
+        Standard deviation of a pixel without light, counts.
+    patch_size : {9, 11, 13, 15}, optional
+        Side of the square around each maximum, pixels.
+    network : str, optional
+        The network that is asked: ``"compact"``, ``"braggnn"``, ``"none"``, or the name of a weights file.
+    position : {"auto", "network", "fit"}, optional
+        Which position is used.
+    model : {"gaussian", "pseudo_voigt"}, optional
+        The profile that is fitted.
+    config : RunConfig, mapping, str or pathlib.Path, optional
+        A whole configuration, or the name of its YAML file; the other arguments stand above it. Keys that are given
+        nowhere have their defaults (`braggflow config init` writes them all).
+
+    Returns
+    -------
+    xarray.Dataset
+        The peak table as `open_peaks` returns it: dimension `peak`, sorted by (peak_frame, y_pixel, x_pixel), and
+        dimension `frame` with `peak_count`. Positions are (y, x) in pixels, 0-based, pixel centres at whole numbers.
+
+    Raises
+    ------
+    InputError
+        For bad settings, or where a frame cannot be processed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import braggflow
+    >>> y, x = np.mgrid[:64, :64]
+    >>> frame = np.random.default_rng(0).poisson(4 + 400 * np.exp(-((y - 20.3) ** 2 + (x - 31.8) ** 2) / 3))
+    >>> peaks = braggflow.find_peaks(frame, minval=40, minscore=20)
+    >>> peaks[["y", "x"]].to_dataframe()[["y", "x"]].round(1)
+             y     x
+    peak
+    0     20.3  31.8
     """
+    given: dict[str, dict[str, object]] = {
+        "detect": {"minval": minval, "minscore": minscore, "background": background, "min_area": min_area},
+        "frames": {
+            "mask": mask,
+            "bin": bin,
+            "saturation": saturation,
+            "counts_per_photon": counts_per_photon,
+            "read_noise": read_noise,
+        },
+        "patches": {"size": patch_size},
+        "locate": {"network": network, "position": position},
+        "fit": {"model": model},
+    }
+    sections = as_config(config).model_dump(mode="json") if config is not None else {}
+    for section, keys in given.items():
+        sections.setdefault(section, {}).update({key: value for key, value in keys.items() if value is not None})
     settings = resolve_config(sections, source="find_peaks")
-    data = frames_from_array(images)
+    data = frames_from_array(frames)
     opened = open_series(data, settings)
     found = [search_chunk(opened, position, position + 1) for position in range(len(opened.numbers))]
     failures = [failure for chunk in found for failure in chunk.failures]
@@ -30,4 +120,4 @@ def find_peaks(images: "xr.Dataset | xr.DataArray | np.ndarray[Any, Any]", **sec
         raise InputError("; ".join(f"frame {failure['frame']}: {failure['reason']}" for failure in failures[:5]))
     table, _ = complete_peaks(settings, found, locate_peaks(settings, found)) if found else (peak_table.empty(), {})
     coords = data[["frame"]].isel(frame=opened.positions).load()
-    return peak_table.to_dataset(table, coords, [], {"source": "array"})
+    return to_dataset(table, coords, [], {"source": "array"})

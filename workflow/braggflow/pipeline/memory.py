@@ -40,7 +40,7 @@ def memory_need(opened: OpenedSeries, groups: Sequence[Group]) -> MemoryNeed:
     corrected = bool(images) or correction.bin > 1 or array.dtype.kind == "f"
     chunk = int(np.prod(array.encoding["chunks"])) * array.dtype.itemsize
     frames_at_once = max(group.stop - group.first for group in groups)
-    network = opened.config.localise.method != "none"
+    network = opened.config.locate.asks_network
     return MemoryNeed(
         PROCESS_BYTES + NETWORK_BYTES * network + pixels * (1 + 4 * len(images)),
         CHUNKS * chunk

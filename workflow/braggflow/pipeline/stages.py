@@ -19,7 +19,7 @@ from braggflow import patches, peak_table
 from braggflow.config import RunConfig
 from braggflow.detect import Detection, cut_patches, detect
 from braggflow.fit import fit_patches
-from braggflow.frames import UNREADABLE, OpenedSeries, correct_frame
+from braggflow.frames import UNREADABLE, OpenedSeries
 from braggflow.locate import Located, load_localiser, locate_patches
 from braggflow.pipeline.assembly import assemble, sample
 
@@ -99,7 +99,7 @@ def _peaks_of(
     """What is found in one raw frame, the patches of its peaks, and their rows of the table; adds to `seconds`."""
     config = opened.config
     with _timed(seconds, "correct"):
-        frame = correct_frame(pixels, opened.correction)
+        frame = opened.corrected(pixels)
     with _timed(seconds, "detect"):
         detection = detect(frame.counts, frame.mask, config.detect, background_frame=opened.background_frame)
     with _timed(seconds, "patches"):
@@ -110,12 +110,16 @@ def _peaks_of(
 def locate_peaks(config: RunConfig, found: Sequence[ChunkPeaks]) -> NetworkResult:
     """The network's positions of all peaks found, and the time it took."""
     start = time.perf_counter()
-    if config.localise.method == "none":
+    if not config.locate.asks_network:
         return NetworkResult(None, 0.0)
-    localiser = load_localiser(config.localise, config.patches.size)
+    localiser = load_localiser(config.locate, config.patches.size)
     cut = patches.concatenate([chunk.patches for chunk in found])
     located = locate_patches(
-        localiser, cut.counts, cut.state, gain=config.frames.gain, batch_size=config.localise.batch_size
+        localiser,
+        cut.counts,
+        cut.state,
+        counts_per_photon=config.frames.counts_per_photon,
+        batch_size=config.locate.batch_size,
     )
     return NetworkResult(located, time.perf_counter() - start)
 
@@ -124,7 +128,7 @@ def complete_peaks(
     config: RunConfig, found: Sequence[ChunkPeaks], answer: NetworkResult
 ) -> tuple[peak_table.Table, dict[str, float]]:
     """Fit and assemble: the sorted table of all peaks found, and the time spent by stage."""
-    seconds = {"localise": answer.seconds, "fit": 0.0}
+    seconds = {"locate": answer.seconds, "fit": 0.0}
     table = peak_table.concatenate([chunk.table for chunk in found])
     cut = patches.concatenate([chunk.patches for chunk in found])
     with _timed(seconds, "fit"):
@@ -137,7 +141,10 @@ def complete_peaks(
 
 def _noise(config: RunConfig) -> dict[str, float]:
     """Noise of a pixel of the searched frames: a binned pixel is a sum, whose read noise adds up in squares."""
-    return {"gain": config.frames.gain, "read_noise": config.frames.read_noise * config.frames.bin}
+    return {
+        "counts_per_photon": config.frames.counts_per_photon,
+        "read_noise": config.frames.read_noise * config.frames.bin,
+    }
 
 
 def compile_kernels(opened: OpenedSeries) -> None:

@@ -9,8 +9,9 @@ from braggflow.results.folder import (
     run_lock,
     write_run_info,
 )
-from braggflow.results.frames_of_run import RunFrames, SearchedFrame, open_run_frames, read_run_frame
+from braggflow.results.frames_of_run import SearchedFrame, open_run_frames, read_run_frame
 from braggflow.results.identity import frames_identity, identity_changes, run_digest, run_identity
+from braggflow.results.opened_run import Run, open_run
 from braggflow.results.parts import Part, PartSummary, read_parts, write_part
 from braggflow.results.peaks import consolidate, open_peaks
 from braggflow.results.status import OUTCOMES, DataSetStatus, append_outcome, data_set_statuses
@@ -20,8 +21,8 @@ __all__ = [
     "DataSetStatus",
     "Part",
     "PartSummary",
+    "Run",
     "RunFolder",
-    "RunFrames",
     "SearchedFrame",
     "append_outcome",
     "begin_run",
@@ -30,6 +31,7 @@ __all__ = [
     "frames_identity",
     "identity_changes",
     "open_peaks",
+    "open_run",
     "open_run_frames",
     "read_parts",
     "read_run_config",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from braggflow.config import RunConfig, resolve_config
+from braggflow.config import RunConfig, from_former, read_yaml, resolve_config
 from braggflow.errors import InputError
 from braggflow.files import write_atomic
 
@@ -92,9 +92,10 @@ def write_run_info(folder: RunFolder, info: Mapping[str, Any]) -> None:
 
 def read_run_config(folder: RunFolder) -> RunConfig:
     """The configuration that the run was made with."""
-    import yaml
-
-    return resolve_config(yaml.safe_load(folder.settings.read_text(encoding="utf-8")), source=str(folder.settings))
+    settings = read_yaml(folder.settings, "settings")
+    return resolve_config(
+        from_former(settings) if isinstance(settings, dict) else settings, source=str(folder.settings)
+    )
 
 
 def begin_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:

@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
-from braggflow.config import RunConfig
-from braggflow.detect import levels_in_counts, subtract_background
 from braggflow.errors import InputError
-from braggflow.frames import Correction, correct_frame, correction_of, open_frames, read_background_frame, read_raw
+from braggflow.frames import OpenedSeries, open_frames, open_series
 from braggflow.results.folder import RunFolder, read_run_config, read_run_info
 from braggflow.results.identity import frames_identity
 
@@ -31,20 +28,8 @@ class SearchedFrame:
     """Detector pixels along each side of a pixel of `searched`."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunFrames:
-    """The frames of a run, to be read by `read_frame`."""
-
-    data: xr.Dataset
-    config: RunConfig
-    correction: Correction
-    background_frame: NDArray[np.float32] | None
-    positions: dict[int, int]
-    """Position in the store, by frame number."""
-
-
-def open_run_frames(folder: RunFolder) -> RunFrames:
-    """Open the frames store that a run was made from.
+def open_run_frames(folder: RunFolder) -> OpenedSeries:
+    """Open the series that a run was made from.
 
     Raises `InputError` where the store, or a file that corrects it, is no longer there, or where the store holds
     another series than the run saw.
@@ -57,26 +42,21 @@ def open_run_frames(folder: RunFolder) -> RunFrames:
     changed = [key for key in ("shape", "dtype", "frame") if now[key] != then[key]]
     if changed:
         raise InputError(f"frames store {path}: is not the one that the run saw ({', '.join(changed)} changed)")
-    return RunFrames(
-        data,
-        config,
-        correction_of(data, config.frames),
-        read_background_frame(data, config),
-        {number: position for position, number in enumerate(data["frame"].values.tolist())},
-    )
+    return open_series(data, config)
 
 
-def read_run_frame(series: RunFrames, number: int) -> SearchedFrame:
+def read_run_frame(series: OpenedSeries, number: int) -> SearchedFrame:
     """Read frame `number` and prepare it as the run did.
 
     Raises `InputError` naming the frame where it cannot be read or prepared.
     """
+    from braggflow.detect import searched_image  # numba takes a second to load, which those who open a table need not
+
     config = series.config
     try:
-        raw = read_raw(series.data, np.array([series.positions[number]]))[0]
-        frame = correct_frame(raw, series.correction)
-        image = subtract_background(frame.counts, frame.mask, config.detect, background_frame=series.background_frame)
-        minval, _ = levels_in_counts(image, frame.mask, config.detect)
+        raw = series.raw(series.position_of(number))
+        frame = series.corrected(raw)
+        image, minval, _ = searched_image(frame, config.detect, background_frame=series.background_frame)
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
     searched = np.where(frame.mask, np.float32(np.nan), image).astype(np.float32)

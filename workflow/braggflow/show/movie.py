@@ -16,7 +16,8 @@ from PIL import Image as Pillow
 
 from braggflow.errors import InputError
 from braggflow.files import written_whole
-from braggflow.results import RunFolder, RunFrames, open_peaks, open_run_frames, read_run_frame
+from braggflow.frames import OpenedSeries
+from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_frame
 from braggflow.show.plots import BLACK, IGNORED, METHOD_COLOURS, Image, draw_frame, intensity_norm, shrink
 
 #: Pixels along the longer side of a drawn frame.
@@ -82,7 +83,7 @@ def _span(table: xr.Dataset) -> str:
 class _Picture:
     """One figure, whose frame, peaks and title are exchanged."""
 
-    def __init__(self, series: RunFrames, table: xr.Dataset, numbers: list[int], *, skipped: int) -> None:
+    def __init__(self, series: OpenedSeries, table: xr.Dataset, numbers: list[int], *, skipped: int) -> None:
         self.series, self.table = series, table
         self.note = (
             f" (every {skipped}th is shown)" if skipped > 3 else ("", "", " (every 2nd)", " (every 3rd)")[skipped]

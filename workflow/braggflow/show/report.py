@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from braggflow.errors import InputError
 from braggflow.files import write_atomic
+from braggflow.frames import OpenedSeries
 from braggflow.peak_table import FLAG_MEANINGS, Flag
 from braggflow.results import (
     RunFolder,
-    RunFrames,
     SearchedFrame,
     open_peaks,
     open_run_frames,
@@ -201,7 +201,7 @@ def _typical_frame(seen: SearchedFrame, table: xr.Dataset, number: int, backgrou
     )
 
 
-def _gallery(series: RunFrames, table: xr.Dataset, sample: xr.Dataset) -> str:
+def _gallery(series: OpenedSeries, table: xr.Dataset, sample: xr.Dataset) -> str:
     chosen = example_peaks(sample)
     if not chosen:
         return ""

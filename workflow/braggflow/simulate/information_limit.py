@@ -17,14 +17,14 @@ _UNDETERMINED = 1e3
 _BATCH = 1000
 
 
-def limit_of_patches(scenes: SimulatedPatches) -> NDArray[np.float64]:
+def limit_of_patches(patches: SimulatedPatches) -> NDArray[np.float64]:
     """The limit (y, x) of simulated peaks, shape (n, 2), pixels: of their usable pixels, their noise and neighbours."""
     return cramer_rao(
-        scenes.profiles,
-        size=scenes.counts.shape[1],
-        neighbours=scenes.neighbours,
-        usable=scenes.state <= State.OTHER,
-        read_noise=scenes.read_noise,
+        patches.profiles,
+        size=patches.counts.shape[1],
+        neighbours=patches.neighbours,
+        usable=patches.state <= State.OTHER,
+        read_noise=patches.read_noise,
     )
 
 

@@ -74,7 +74,7 @@ class PatchSimulation(Section):
     saturation: Range = Field((0.3, 0.9), description="level of saturation, share of the highest pixel")
     noisy_share: Share = Field(0.25, description="of patches with read noise")
     read_noise: float = Field(5.0, ge=0, description="largest standard deviation of the read noise, photons")
-    gain: Range = Field((1.0, 1.0), description="counts per photon, log-uniform")
+    counts_per_photon: Range = Field((1.0, 1.0), description="counts per photon, log-uniform")
     cut_off_share: Share = Field(0.1, description="of patches whose low pixels are 0, as detectors that threshold give")
     outlier_share: Share = Field(0.18, description="of patches with no peak of this kind")
     outliers: tuple[Outlier, ...] = Field(
@@ -128,7 +128,7 @@ class SimulatedPatches:
     """(n,) True where the patch is profiles on a constant background, as a fit assumes."""
     read_noise: NDArray[np.float64]
     """(n,) standard deviation, photons."""
-    gain: NDArray[np.float64]
+    counts_per_photon: NDArray[np.float64]
     """(n,) counts per photon."""
 
     def __len__(self) -> int:
@@ -190,12 +190,14 @@ def _simulate(n: int, rng: np.random.Generator, config: PatchSimulation, size: i
     noisy = np.flatnonzero(read_noise)
     photons[noisy] += read_noise[noisy, None, None] * rng.standard_normal((len(noisy), size, size), np.float32)
     _put_maximum_in_centre(photons, np.flatnonzero(outlier == OUTLIERS.index("empty")))
-    gain = _log_uniform(rng, config.gain, n)
-    counts = photons * gain[:, None, None].astype(np.float32)
+    counts_per_photon = _log_uniform(rng, config.counts_per_photon, n)
+    counts = photons * counts_per_photon[:, None, None].astype(np.float32)
 
     state = np.where(others(maxima, size), np.uint8(State.OTHER), np.uint8(State.OWN))
     full = np.flatnonzero(rng.random(n) < config.saturated_share)
-    level = rng.uniform(*config.saturation, len(full)) * (gain[full] * expected[full].max(axis=(1, 2), initial=0))
+    level = rng.uniform(*config.saturation, len(full)) * (
+        counts_per_photon[full] * expected[full].max(axis=(1, 2), initial=0)
+    )
     counts[full] = np.minimum(counts[full], level[:, None, None])
     state[full] = np.where(counts[full] >= level[:, None, None].astype(np.float32), State.FULL, state[full])
     cut = np.flatnonzero(rng.random(n) < config.cut_off_share)
@@ -203,7 +205,9 @@ def _simulate(n: int, rng: np.random.Generator, config: PatchSimulation, size: i
     plain[cut] = False
     state[missing_pixels(n, rng=rng, config=config, size=size)] = State.MISSING
     counts[state == State.MISSING] = 0
-    return SimulatedPatches(counts, state, maxima, position, profiles, neighbours, outlier, plain, read_noise, gain)
+    return SimulatedPatches(
+        counts, state, maxima, position, profiles, neighbours, outlier, plain, read_noise, counts_per_photon
+    )
 
 
 def sample_profiles(

@@ -47,7 +47,7 @@ class TrainingExamples(NamedTuple):
 def simulate_examples(n: int, *, rng: np.random.Generator, config: PatchSimulation, size: int) -> TrainingExamples:
     """Simulate `n` patches of `size` and find what is to be learned of them; decided by the state of `rng` alone."""
     drawn = simulate_patches(n, rng=rng, config=config, size=size)
-    photons = (drawn.counts / drawn.gain[:, None, None]).astype(np.float32)
+    photons = (drawn.counts / drawn.counts_per_photon[:, None, None]).astype(np.float32)
     peak = drawn.outlier < 0
     truth = np.where(peak[:, None], drawn.position, (size - 1) / 2)
     target, unit = _teach(drawn, photons, truth)

@@ -45,7 +45,7 @@ MIN_JUDGED, LEAST_CHANGE = 30, 0.01
 INTERVAL, _RESAMPLES = 0.95, 2_000
 #: Blocks of frames are drawn anew, or where there are fewer than so many, groups of a class's peaks.
 _MIN_BLOCKS, _GROUPS = 5, 100
-#: SNR below which a peak is faint; sigma and ratio that part the other classes, as in `scenes.CLASSES`.
+#: SNR below which a peak is faint; sigma and ratio that part the other classes, as in `simulate.CLASSES`.
 _FAINT, _SHARP, _BROAD, _ELONGATED = 20.0, 0.9, 1.8, 1.8
 
 
@@ -134,7 +134,7 @@ def fine_tune(
 
 
 def _load(path: Path, config: TrainConfig) -> Localiser:
-    settings = LocateConfig(method=config.network, checkpoint=str(path), device="cpu")
+    settings = LocateConfig(network=str(path), device="cpu")
     return load_localiser(settings, config.size)
 
 
@@ -163,7 +163,7 @@ def _lessons(config: FineTuneConfig, own: Labels) -> ExampleSource:
 
 def _mixed(config: TrainConfig, labels: Labels, n_simulated: int, rng: np.random.Generator) -> TrainingExamples:
     taught = examples_from_fits(labels.photons, labels.state, labels.offset, labels.std, rng=rng)
-    simulated = simulate_examples(n_simulated, rng=rng, config=config.scenes, size=config.size)
+    simulated = simulate_examples(n_simulated, rng=rng, config=config.simulation, size=config.size)
     return prepared(config.network, join_examples(taught, simulated))
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from braggflow import patches, peak_table
 from braggflow.detect import cut_patches, detect
 from braggflow.errors import InputError
-from braggflow.frames import correct_frame, read_raw, unbinned
+from braggflow.frames import OpenedSeries, unbinned
 from braggflow.peak_table import Flag
-from braggflow.results import RunFolder, RunFrames, open_peaks, open_run_frames, read_run_config
+from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_config
 from braggflow.simulate import FWHM_PER_SIGMA, MAX_SIGMA_MAJOR, PatchSimulation
 
 #: A label's standard error along an axis, px, at most: beyond it a fit says little that the network does not know.
@@ -107,7 +107,7 @@ class Collected:
 
 
 def simulation_like(run: str | Path) -> PatchSimulation:
-    """What patches like those of a run's peaks are drawn from, in photons (its counts over `frames.gain`).
+    """What patches like those of a run's peaks are drawn from, in photons (its counts over `frames.counts_per_photon`).
 
     Sigma, axis ratio, eta, height and background span the 1st to the 99th percentile of the fits of isolated, whole
     peaks (shape and background: of those with an SNR of `GOOD_SNR`), made wider by `WIDER_SHAPE`, height and background
@@ -118,8 +118,8 @@ def simulation_like(run: str | Path) -> PatchSimulation:
     """
     config = read_run_config(RunFolder(Path(run)))
     table, _ = _read_table(run)
-    gain, scale = config.frames.gain, config.frames.bin
-    clean = trusted(table, gain=gain, scale=scale)[0] & (table["flags"] & _DISTURBED == 0)
+    counts_per_photon, scale = config.frames.counts_per_photon, config.frames.bin
+    clean = trusted(table, counts_per_photon=counts_per_photon, scale=scale)[0] & (table["flags"] & _DISTURBED == 0)
     bright = clean & (table["snr"] >= GOOD_SNR)
     if (n := np.count_nonzero(bright)) < MIN_FITS:
         raise InputError(
@@ -128,8 +128,8 @@ def simulation_like(run: str | Path) -> PatchSimulation:
         )
     minor, major = (table[name][bright] / (FWHM_PER_SIGMA * scale) for name in ("fwhm_minor", "fwhm_major"))
     sigma = _span(minor, WIDER_SHAPE)
-    height = _span(table["amplitude"][clean] * (scale**2 / gain), WIDER_LIGHT)
-    background = table["background"][bright] * (scale**2 / gain)
+    height = _span(table["amplitude"][clean] * (scale**2 / counts_per_photon), WIDER_LIGHT)
+    background = table["background"][bright] * (scale**2 / counts_per_photon)
     lit = background[background > _DARK]
     found: dict[str, Any] = {
         "sigma": sigma,
@@ -142,7 +142,7 @@ def simulation_like(run: str | Path) -> PatchSimulation:
         # Broad peaks are two to the eye only further apart: nearer ones would be drawn again and again.
         "neighbour_distance": (max(3.0, 2 * sigma[0]), max(8.0, 5 * sigma[0])),
         "noisy_share": float(config.frames.read_noise > 0),
-        "read_noise": WIDER_SHAPE * config.frames.read_noise * scale / gain,
+        "read_noise": WIDER_SHAPE * config.frames.read_noise * scale / counts_per_photon,
     }
     if len(lit):
         found["background"] = _span(lit, WIDER_LIGHT)
@@ -171,7 +171,7 @@ def _share(where: NDArray[np.bool_]) -> float:
     return max(LEAST_SHARE, float(where.mean()))
 
 
-def untrusted(table: peak_table.Table, *, gain: float, scale: int) -> dict[str, NDArray[np.bool_]]:
+def untrusted(table: peak_table.Table, *, counts_per_photon: float, scale: int) -> dict[str, NDArray[np.bool_]]:
     """Which peaks of a table have no fit to learn from, (n,) by reason; `scale` is `frames.bin`.
 
     - `no_fit`: not fitted, or the fit failed.
@@ -184,7 +184,7 @@ def untrusted(table: peak_table.Table, *, gain: float, scale: int) -> dict[str, 
     one that the run's network took for an outlier or disagrees with: it may be for that network to learn.
     """
     std = np.maximum(table["y_fit_std"], table["x_fit_std"]) / scale
-    photons = np.nan_to_num(table["amplitude"]) * (scale**2 / gain)
+    photons = np.nan_to_num(table["amplitude"]) * (scale**2 / counts_per_photon)
     minor, major = (table[name] / (FWHM_PER_SIGMA * scale) for name in ("fwhm_minor", "fwhm_major"))
     return {
         "no_fit": ~np.isfinite(std) | (table["flags"] & Flag.fit_failed != 0),
@@ -195,10 +195,12 @@ def untrusted(table: peak_table.Table, *, gain: float, scale: int) -> dict[str, 
     }
 
 
-def trusted(table: peak_table.Table, *, gain: float, scale: int) -> tuple[NDArray[np.bool_], dict[str, int]]:
+def trusted(
+    table: peak_table.Table, *, counts_per_photon: float, scale: int
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
     """Which peaks can be labels, (n,), and the number of the others by the first reason that holds."""
     left, dropped = np.ones(len(table), bool), {}
-    for reason, where in untrusted(table, gain=gain, scale=scale).items():
+    for reason, where in untrusted(table, counts_per_photon=counts_per_photon, scale=scale).items():
         dropped[reason] = int(np.count_nonzero(left & where))
         left &= ~where
     return left, dropped
@@ -212,10 +214,10 @@ def labels_from_run(run: str | Path, *, progress: Callable[[int, int], None] | N
     labels are fewer than `MIN_LABELS`, and where the run's frames are no longer there or cannot be read.
     """
     series = open_run_frames(RunFolder(Path(run)))
-    gain, scale = series.config.frames.gain, series.config.frames.bin
+    counts_per_photon, scale = series.config.frames.counts_per_photon, series.config.frames.bin
     table, numbers = _read_table(run)
     place = np.searchsorted(numbers, table["peak_frame"])
-    chosen, dropped = trusted(table, gain=gain, scale=scale)
+    chosen, dropped = trusted(table, counts_per_photon=counts_per_photon, scale=scale)
     rows = np.flatnonzero(chosen)
     check_number(run, len(rows), dropped)
     read = rows[thinned(place[rows], len(numbers))]
@@ -228,7 +230,7 @@ def labels_from_run(run: str | Path, *, progress: Callable[[int, int], None] | N
         same = np.isin(wanted, there)
         block = block_of(place[own[same]], len(numbers))
         rows_of_cut = np.searchsorted(there, wanted[same])
-        parts.append(made(table[own[same]], cut, rows_of_cut, block, gain=gain, scale=scale))
+        parts.append(made(table[own[same]], cut, rows_of_cut, block, counts_per_photon=counts_per_photon, scale=scale))
     dropped["not_found_again"] = len(read) - sum(map(len, parts))
     return collected(str(run), parts, dropped)
 
@@ -242,13 +244,12 @@ def _read_table(run: str | Path) -> tuple[peak_table.Table, NDArray[np.int64]]:
     return table, data["frame"].values
 
 
-def _cut_again(series: RunFrames, number: int) -> tuple[patches.Patches, peak_table.Table]:
+def _cut_again(series: OpenedSeries, number: int) -> tuple[patches.Patches, peak_table.Table]:
     """All patches of a frame as the run cut them, also those of peaks that it then dropped for their SNR."""
     # The engines find the same peaks; the reference takes minutes a frame.
     settings = series.config.detect.model_copy(update={"engine": "native"})
     try:
-        raw = read_raw(series.data, np.array([series.positions[number]]))[0]
-        frame = correct_frame(raw, series.correction)
+        frame = series.corrected(series.raw(series.position_of(number)))
         found = detect(frame.counts, frame.mask, settings, background_frame=series.background_frame)
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
@@ -305,14 +306,14 @@ def made(
     rows: NDArray[np.int64],
     block: NDArray[np.int64],
     *,
-    gain: float,
+    counts_per_photon: float,
     scale: int,
 ) -> Labels:
     """The labels of `table` (n,), whose patches are at `rows` of `cut`."""
     position = np.stack([table["y_fit"], table["x_fit"]], axis=1)
     centre = unbinned(_pixels(table, scale).astype(np.float64), scale)
     return Labels(
-        photons=cut.counts[rows] / np.float32(gain),
+        photons=cut.counts[rows] / np.float32(counts_per_photon),
         state=cut.state[rows],
         offset=(position - centre) / scale,
         std=np.stack([table["y_fit_std"], table["x_fit_std"]], axis=1).astype(np.float64) / scale,

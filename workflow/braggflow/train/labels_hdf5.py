@@ -28,10 +28,10 @@ def labels_from_hdf5(
     peaks_file: str | Path,
     *,
     size: Literal[9, 11, 13, 15] = 11,
-    gain: float = 1.0,
+    counts_per_photon: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Collected:
-    """Labels for patches of `size` from the two files; `gain` is the frames' counts per photon.
+    """Labels for patches of `size` from the two files; `counts_per_photon` is the frames' counts per photon.
 
     `frames_file` holds `frames` (frame, y, x). `peaks_file` holds, of each peak, `peak_fidx`, the index of its frame
     from 0; `peak_row` and `peak_col`, its position on the whole frame (pixel centres at whole numbers); `npeaks`, the
@@ -55,12 +55,12 @@ def labels_from_hdf5(
         for own in by_frame(listed["frame"], read, progress):
             number = listed["frame"][own[0]]
             first, stop = np.searchsorted(listed["frame"], (number, number + 1))
-            table, cut, row = _measured(images[number], listed[first:stop], size, gain)
-            kept, reasons = trusted(table[own - first], gain=gain, scale=1)
+            table, cut, row = _measured(images[number], listed[first:stop], size, counts_per_photon)
+            kept, reasons = trusted(table[own - first], counts_per_photon=counts_per_photon, scale=1)
             dropped = sum_counts([dropped, reasons])
             taken = own[kept] - first
             block = block_of(np.full(len(taken), number), len(images))
-            parts.append(made(table[taken], cut, row[taken], block, gain=gain, scale=1))
+            parts.append(made(table[taken], cut, row[taken], block, counts_per_photon=counts_per_photon, scale=1))
     return collected(f"{frames_file}, {peaks_file}", parts, dropped)
 
 
@@ -90,7 +90,7 @@ def _read_peaks(path: str | Path, shape: tuple[int, int, int]) -> tuple[NDArray[
 
 
 def _measured(
-    image: NDArray[Any], listed: NDArray[np.void], size: Literal[9, 11, 13, 15], gain: float
+    image: NDArray[Any], listed: NDArray[np.void], size: Literal[9, 11, 13, 15], counts_per_photon: float
 ) -> tuple[peak_table.Table, patches.Patches, NDArray[np.int64]]:
     """The listed peaks of one frame with errors from our fits, their patches, and the row of each in these."""
     position = np.stack([listed["y"], listed["x"]], axis=1)
@@ -100,8 +100,10 @@ def _measured(
     table["peak_frame"] = listed["frame"]
     table["y_pixel"], table["x_pixel"] = pixel.T
     as_it_is = Correction(np.zeros(image.shape, bool), None, None, 1, np.inf, -np.inf)
-    cut, table = cut_patches(correct_frame(image, as_it_is), table[order], PatchesConfig(size=size), gain=gain)
-    fits = fit_patches(cut.counts, cut.state, cut.neighbours, FitConfig(), gain=gain)
+    cut, table = cut_patches(
+        correct_frame(image, as_it_is), table[order], PatchesConfig(size=size), counts_per_photon=counts_per_photon
+    )
+    fits = fit_patches(cut.counts, cut.state, cut.neighbours, FitConfig(), counts_per_photon=counts_per_photon)
     for name in ("amplitude", "background", "fwhm_major", "fwhm_minor", "chi2"):
         table[name] = fits[name]
     table["y_fit"], table["x_fit"] = position[order].T

@@ -81,7 +81,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the arithmetic; auto: bfloat16 on a GPU (weights stay float32), float32 on a CPU"
     )
-    scenes: PatchSimulation = Field(PatchSimulation(), description="what patches are drawn from")
+    simulation: PatchSimulation = Field(PatchSimulation(), description="what patches are drawn from")
 
 
 class TrainProgress(NamedTuple):
@@ -141,7 +141,11 @@ def train(
 def config_of_card(card: Path) -> TrainConfig:
     """The configuration that a card (.json) says a network was trained with; raises `InputError` where it says none."""
     try:
-        return TrainConfig.model_validate(json.loads(card.read_text(encoding="utf-8"))["configuration"])
+        settings = json.loads(card.read_text(encoding="utf-8"))["configuration"]
+        if "scenes" in settings:  # as version 0.1.0 called it
+            settings["simulation"] = settings.pop("scenes")
+            settings["simulation"]["counts_per_photon"] = settings["simulation"].pop("gain")
+        return TrainConfig.model_validate(settings)
     except OSError as error:
         raise InputError(f"--card {card}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError) as error:
@@ -159,7 +163,7 @@ def check_weights_path(out: Path) -> None:
 def simulated(config: TrainConfig, number: int, n: int | None = None) -> TrainingExamples:
     """The lesson of a number: `config.batch` patches, or `n`; `config.seed` and the number decide it."""
     rng = np.random.default_rng([config.seed, number])
-    drawn = simulate_examples(n or config.batch, rng=rng, config=config.scenes, size=config.size)
+    drawn = simulate_examples(n or config.batch, rng=rng, config=config.simulation, size=config.size)
     return prepared(config.network, drawn)
 
 
@@ -355,8 +359,8 @@ def judging(config: TrainConfig) -> TrainConfig:
     and the uncertainty of a cut or crowded peak is learned from enough of them.
     """
     shares = ("neighbour_share", "missing_share", "saturated_share")
-    more = {name: min(1.0, _RARE_SHARE_FACTOR * getattr(config.scenes, name)) for name in shares}
-    return config.model_copy(update={"scenes": config.scenes.model_copy(update=more)})
+    more = {name: min(1.0, _RARE_SHARE_FACTOR * getattr(config.simulation, name)) for name in shares}
+    return config.model_copy(update={"simulation": config.simulation.model_copy(update=more)})
 
 
 def adjust(model: Network, lesson: TrainingExamples) -> None:

@@ -4,7 +4,7 @@ The reference is BraggNN as its published code runs it: eager, batches of 256, a
 Then what a GPU could do at most: by its arithmetic and by the bytes that cross the bus, both counted, nothing measured.
 With BRAGGFLOW_REAL_DATA set, the upstream checkpoint is measured beside ours.
 
-    python benchmarks/bench_localise.py [SECONDS PER METHOD]
+    python benchmarks/bench_locate.py [SECONDS PER METHOD]
 """
 
 import os
@@ -85,7 +85,7 @@ def measure(seconds: float = 3.0) -> list[dict[str, str | float]]:
 
 
 def braggnn() -> Localiser:
-    return load_localiser(ON_CPU.model_copy(update={"method": "braggnn"}), SIZE)
+    return load_localiser(ON_CPU.model_copy(update={"network": "braggnn"}), SIZE)
 
 
 def differences(n: int) -> dict[str, tuple[float, float]]:
@@ -97,7 +97,7 @@ def differences(n: int) -> dict[str, tuple[float, float]]:
     for config in (*CLASSES.values(), PatchSimulation()):
         drawn = simulate_patches(n, rng=np.random.default_rng(4), config=config)
         for name in NETWORKS:
-            localiser = load_localiser(ON_CPU.model_copy(update={"method": name}), SIZE)
+            localiser = load_localiser(ON_CPU.model_copy(update={"network": name}), SIZE)
             if name == "braggnn":
                 reference = published_form(localiser.model, patches.filled(drawn.counts, drawn.state))
             else:
@@ -118,7 +118,7 @@ def roofline() -> list[dict[str, str | float]]:
     """
     rows: list[dict[str, str | float]] = []
     for name in NETWORKS:
-        model = load_localiser(ON_CPU.model_copy(update={"method": name}), SIZE).model
+        model = load_localiser(ON_CPU.model_copy(update={"network": name}), SIZE).model
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model.locate(torch.rand(64, SIZE, SIZE), torch.zeros(64, SIZE, SIZE, dtype=torch.uint8))
         flop = counter.get_total_flops() / 64
@@ -148,7 +148,7 @@ def main(seconds: float) -> None:
     chosen = select_estimators((), (), ON_CPU, size=SIZE)
     if folder := os.environ.get("BRAGGFLOW_REAL_DATA"):
         checkpoint = f"{folder}/braggnn_upstream/fc16_8_4_2-sz11.pth"
-        upstream = load_localiser(LocateConfig(checkpoint=checkpoint, device="cpu"), SIZE)
+        upstream = load_localiser(LocateConfig(network=checkpoint, device="cpu"), SIZE)
         chosen.append(network_estimator("upstream", upstream))
     print(f"\nRMS error (clipped at {CLIP:g} px) over the Cramér–Rao limit's; median error in pixels")
     print(f"{'':<14}" + "".join(f"{method.name:>20}" for method in chosen))

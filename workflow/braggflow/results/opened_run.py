@@ -1,0 +1,74 @@
+"""A run on disk as one object: its settings, its record, its table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from braggflow.config import RunConfig
+from braggflow.results.folder import RunFolder, read_run_config, read_run_info
+from braggflow.results.peaks import open_peaks
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that `open_run` opened.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The run folder.
+    info : dict
+        The content of `run.json`: status, counts by filter and flag, timings, versions, failures.
+    config : RunConfig
+        The whole configuration that it was made with.
+    """
+
+    path: Path
+    info: dict[str, Any]
+    config: RunConfig
+
+    @property
+    def status(self) -> str:
+        """complete, partial, interrupted, or running (also of a run that was killed)."""
+        return str(self.info["status"])
+
+    @property
+    def peaks(self) -> xr.Dataset:
+        """The peak table, read lazily; raises `InputError` where the run has none yet."""
+        return open_peaks(self.path)
+
+    @property
+    def report(self) -> Path:
+        """The report for people; the file may not have been asked for."""
+        return RunFolder(self.path).report
+
+    def __repr__(self) -> str:
+        counts = self.info["counts"]
+        return (
+            f"<braggflow run {self.path.name}: {self.status}, {counts['frames']:,} frames "
+            f"({counts['frames_failed']:,} failed), {counts['peaks']:,} peaks, {self.path}>"
+        )
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run folder: what `braggflow run` left of one data set.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The run folder, `OUT/DATASET`.
+
+    Returns
+    -------
+    Run
+        Its settings, its record, and its peak table, which is read when it is asked for.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds no run, or one whose files cannot be read.
+    """
+    folder = RunFolder(Path(path))
+    return Run(folder.path, read_run_info(folder), read_run_config(folder))
