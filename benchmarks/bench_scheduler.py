@@ -136,7 +136,7 @@ def processes(folder: Path, *, gpu: bool) -> Iterator[tuple[Client, psutil.Proce
 
 
 def _import_the_package() -> None:
-    import braggflow.graph  # noqa: F401 - once a process, and not what is measured
+    import braggflow.flow  # noqa: F401 - once a process, and not what is measured
 
 
 @dataclass(frozen=True)

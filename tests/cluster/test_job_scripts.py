@@ -219,7 +219,7 @@ def test_a_log_directory_that_cannot_be_made_is_named(tmp_path):
 
 def test_loading_dask_jobqueue_leaves_ctrl_c_as_it_was():
     code = (
-        "import signal; from braggflow.jobs import _job_class\n"
+        "import signal; from braggflow.cluster.batch_systems import _job_class\n"
         "_job_class('slurm'); assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     )
     # A shell starts background jobs with Ctrl-C ignored.

@@ -18,10 +18,10 @@ from braggflow.errors import InputError
 CLIENT = """
 import sys, time
 from pathlib import Path
-from braggflow.jobs import Pbs
-from braggflow.session import session
+from braggflow.cluster.batch_systems import Pbs
+from braggflow.cluster.session import open_session
 
-with session(Path(sys.argv[1]), Pbs()) as held:
+with open_session(Path(sys.argv[1]), Pbs()) as held:
     held.security()
     held.remember("7")
     held.remember("8")

@@ -30,9 +30,9 @@ class Traps(WorkerPlugin):
     """On every worker, also on those that come for lost ones."""
 
     def setup(self, worker):  # noqa: ARG002
-        from braggflow.detect import detect
+        from braggflow.pipeline import stages
 
-        search, tight = detect, iter([True])
+        search, tight = stages.detect, iter([True])
 
         def trapped(counts, *arguments, **options):
             if counts[0, 0] == DEADLY:
@@ -44,7 +44,7 @@ class Traps(WorkerPlugin):
                 time.sleep(0.2)
             return search(counts, *arguments, **options)
 
-        detect = trapped
+        stages.detect = trapped
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from braggflow.flow import run
 from braggflow.flow import running as running_module
 from braggflow.flow.data_set_queue import first_work
 from braggflow.frames import selected_positions
+from braggflow.frames import store as store_module
 from braggflow.pipeline import plan_groups, regroup
 from braggflow.results import RunFolder, open_peaks, read_run_config, read_run_info, run_lock
 from tests.stores import assert_same_table, make_store, spots
@@ -262,7 +263,7 @@ def test_gpu_workers_alone_are_refused():
 def test_damaged_and_missing_chunks_are_recorded_and_made_good_later(
     tmp_path, images, client, undisturbed, monkeypatch
 ):
-    monkeypatch.setattr(braggflow.frames, "MIN_CHUNKS", 12)
+    monkeypatch.setattr(store_module, "MIN_CHUNKS", 12)
     path = make_store(tmp_path / "scan.zarr", images)
     chunks = path / "frames" / "c"
     truncated, missing = chunks / "1" / "0" / "0", chunks / "5" / "0" / "0"

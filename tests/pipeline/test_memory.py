@@ -17,14 +17,15 @@ from braggflow.pipeline import check_memory, memory_need, plan_groups
 MEASURE = """
 import re, sys
 import distributed
-from braggflow import frames, graph, memory
+import braggflow.flow
+from braggflow import frames, pipeline
 from braggflow.config import RunConfig
 data, config = frames.open_frames(sys.argv[1]), RunConfig.model_validate_json(sys.argv[2])
-opened, groups = graph.open_series(data, config), graph.plan(data, config)
+opened, groups = frames.open_series(data, config), pipeline.plan_groups(data, config)
 for group in groups[:3]:
-    found = [graph.search(opened, first, stop) for first, stop in group.chunks]
-    graph.complete(config, found, graph.locate(config, found))
-need = memory.of_series(opened, groups)
+    found = [pipeline.search_chunk(opened, first, stop) for first, stop in group.chunks]
+    pipeline.complete_peaks(config, found, pipeline.locate_peaks(config, found))
+need = pipeline.memory_need(opened, groups)
 # Not what getrusage tells: that begins with the memory of the process that started this one.
 used = int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 print(used, need.process + need.thread)

@@ -228,7 +228,7 @@ def test_two_runs_in_one_folder_are_refused_and_a_dead_one_frees_it(folder):
     ready, release = context.Event(), context.Event()
     holder = context.Process(target=_hold, args=(folder.path, ready, release))
     holder.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     with pytest.raises(InputError, match="another run writes here"), run_lock(folder):
         pass
     holder.kill()

@@ -103,12 +103,11 @@ def _taken(made: Path) -> Path:
         raise PermissionError(errno.EPERM, "is not a folder that only you can write in")
     with tempfile.TemporaryFile(dir=made) as file:  # a full disk would be an error of a kernel's call
         file.write(bytes(_ROOM_BYTES))
-    lock = FileLock(made / ".lock", thread_local=False)
-    with lock:
+    with FileLock(made / ".lock"):
         for path in made.rglob("*.nb?"):
             if not path.stat().st_size:  # what a power cut leaves
                 path.unlink()
-    event.register("numba:compiler_lock", _OneProcessAtATime(lock))
+    event.register("numba:compiler_lock", _OneProcessAtATime(made / ".lock"))
     return made
 
 
@@ -135,10 +134,17 @@ def _state_folder(wing: tuple[str, ...]) -> Path | None:
 
 
 class _OneProcessAtATime(event.Listener):
-    """Holds the folder's lock as long as numba holds its own: while it loads, compiles and saves."""
+    """Holds a lock file as long as numba holds its own lock: while it loads, compiles and saves."""
 
-    def __init__(self, lock: FileLock) -> None:
-        self._lock, self._counting = lock, threading.Lock()
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        """A lock of this process: workers are forked from one that has its own."""
+        self._lock, self._counting = FileLock(self._path, thread_local=False), threading.Lock()
 
     def on_start(self, _: Any) -> None:
         with self._counting:
