@@ -27,10 +27,10 @@ from braggflow.train import (
 )
 from braggflow.train import finetune as finetune_module
 from braggflow.train import trainer as trainer_module
+from braggflow.train.cards import save_weights
 from braggflow.train.examples import TrainingExamples, examples_from_fits
 from braggflow.train.finetune import _lessons, classes, split, verdict
 from braggflow.train.labels import Collected, Labels
-from braggflow.train.trainer import save_weights
 from tests.train.labelled_runs import draw_frames, labelled_run
 
 N_FRAMES = 30

@@ -1,4 +1,4 @@
-"""One run over data sets on one cluster: a bounded window of groups, shared fairly; poison frames; an orderly end.
+"""One run over data sets on one cluster: a bounded window of groups, shared fairly; an orderly end.
 
 Data sets are opened when their turn comes and forgotten when they are concluded, so that memory and the amount lost to
 a crash stay the same for any number of frames and data sets.
@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
@@ -18,37 +18,27 @@ from uuid import uuid4
 from distributed import Future, KilledWorker
 from distributed.scheduler import NoWorkerError
 
-from braggflow.cluster import Cluster, Demand, RerunCounter
+from braggflow.cluster import Cluster, RerunCounter
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
 from braggflow.flow.conclusion import conclude, failures_of, run_info
 from braggflow.flow.data_set import DataSetRun, check_run_folder, take_up_parts
 from braggflow.flow.outcome import Outcome, Progress
+from braggflow.flow.poison import PoisonSearch
+from braggflow.flow.tally import Tally
 from braggflow.flow.tasks import GroupTask, submit_groups, submit_probe
-from braggflow.pipeline import MIN_GROUPS, Group, check_memory
-from braggflow.results import PartSummary, begin_run, resume_run, run_lock, write_run_info
+from braggflow.pipeline import Group, check_memory
+from braggflow.results import begin_run, resume_run, run_lock, write_run_info
 from braggflow.version import versions
 
 #: Groups in flight per worker thread: one running, one waiting behind it, and some slack for those that end together.
 WINDOW_PER_THREAD = 3
 #: Data sets that take turns, where there are as many.
 TAKING_TURNS = 4
-#: How often a group that killed workers is searched for the frame that does it.
-MAX_SEARCHES = 3
 _WAIT_SECONDS = 0.5
 #: How long the result of a task, less than a kilobyte, may take to come.
 _RESULT_SECONDS = 5.0
 _CONNECTION_LOST = "cluster: the connection to its scheduler is lost"
-
-
-@dataclass(slots=True)
-class _Search:
-    """For the frame of a group that kills workers: each is processed alone."""
-
-    work: DataSetRun
-    group: Group
-    left: Iterator[int]
-    poison: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +49,6 @@ class _Flight:
     work: DataSetRun
     future: "Future[Any]"
     group: Group | None = None
-    position: int = -1
 
 
 class Dispatcher:
@@ -87,19 +76,15 @@ class Dispatcher:
         self.in_flight: dict[Any, _Flight] = {}
         self.finished: SimpleQueue[Future[Any]] = SimpleQueue()
         self.lost: list[Future[Any]] = []
-        """That finished, but whose result went with its worker: they run again."""
-        self.searches: deque[_Search] = deque()
-        """The first is under way."""
+        """Tasks that finished, but whose worker was lost with their result: the scheduler runs them again."""
+        self.poison = PoisonSearch()
         self.reruns, self.versions = RerunCounter(self.client), versions()
         self.outcomes: list[Outcome] = []
         self.exhausted = self.stopping = False
         self.threads = 0
-        """That took CPU tasks when last asked: a scheduler that is lost would answer late."""
-        self.submitted = self.datasets_opened = self.groups_opened = 0
-        self.frames_total = self.frames_before = self.frames_processed = self.frames_failed = self.peaks = 0
-        self.seconds = {"cpu": resolved.compute.task_seconds, "gpu": 0.0}
-        """Of one group on the workers of each kind: the mean of those done, and at first what is aimed at."""
-        self.measured = 0
+        """CPU tasks that ran at a time when the cluster was last asked: a scheduler that is lost would answer late."""
+        self.submitted = 0
+        self.tally = Tally(resolved.compute.task_seconds, on_gpu=self.pools.gpu)
 
     def run(self) -> list[Outcome]:
         """Work until every data set is concluded. Ctrl-C, or a cluster that is lost, leaves a resumable state.
@@ -119,7 +104,7 @@ class Dispatcher:
                 raise
             self._finish_running()
         except InputError as error:
-            if not self.datasets_opened:
+            if not self.tally.data_sets:
                 raise
             self._leave(str(error))
         finally:
@@ -186,11 +171,7 @@ class Dispatcher:
             self._end(Outcome(work.name, work.folder.path, "refused", message=str(error)))
             return
         self.active[work.name] = work
-        self.datasets_opened += 1
-        self.groups_opened += len(work.todo)
-        self.frames_total += len(work.numbers)
-        self.frames_before += sum(part.stop - part.first for part in work.done.values())
-        self.peaks += sum(part.peaks for part in work.done.values())
+        self.tally.opened(work)
         if work.todo:
             self.turns.append((work, iter(work.todo)))
         else:
@@ -216,12 +197,9 @@ class Dispatcher:
 
     def _demand(self) -> None:
         """Tell the cluster how much is left; data sets not opened yet count as much as those that were."""
-        left = sum(len(work.todo) - work.finished for work in self.active.values())
-        if not self.exhausted:
-            each = self.groups_opened / self.datasets_opened if self.datasets_opened else MIN_GROUPS
-            left += int(each * max(0, self.total() - len(self.outcomes) - len(self.active)))
-        concluding = sum(flight.kind != "group" for flight in self.in_flight.values())
-        self.cluster.need(Demand(left + concluding, self.seconds["cpu"], self.seconds["gpu"]))
+        unopened = 0 if self.exhausted else max(0, self.total() - len(self.outcomes) - len(self.active))
+        others = sum(flight.kind != "group" for flight in self.in_flight.values())
+        self.cluster.need(self.tally.demand(self.active.values(), unopened=unopened, others=others))
 
     # ---- what comes back ----
 
@@ -275,9 +253,7 @@ class Dispatcher:
         assert group is not None
         if error is None:
             work.done[group.first, group.stop] = part
-            self.peaks += part.peaks
-            self.frames_failed += len(part.failures)
-            self._measure(part)
+            self.tally.made(part)
         elif self.stopping:
             return
         elif isinstance(error, InputError):
@@ -289,7 +265,7 @@ class Dispatcher:
         self._finished(work, group)
 
     def _fail(self, work: DataSetRun, group: Group, reason: str) -> None:
-        self.frames_failed += group.stop - group.first
+        self.tally.frames_failed += group.stop - group.first
         work.failures += [{"frame": number, "reason": reason} for number in work.numbers[group.first : group.stop]]
 
     def _finished(self, work: DataSetRun, group: Group) -> None:
@@ -297,49 +273,34 @@ class Dispatcher:
         work.finished += 1
         work.redone += 1
         work.processed += frames
-        self.frames_processed += frames
+        self.tally.frames_processed += frames
         if work.finished == len(work.todo):
             self._conclude(work)
 
-    def _measure(self, part: PartSummary) -> None:
-        network = part.seconds.get("locate", 0.0) if self.pools.gpu else 0.0
-        took = {"cpu": sum(part.seconds.values()) - network, "gpu": network}
-        self.measured += 1
-        self.seconds = {
-            kind: took[kind] if self.measured == 1 else before + (took[kind] - before) / self.measured
-            for kind, before in self.seconds.items()
-        }
-
     def _search(self, flight: _Flight) -> bool:
         """Process each frame of a group that kills workers alone; False where that has not helped before."""
-        work, group = flight.work, flight.group
-        assert group is not None
-        searched = work.searched.get(group.first, 0)
-        if searched >= MAX_SEARCHES:
+        assert flight.group is not None
+        if not self.poison.add(flight.work, flight.group):
             return False
-        work.searched[group.first] = searched + 1
-        self.searches.append(_Search(work, group, iter(range(group.first, group.stop))))
-        if len(self.searches) == 1:
+        if self.poison.just_begun:
             self._probe()
         return True
 
     def _probe(self) -> None:
-        """Process the next suspect. One at a time in the whole run: whatever waits on a worker that dies is blamed."""
-        while self.searches:
-            search = self.searches[0]
-            position = next(search.left, None)
-            if position is not None:
-                future = submit_probe(self.client, search.work.series, position, self.pools, priority=1)
-                self._launch(_Flight("probe", search.work, future, search.group, position))
+        """Process the next suspected frame; a group that is through is submitted again without those that kill."""
+        while (search := self.poison.next_frame()) is None:
+            if (searched := self.poison.take_searched()) is None:
                 return
-            self.searches.popleft()
-            self._submit([(search.work, search.group)], search.poison)
+            work, group, poison = searched
+            self._submit([(work, group)], poison)
+        future = submit_probe(self.client, search.work.series, search.position, self.pools, priority=1)
+        self._launch(_Flight("probe", search.work, future, search.group))
 
-    def _take_probe(self, flight: _Flight, _: Any, error: Exception | None) -> None:
+    def _take_probe(self, _: _Flight, __: Any, error: Exception | None) -> None:
         if self.stopping:
             return
         if isinstance(error, KilledWorker):
-            self.searches[0].poison[flight.position] = f"KilledWorker: {error}"
+            self.poison.blame(f"KilledWorker: {error}")
         self._probe()
 
     def _conclude(self, work: DataSetRun) -> None:
@@ -457,17 +418,18 @@ class Dispatcher:
     def _report(self, dataset: str) -> None:
         if self.progress is None:
             return
+        tally = self.tally
         underway = sum(1 - (len(work.todo) - work.finished) / len(work.groups) for work in self.active.values())
         self.progress(
             Progress(
                 dataset=dataset,
                 datasets_done=len(self.outcomes),
                 datasets_total=self.total(),
-                frames_done=self.frames_before + self.frames_processed,
-                frames_total=self.frames_total,
-                frames_before=self.frames_before,
-                frames_failed=self.frames_failed,
-                peaks=self.peaks,
+                frames_done=tally.frames_before + tally.frames_processed,
+                frames_total=tally.frames,
+                frames_before=tally.frames_before,
+                frames_failed=tally.frames_failed,
+                peaks=tally.peaks,
                 dashboard=self.cluster.dashboard,
                 cluster=self.cluster.summary(),
                 notes=tuple(self.cluster.notes),

@@ -1,9 +1,11 @@
 """Training networks on simulated peaks or on labels from runs and files."""
 
+from braggflow.train.cards import check_weights_path, config_of_card
 from braggflow.train.finetune import FineTuneConfig, fine_tune
 from braggflow.train.labels import labels_from_run, simulation_like
 from braggflow.train.labels_hdf5 import labels_from_hdf5
-from braggflow.train.trainer import TrainConfig, TrainProgress, check_weights_path, config_of_card, train
+from braggflow.train.settings import TrainConfig
+from braggflow.train.trainer import TrainProgress, train
 
 __all__ = [
     "FineTuneConfig",

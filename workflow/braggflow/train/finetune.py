@@ -13,20 +13,11 @@ from braggflow.config import LocateConfig
 from braggflow.errors import InputError
 from braggflow.locate import Localiser, compute_device, load_localiser, locate_patches
 from braggflow.simulate import FWHM_PER_SIGMA
+from braggflow.train.cards import card_of, check_weights_path, save_weights
 from braggflow.train.examples import TrainingExamples, examples_from_fits, join_examples, simulate_examples
 from braggflow.train.labels import Collected, Labels
-from braggflow.train.trainer import (
-    ExampleSource,
-    TrainConfig,
-    TrainProgress,
-    adjust,
-    card_of,
-    check_weights_path,
-    fit_network,
-    judging,
-    prepared,
-    save_weights,
-)
+from braggflow.train.settings import TrainConfig
+from braggflow.train.trainer import ExampleSource, TrainProgress, adjust, fit_network, judging, prepared
 
 #: Of five blocks of frames one is held out for the verdict, of ten another one chooses the best weights. Always the
 #: same ones: weights that were taught from a run before have not seen them either.

@@ -2,35 +2,27 @@
 
 import io
 import itertools
-import json
 import math
-import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from copy import deepcopy
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from braggflow import patches
-from braggflow.config import Section
 from braggflow.errors import InputError
-from braggflow.evaluate import card_figures
 from braggflow.files import write_atomic
-from braggflow.locate import BraggNN, Compact, Localiser, Network, NetworkOutput, compute_device
-from braggflow.simulate import PatchSimulation
+from braggflow.locate import BraggNN, Compact, Network, NetworkOutput, compute_device
+from braggflow.train.cards import card_of, check_weights_path, save_weights
 from braggflow.train.examples import TrainingExamples, simulate_examples, turned
-from braggflow.version import __version__
+from braggflow.train.settings import TrainConfig, TrainResult
 
 #: Highest learning rates: BraggNN's narrow layers lose their way with more (docs/models.md).
 _RATES = {"compact": 8e-3, "braggnn": 2e-3}
@@ -54,36 +46,6 @@ _ONE_SIGMA_SHARE = 0.6827
 _ADJUSTMENT, _VALIDATION = 2**62, 2**62 + 1
 
 
-class TrainConfig(Section):
-    """How a network is trained; the same configuration and number of threads give the same weights, bit for bit."""
-
-    network: Literal["braggnn", "compact"] = Field("compact", description="which network")
-    size: Literal[9, 11, 13, 15] = Field(11, description="pixels on a side of a patch")
-    steps: int = Field(60_000, ge=1, description="batches seen")
-    seconds: float | None = Field(None, gt=0, description="stop after this time instead (the result then varies)")
-    batch: int = Field(256, ge=2, description="patches a step")
-    views: int = Field(
-        4,
-        ge=1,
-        le=8,
-        description="steps in a row that see the same patches, each time turned or mirrored another way",
-    )
-    seed: int = Field(0, ge=0, description="of the first weights and of every simulated patch")
-    learning_rate: float | None = Field(
-        None, gt=0, description="at the end of the warm-up; falls to 0 as a cosine (null: 8e-3 compact, 2e-3 braggnn)"
-    )
-    warm_up: int = Field(200, ge=0, description="steps over which the learning rate rises")
-    patience: int = Field(20, ge=1, description="stop after this many validations without a lower loss")
-    validation_steps: int = Field(1000, ge=1, description="steps between validations on patches never trained on")
-    threads: int = Field(1, ge=1, description="CPU threads, of the network and of the simulation each")
-    evaluation: int = Field(20_000, ge=0, description="peaks of each class that the card's figures come from")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the arithmetic; auto: bfloat16 on a GPU (weights stay float32), float32 on a CPU"
-    )
-    simulation: PatchSimulation = Field(PatchSimulation(), description="what patches are drawn from")
-
-
 class TrainProgress(NamedTuple):
     """Where a training stands."""
 
@@ -95,15 +57,6 @@ class TrainProgress(NamedTuple):
     validation: float
     """Loss at the last validation (NaN before the first)."""
     patches_per_second: float
-
-
-class TrainResult(NamedTuple):
-    """How a training went."""
-
-    steps: int
-    seconds: float
-    validation: float
-    """Lowest loss on the validation patches, that of the weights kept."""
 
 
 #: The lesson of a number, from 0 on, decided by that alone; called by several threads.
@@ -136,28 +89,6 @@ def train(
     card = save_weights(out, model, card_of(config, model, result))
     out.with_suffix(".state").unlink(missing_ok=True)
     return card
-
-
-def config_of_card(card: Path) -> TrainConfig:
-    """The configuration that a card (.json) says a network was trained with; raises `InputError` where it says none."""
-    try:
-        settings = json.loads(card.read_text(encoding="utf-8"))["configuration"]
-        if "scenes" in settings:  # as version 0.1.0 called it
-            settings["simulation"] = settings.pop("scenes")
-            settings["simulation"]["counts_per_photon"] = settings["simulation"].pop("gain")
-        return TrainConfig.model_validate(settings)
-    except OSError as error:
-        raise InputError(f"--card {card}: cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"--card {card}: is no card of a network that was trained from scratch") from error
-
-
-def check_weights_path(out: Path) -> None:
-    """Raise `InputError` where no weights can be written to `out`."""
-    if out.suffix != ".safetensors":
-        raise InputError(f"out: {out} must end in .safetensors")
-    if not out.parent.is_dir():
-        raise InputError(f"out: folder {out.parent} does not exist")
 
 
 def simulated(config: TrainConfig, number: int, n: int | None = None) -> TrainingExamples:
@@ -398,49 +329,6 @@ def adjust(model: Network, lesson: TrainingExamples) -> None:
         last = model.judge.get_parameter("2.bias")
         last[:2] += math.log(np.quantile(ratio, _ONE_SIGMA_SHARE))
         last[2] -= float(np.quantile(domain[good], _FALSE_ALARMS))
-
-
-def card_of(config: TrainConfig, model: Network, result: TrainResult) -> dict[str, Any]:
-    """The card of a network: how it was made, and how good it is."""
-    options = ", ".join(f"{name}={value!r}" for name, value in config.model_dump(exclude_defaults=True).items())
-    device = compute_device(config.device, key="device")
-    card = {
-        "network": config.network,
-        "size": config.size,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "made_by": f"braggflow.train.train(TrainConfig({options}), out)",
-        "code_version": __version__,
-        "configuration": config.model_dump(mode="json"),
-        "steps": result.steps,
-        "patches_seen": result.steps * config.batch,
-        "validation_loss": result.validation,
-        "seconds": round(result.seconds),
-        "hardware": f"{platform.machine()}, {config.threads} CPU thread(s)" if device == "cpu" else "one CUDA GPU",
-    }
-    return card | ({"evaluation": evaluated(model, config.evaluation)} if config.evaluation else {})
-
-
-def evaluated(model: Network, n: int) -> dict[str, Any]:
-    """How good a network on the CPU is, on `n` peaks of each class: `evaluate.card_figures`."""
-    name = "braggnn" if isinstance(model, BraggNN) else "compact"
-    ready = deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return card_figures(Localiser(name, model.size, "", "", "cpu", ready), n=n)
-
-
-def save_weights(out: Path, model: Network, card: dict[str, Any]) -> dict[str, Any]:
-    """Write a network as safetensors, its card in the file's metadata (key braggflow, JSON) and in .json beside it.
-
-    Returns the card with the `sha256` of the weights file.
-    """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    # How long it took is no part of the weights: the same training shall give the same file.
-    lasting = {name: value for name, value in card.items() if name not in ("seconds", "hardware")}
-    # One key: safetensors writes several in random order.
-    content = safetensors.torch.save(tensors, {"braggflow": json.dumps(lasting)})
-    write_atomic(out, content)
-    beside = card | {"sha256": sha256(content).hexdigest()}
-    write_atomic(out.with_suffix(".json"), (json.dumps(beside, indent=2) + "\n").encode())
-    return beside
 
 
 def _copy(model: Network) -> dict[str, Tensor]:
