@@ -25,7 +25,7 @@ from data import frames_store
 from numpy.typing import NDArray
 
 from braggflow.convert import ingest
-from braggflow.frames import keep_memory, open_frames
+from braggflow.frames import open_frames
 from braggflow.frames.reader import FrameReader
 
 N_FRAMES = 16
@@ -39,7 +39,6 @@ FILTERS: dict[str, dict[str, Any]] = {
 
 
 def measure() -> dict[str, list[dict[str, Any]]]:
-    keep_memory()
     simulated = open_frames(frames_store(size=2048, peaks=500, n_frames=48))
     images, mask = simulated["frames"][:N_FRAMES].values, simulated["mask"].values
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,9 @@
 """Clusters on this machine, and schedulers that cannot be joined."""
 
+import os
+import sys
+from pathlib import Path
+
 import dask
 import pytest
 import torch
@@ -8,6 +12,7 @@ from distributed import Client, Security
 from braggflow.cluster import connect as connect_module
 from braggflow.cluster import open_cluster
 from braggflow.cluster.connect import local_cluster
+from braggflow.cluster.local_workers import KEPT_MEMORY
 from braggflow.cluster.profiles import LocalProfile, resolve_profile
 from braggflow.config import ComputeConfig, RunConfig
 from braggflow.errors import InputError
@@ -95,3 +100,13 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_said_before_anything_is_begun(
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     assert "has no GPU" in refusal({"kind": "local"}, config)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_workers_are_forked_from_a_process_that_keeps_the_memory_it_frees():
+    def started_with() -> list[str]:
+        return Path(f"/proc/{os.getppid()}/environ").read_text().split("\0")
+
+    with local_cluster(ComputeConfig(workers=1)) as client:
+        (environment,) = client.run(started_with).values()
+    assert {f"{name}={value}" for name, value in KEPT_MEMORY.items()} <= set(environment)

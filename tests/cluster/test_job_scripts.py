@@ -169,6 +169,7 @@ def test_the_users_commands_run_in_order_before_the_worker(tmp_path):
     text = kind_of(profile, logs=tmp_path).script("n", "tls://head:1", None)
     places = [text.index(part) for part in ("#SBATCH -t", "module load x", "export Y=1", "dask_worker")]
     assert places == sorted(places)
+    assert "export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-134217728}" in text
 
 
 def test_directives_can_be_added_and_left_out(render):

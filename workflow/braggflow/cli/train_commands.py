@@ -46,17 +46,8 @@ def train(
     check_weights_path(out)
     if out.exists() and not overwrite:
         raise InputError(f"--out {out}: exists; choose another name or add --overwrite")
-    options = _given(
-        network=network,
-        size=size,
-        steps=steps,
-        seconds=seconds,
-        batch=batch,
-        seed=seed,
-        threads=threads,
-        device=device,
-        evaluation=evaluation,
-    )
+    options = _given(network=network, size=size, steps=steps, seconds=seconds, batch=batch, seed=seed)
+    options |= _given(threads=threads, device=device, evaluation=evaluation)
     if like is not None:
         options["simulation"] = simulation_like(like)
     settings = config_of_card(card) if card is not None else section_from_options(TrainConfig, options)
@@ -90,11 +81,11 @@ def finetune(
     steps: Annotated[int | None, typer.Option(help="Batches to train on (default: 4000).")] = None,
     seconds: Seconds = None,
     batch: Batch = None,
+    evaluation: Figures = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     threads: Threads = 1,
     device: Device = "auto",
-    evaluation: Figures = None,
-    overwrite: Overwrite = False,
 ) -> None:
     """Teach a network the peaks of your own detector, from a run's fits or from BraggNN's HDF5 files.
 
@@ -120,17 +111,8 @@ def finetune(
             f"--counts-per-photon {counts_per_photon}: is for --hdf5, which is not given; "
             "a run's is in its configuration"
         )
-    options = _given(
-        network=network,
-        size=size,
-        steps=steps,
-        seconds=seconds,
-        batch=batch,
-        seed=seed,
-        threads=threads,
-        device=device,
-        evaluation=evaluation,
-    )
+    options = _given(network=network, size=size, steps=steps, seconds=seconds, batch=batch, seed=seed)
+    options |= _given(threads=threads, device=device, evaluation=evaluation)
     if run is not None:
         options.setdefault("size", read_run_config(RunFolder(run)).patches.size)
     if (model := like or run) is not None:

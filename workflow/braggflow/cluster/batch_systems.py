@@ -18,6 +18,7 @@ import dask.config
 from dask.utils import parse_bytes
 from distributed import Security
 
+from braggflow.cluster.local_workers import KEPT_MEMORY
 from braggflow.cluster.profiles import BatchProfile, GpuGroup, walltime_seconds
 from braggflow.errors import InputError
 
@@ -120,6 +121,10 @@ class JobKind:
             **self._directives(name, log_directory),
             "processes": self.workers,
             "worker_extra_args": self._worker_arguments(),
+            "job_script_prologue": [
+                *(self.option("job_script_prologue") or ()),
+                *(f"export {name}=${{{name}:-{value}}}" for name, value in KEPT_MEMORY.items()),
+            ],
             "log_directory": log_directory,
         }
         try:

@@ -18,6 +18,10 @@ from braggflow.config import RunConfig
 
 #: How worker processes are made, in distributed's words. Elsewhere, system libraries do not stand being forked.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+#: Settings of glibc for worker processes: freed memory up to the first is kept, and used for arrays up to the second
+#: (the highest that it takes). Dask has its workers give back nearly all at once, for theirs hold results; ours hold
+#: frames for an instant, and being given zeroed memory again and again took as long as decoding them.
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 
 def start_worker_server(config: RunConfig | None = None) -> None:
@@ -31,8 +35,8 @@ def start_worker_server(config: RunConfig | None = None) -> None:
     if config is not None:
         modules += ["braggflow.flow", *(["braggflow.locate.networks"] if config.locate.asks_network else [])]
     forkserver.set_forkserver_preload(modules)
-    # What a nanny gives to its worker: one thread for linear algebra, and memory that goes back to the system.
-    settings = dask.config.get("distributed.nanny.pre-spawn-environ")
+    # What a nanny gives to its worker (one thread for linear algebra), before that can begin.
+    settings = dask.config.get("distributed.nanny.pre-spawn-environ") | KEPT_MEMORY
     changes = {name: os.environ.get(name, str(value)) for name, value in settings.items() if value is not None}
     changes |= {
         "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "6640"),  # also a nanny's: the same in all workers

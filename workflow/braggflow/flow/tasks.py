@@ -21,7 +21,7 @@ from distributed import Client, Future, get_worker
 from braggflow.cluster import Pools
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
-from braggflow.frames import OpenedSeries, keep_memory, open_frames, open_series
+from braggflow.frames import OpenedSeries, open_frames, open_series
 from braggflow.pipeline import ChunkPeaks, Group, NetworkResult, complete_peaks, locate_peaks, search_chunk, sum_counts
 from braggflow.results import Part, PartSummary, RunFolder, write_part
 from braggflow.version import code_version
@@ -160,5 +160,4 @@ def _opened(series: TaskSeries) -> OpenedSeries:
             f"worker: has braggflow {own['version']} (sources {own['sources']}), the client has other sources "
             f"({series.sources}); results would be mixed. Install the same on both"
         )
-    keep_memory()
     return open_series(open_frames(series.path), RunConfig.model_validate_json(series.settings))

@@ -11,7 +11,6 @@ from braggflow.frames.correction import (
 from braggflow.frames.data_sets import data_set_name, data_set_names, expand_data_sets
 from braggflow.frames.follow import Follower
 from braggflow.frames.opening import frames_from_array, open_frames
-from braggflow.frames.reader import keep_memory
 from braggflow.frames.series import UNREADABLE, OpenedSeries, open_series, selected_positions
 from braggflow.frames.store import (
     create_store,
@@ -37,7 +36,6 @@ __all__ = [
     "finish_store",
     "frames_from_array",
     "frames_per_file",
-    "keep_memory",
     "open_frames",
     "open_series",
     "open_unfinished_store",

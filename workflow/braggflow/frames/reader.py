@@ -4,10 +4,8 @@ Zarr decodes a chunk into new memory and copies it from there; of reading frames
 What is not as `frames.create` writes it (shards, other codecs, arrays in memory) is left to Zarr.
 """
 
-import ctypes
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,20 +102,3 @@ def _file(data: xr.Dataset, index: int) -> Path:
 @lru_cache(maxsize=1)
 def _file_reader() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-
-
-#: Options of mallopt(3), and what they are set to: freed memory up to the first is kept, and used for arrays up to the
-#: second (the highest that glibc takes).
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2**27), (-3, 2**25)
-
-
-@lru_cache(maxsize=1)
-def keep_memory() -> None:
-    """Have this process keep the memory that it frees for its next arrays, where its C library is glibc.
-
-    Dask has its workers give back nearly all at once, for theirs hold results. Ours hold frames for an instant, and
-    being given zeroed memory again and again took as long as decoding them.
-    """
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        for option, size in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
-            ctypes.CDLL(None).mallopt(option, size)
