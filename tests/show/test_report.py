@@ -1,20 +1,26 @@
 import re
 import shutil
+from html import unescape
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
+from jinja2 import UndefinedError, meta
 
 from braggflow.config import resolve_config
 from braggflow.errors import InputError
 from braggflow.peak_table import FLAG_MEANINGS, Flag
-from braggflow.results import RunFolder, open_peaks, read_run_info
+from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_info
 from braggflow.show import report as report_module
 from braggflow.show import write_report
-from braggflow.show.report import example_peaks
+from braggflow.show.report import TEMPLATE, example_peaks, page_contents, page_environment
 from tests.show.run_folders import simulate, write_frames, write_run
 
 SETTINGS = {"detect": {"minval": 60.0, "minscore": 30.0}}
+#: What markup, an attribute or the template engine would take for its own.
+HOSTILE = "<script>alert(1)</script> \"quoted' {{ 7*7 }} {% include 'report.css' %} {# &lt; #}"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -27,6 +33,30 @@ def coarse_pictures():
 
 def _pictures(text):
     return len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,', text))
+
+
+def _code(text):
+    return unescape(re.findall(r"<pre>(import braggflow.*?)</pre>", text, re.DOTALL)[0])
+
+
+class _Page(HTMLParser):
+    """What a browser makes of a page: the elements with the names of their attributes, and the texts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, *(name for name, _ in attrs)))
+        self.texts += [value for _, value in attrs]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def count(self, words):
+        return sum(words in text for text in self.texts)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +94,58 @@ def test_report_escapes_names_and_reasons(written):
     assert "<b>" not in text
 
 
+def _run_of(folder, word):
+    """A run with `word` in its data set's name, its paths, its failure's reason, its versions and its status."""
+    source = write_frames(folder / word / "frames.zarr", simulate(3))
+    background = folder / word / "background.npy"
+    np.save(background, np.zeros((96, 128), np.float32))
+    run = RunFolder(write_run(folder / word / "run", source, resolve_config(SETTINGS), failed=[1]))
+    settings = yaml.safe_load(run.settings.read_text())
+    settings["detect"]["background"] = str(background)
+    run.settings.write_text(yaml.safe_dump(settings, width=1000))
+    info = read_run_info(run)
+    info["status"] = info["written"] = info["dataset"]["name"] = info["failures"][0]["reason"] = word
+    info["versions"] |= {"braggflow": word, word: "1.0"}
+    write_run_info(run, info)
+    return run.path
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_hostile_words_are_shown_as_text_never_markup_and_never_evaluated(tmp_path, readable):
+    texts = {}
+    for word in (HOSTILE, "plain"):
+        run = _run_of(tmp_path, word)
+        if not readable:
+            shutil.rmtree(tmp_path / word / "frames.zarr")
+        texts[word] = write_report(run).read_text("utf-8")
+    seen, expected = _Page(texts[HOSTILE]), _Page(texts["plain"])
+    assert seen.elements == expected.elements
+    assert "script" not in {element[0] for element in seen.elements}
+    for words in (
+        "{}",  # heading, status and its class, date, reason, version
+        "{}: Bragg peaks",  # title
+        "Bragg peaks by braggflow {}; the run is ",
+        f"{tmp_path}/{{}}/frames.zarr",
+    ):
+        assert seen.texts.count(words.format(HOSTILE)) == expected.texts.count(words.format("plain")) > 0
+    assert seen.count("are left out, for these cannot be read now") == (not readable)
+    assert seen.count(f"{tmp_path / HOSTILE}/background.npy is subtracted") == 2 * readable  # alt and caption
+    exec(_code(texts[HOSTILE]), {})
+
+
+def test_the_template_uses_what_python_gives_no_more_and_no_less(written):
+    run = RunFolder(written[0])
+    environment = page_environment()
+    with open_peaks(run.path) as table:
+        contents = page_contents(run, read_run_info(run), table)
+    source, _, _ = environment.loader.get_source(environment, TEMPLATE)
+    assert meta.find_undeclared_variables(environment.parse(source)) == set(contents)
+    template = environment.get_template(TEMPLATE)
+    for name in contents:
+        with pytest.raises(UndefinedError, match=name):
+            template.render({key: value for key, value in contents.items() if key != name})
+
+
 def test_report_gives_counts_with_meanings_failures_settings_and_versions(written):
     run, text = written
     info = read_run_info(RunFolder(run))
@@ -71,7 +153,7 @@ def test_report_gives_counts_with_meanings_failures_settings_and_versions(writte
     for flag in Flag:
         name, n = re.escape(str(flag.name)), info["counts"]["flags"][flag.name]
         assert re.search(rf"<td>{name}</td><td[^>]*>{n:,}</td><td[^>]*>[\d.]+%</td>", text)
-        assert FLAG_MEANINGS[flag].replace("'", "&#x27;") in text
+        assert FLAG_MEANINGS[flag] in unescape(text)
     assert f">{info['counts']['removed']['minscore']:,}</td><td>persistence not above detect.minscore" in text
     assert "1 frame could not be processed." in text
     assert "minval: 60.0" in text
@@ -81,8 +163,7 @@ def test_report_gives_counts_with_meanings_failures_settings_and_versions(writte
 
 def test_the_code_that_the_report_shows_works(written):
     _, text = written
-    code = re.findall(r"<pre>(import braggflow.*?)</pre>", text, re.DOTALL)[0].replace("&#x27;", "'")
-    exec(code.replace("&quot;", '"'), {})
+    exec(_code(text), {})
 
 
 def test_many_failures_are_counted_and_the_first_are_listed(tmp_path):

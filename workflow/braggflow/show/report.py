@@ -1,11 +1,10 @@
 """The report of one run: a single HTML file with pictures, counts, settings and timings, for people."""
 
 import base64
-from collections.abc import Iterable, Sequence
-from html import escape
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -37,12 +36,17 @@ from braggflow.show.plots import (
     widths_and_snr,
 )
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 #: Distributions and examples are taken from at most this many peaks, spread evenly over the table.
 SAMPLE_PEAKS = 1_000_000
 #: Dots an inch of the pictures.
 DPI = 100
 #: Failures listed one by one.
 LISTED_FAILURES = 50
+#: The page, in the folder `templates` beside this module.
+TEMPLATE = "report.html.j2"
 _SAMPLED = ("peak_frame", "disagreement", "fwhm_major", "fwhm_minor", "snr", "flags")
 _REMOVED_BY = {
     "minscore": "persistence not above detect.minscore",
@@ -52,15 +56,14 @@ _REMOVED_BY = {
     "min_neighbour_distance": "maximum closer to a higher one than detect.min_neighbour_distance",
     "min_snr": "intensity below detect.min_snr times its noise",
 }
-_STYLE = """
-body { max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; background: #fff;
-       font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.2em; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; margin: 1em 0; } th, td { padding: .25em .9em .25em 0; text-align: left;
-       vertical-align: top; border-bottom: 1px solid #e4e4e4; } td.number, th.number { text-align: right; }
-figure { margin: 1.5em 0; } figure img { max-width: 100%; display: block; } figcaption { color: #444; }
-pre { background: #f5f5f5; padding: .8em 1em; overflow-x: auto; font-size: 14px; } .partial { color: #a33c00; }
-"""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture with its caption: `png` is the file in base64, as a page takes it."""
+
+    caption: str
+    png: str
 
 
 def write_report(run: Path) -> Path:
@@ -72,25 +75,43 @@ def write_report(run: Path) -> Path:
     folder = RunFolder(Path(run))
     info = read_run_info(folder)
     with open_peaks(folder.path) as table:
-        sample = _sample(table)
-        body = [
-            _headline(info),
-            _frame_pictures(folder, table, sample),
-            _series_pictures(table, sample),
-            _counts(info),
-            _failures(info),
-            "<h2>Settings</h2>",
-            f"<pre>{escape(folder.settings.read_text(encoding='utf-8'))}</pre>",
-            _times_and_versions(info),
-            _opening(folder, table),
-        ]
-    name = escape(info["dataset"]["name"])
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}: Bragg peaks</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n{chr(10).join(body)}\n</body></html>\n"
-    )
+        contents = page_contents(folder, info, table)
+    page = page_environment().get_template(TEMPLATE).render(contents)
     write_atomic(folder.report, page.encode())
     return folder.report
+
+
+def page_environment() -> "Environment":
+    """The template engine of the page: it escapes every value, and refuses a name or an attribute that has none."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here, because only a report needs it
+
+    return Environment(
+        loader=PackageLoader("braggflow.show", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def page_contents(folder: RunFolder, info: dict[str, Any], table: xr.Dataset) -> dict[str, Any]:
+    """All that the page shows, by the names that its template uses; every text is plain, escaped by the template."""
+    sample = _sample(table)
+    return {
+        "name": info["dataset"]["name"],
+        "status": info["status"],
+        "headline": _headline(info),
+        **_frames(folder, table, sample),
+        **_series(table, sample),
+        **_counts(info),
+        **_failures(info),
+        "settings": folder.settings.read_text(encoding="utf-8"),
+        "stages": _stages(info),
+        "versions": info["versions"],
+        "run_path": repr(str(folder.path.resolve())),
+        "first_frame": int(table["frame"].values[0]),
+    }
 
 
 def _sample(table: xr.Dataset) -> xr.Dataset:
@@ -98,7 +119,7 @@ def _sample(table: xr.Dataset) -> xr.Dataset:
     return table[list(_SAMPLED)].isel(peak=slice(None, None, step)).load()
 
 
-def _headline(info: dict[str, Any]) -> str:
+def _headline(info: dict[str, Any]) -> list[tuple[str, str]]:
     dataset, counts, wall = info["dataset"], info["counts"], float(info["seconds"]["wall"])
     n_frames, n_failed = counts["frames"], counts["frames_failed"]
     shape = " × ".join(f"{n}" for n in dataset["shape"])
@@ -114,36 +135,34 @@ def _headline(info: dict[str, Any]) -> str:
     if "written" in info:
         rows.append(("Written", info["written"]))
     rows.append(("Frames store", dataset["path"]))
-    status = info["status"]
-    return (
-        f"<h1>{escape(dataset['name'])}</h1>"
-        f"<p>Bragg peaks by braggflow {escape(info['versions']['braggflow'])}; the run is "
-        f'<strong class="{escape(status)}">{escape(status)}</strong>.</p>' + _table(("", ""), rows)
-    )
+    return rows
 
 
-def _frame_pictures(folder: RunFolder, table: xr.Dataset, sample: xr.Dataset) -> str:
-    """Pictures that need frames: the typical frame, the fullest one, example patches."""
-    title = "<h2>Frames and peaks</h2>"
+def _frames(folder: RunFolder, table: xr.Dataset, sample: xr.Dataset) -> dict[str, Any]:
+    """The pictures that need frames, or why these cannot be read."""
+    try:
+        return {"frame_pictures": _frame_pictures(folder, table, sample), "frames_unreadable": ""}
+    except InputError as error:
+        return {"frame_pictures": [], "frames_unreadable": str(error)}
+
+
+def _frame_pictures(folder: RunFolder, table: xr.Dataset, sample: xr.Dataset) -> list[_Picture]:
+    """The typical frame, the fullest one, example patches; nothing where no frame could be processed."""
     numbers = _example_frames(table)
     if not numbers:
-        return f"{title}<p>No frame could be processed, so there is none to show.</p>"
-    try:
-        series = open_run_frames(folder)
-        typical = read_run_frame(series, numbers[0])
-        pictures = [_typical_frame(typical, table, numbers[0], series.config.detect.background)]
-        if len(numbers) > 1:
-            fullest = read_run_frame(series, numbers[1])
-            pictures.append(
-                _figure(
-                    located(fullest, _of_frame(table, numbers[1])),
-                    f"Frame {numbers[1]}, the frame with the most peaks, as in the picture above.",
-                )
+        return []
+    series = open_run_frames(folder)
+    typical = read_run_frame(series, numbers[0])
+    pictures = _typical_frame(typical, table, numbers[0], series.config.detect.background)
+    if len(numbers) > 1:
+        fullest = read_run_frame(series, numbers[1])
+        pictures.append(
+            _picture(
+                located(fullest, _of_frame(table, numbers[1])),
+                f"Frame {numbers[1]}, the frame with the most peaks, as in the picture above.",
             )
-        pictures.append(_gallery(series, table, sample))
-    except InputError as error:
-        return f"{title}<p>The pictures of frames are left out, for these cannot be read now: {escape(str(error))}</p>"
-    return title + "".join(pictures)
+        )
+    return pictures + _gallery(series, table, sample)
 
 
 def _example_frames(table: xr.Dataset) -> list[int]:
@@ -165,7 +184,7 @@ def _of_frame(table: xr.Dataset, number: int) -> xr.Dataset:
     return table.sel(peak_frame=slice(number, number)).load()
 
 
-def _typical_frame(seen: SearchedFrame, table: xr.Dataset, number: int, background: str) -> str:
+def _typical_frame(seen: SearchedFrame, table: xr.Dataset, number: int, background: str) -> list[_Picture]:
     peaks = _of_frame(table, number)
     n = peaks.sizes["peak"]
     if n:
@@ -179,32 +198,30 @@ def _typical_frame(seen: SearchedFrame, table: xr.Dataset, number: int, backgrou
         source = "its own local background" if background == "local" else background
         done.append(f"{source} is subtracted")
     done.append(f"pixels below minval ({seen.minval:.4g} counts) are set to 0")
-    pair = _figure(
+    pair = _picture(
         frame_pair(seen),
         f"{shown} Left as recorded, right as searched: {', '.join(done)}. Grey values are linear near the background "
         "and logarithmic above it; of pixels too small to draw, the highest is shown.",
     )
     if not n:
-        return pair
-    return (
-        pair
-        + _figure(
-            detected(seen, peaks),
-            f"Frame {number} with its {n:,} detected maxima: the larger the circle, the higher the score.",
-        )
-        + _figure(
-            located(seen, peaks),
-            f"Frame {number} with its located peaks, coloured by the method that placed them. Right, the peaks marked "
-            "a to f, from the highest SNR to the lowest: the green square is the detected maximum, the cross the "
-            "located position with its standard uncertainty where that is known.",
-        )
+        return [pair]
+    maxima = _picture(
+        detected(seen, peaks),
+        f"Frame {number} with its {n:,} detected maxima: the larger the circle, the higher the score.",
     )
+    positions = _picture(
+        located(seen, peaks),
+        f"Frame {number} with its located peaks, coloured by the method that placed them. Right, the peaks marked "
+        "a to f, from the highest SNR to the lowest: the green square is the detected maximum, the cross the "
+        "located position with its standard uncertainty where that is known.",
+    )
+    return [pair, maxima, positions]
 
 
-def _gallery(series: OpenedSeries, table: xr.Dataset, sample: xr.Dataset) -> str:
+def _gallery(series: OpenedSeries, table: xr.Dataset, sample: xr.Dataset) -> list[_Picture]:
     chosen = example_peaks(sample)
     if not chosen:
-        return ""
+        return []
     step = -(-table.sizes["peak"] // SAMPLE_PEAKS)
     examples, cache = [], dict[int, SearchedFrame]()
     for title, i in chosen.items():
@@ -213,7 +230,7 @@ def _gallery(series: OpenedSeries, table: xr.Dataset, sample: xr.Dataset) -> str
         if number not in cache:
             cache[number] = read_run_frame(series, number)
         examples.append(Example(title, cache[number], peak))
-    return _figure(
+    gallery = _picture(
         patch_gallery(examples, size=series.config.patches.size),
         "Example patches, in detector pixels, each from white at its lowest pixel to black at its maximum. Sharp and "
         "broad: the 5th and 95th percentile of the width among peaks without flags; elongated: the 95th percentile of "
@@ -221,6 +238,7 @@ def _gallery(series: OpenedSeries, table: xr.Dataset, sample: xr.Dataset) -> str
         "median SNR; worst disagreement: the largest network–fit distance. Ignored pixels, and those beyond the frame, "
         "are blue; a position outside the patch is not drawn.",
     )
+    return [gallery]
 
 
 def example_peaks(sample: xr.Dataset) -> dict[str, int]:
@@ -252,119 +270,81 @@ def example_peaks(sample: xr.Dataset) -> dict[str, int]:
     return chosen
 
 
-def _series_pictures(table: xr.Dataset, sample: xr.Dataset) -> str:
+def _series(table: xr.Dataset, sample: xr.Dataset) -> dict[str, Any]:
+    """Pictures of the whole series; those about peaks only where there are some."""
     failed = table["frame_failed"].values != 0
-    text = ["<h2>The series</h2>"]
-    text.append(
-        _figure(
-            peaks_per_frame(table["frame"].values, table["peak_count"].values, failed),
-            "Peaks in each frame." + (" Crosses: frames that could not be processed." if failed.any() else ""),
-        )
-    )
+    crosses = " Crosses: frames that could not be processed." if failed.any() else ""
+    per_frame = peaks_per_frame(table["frame"].values, table["peak_count"].values, failed)
     n = sample.sizes["peak"]
-    if not n:
-        return "".join([*text, "<p>No peak was found, so there is nothing to draw about peaks.</p>"])
     of = "" if n == table.sizes["peak"] else f" From {n:,} peaks spread evenly over the table."
+    return {
+        "series_pictures": [_picture(per_frame, f"Peaks in each frame.{crosses}")],
+        "disagreement_pictures": _disagreement_pictures(sample, of),
+        "profile_pictures": _profile_pictures(sample, of),
+    }
+
+
+def _disagreement_pictures(sample: xr.Dataset, of: str) -> list[_Picture]:
     known = np.isfinite(sample["disagreement"].values)
-    if known.any():
-        frame, distance = sample["peak_frame"].values[known], sample["disagreement"].values[known]
-        text.append(
-            _figure(
-                error_against_frame(frame, distance),
-                f"Distance between the network's and the fit's position against frame number.{of}",
-            )
-        )
-        text.append(
-            _figure(
-                disagreement_histogram(distance),
-                f"How often they lie so far apart: {np.count_nonzero(known):,} peaks that have both.{of}",
-            )
-        )
-    else:
-        text.append("<p>No peak has both a network's and a fit's position, so they cannot be compared.</p>")
-    text.append(
-        _figure(
-            widths_and_snr(*(sample[name].values for name in ("fwhm_major", "fwhm_minor", "snr"))),
-            f"Widths of the fitted profiles (up to the 99.5th percentile), and SNR of the intensities above 0.{of}",
-        )
-    )
-    return "".join(text)
+    if not known.any():
+        return []
+    frame, distance = sample["peak_frame"].values[known], sample["disagreement"].values[known]
+    return [
+        _picture(
+            error_against_frame(frame, distance),
+            f"Distance between the network's and the fit's position against frame number.{of}",
+        ),
+        _picture(
+            disagreement_histogram(distance),
+            f"How often they lie so far apart: {np.count_nonzero(known):,} peaks that have both.{of}",
+        ),
+    ]
 
 
-def _counts(info: dict[str, Any]) -> str:
+def _profile_pictures(sample: xr.Dataset, of: str) -> list[_Picture]:
+    if not sample.sizes["peak"]:
+        return []
+    drawn = widths_and_snr(*(sample[name].values for name in ("fwhm_major", "fwhm_minor", "snr")))
+    caption = f"Widths of the fitted profiles (up to the 99.5th percentile), and SNR of the intensities above 0.{of}"
+    return [_picture(drawn, caption)]
+
+
+def _counts(info: dict[str, Any]) -> dict[str, Any]:
     counts = info["counts"]
     n_peaks = counts["peaks"]
-    removed = [(name, f"{n:,}", _REMOVED_BY.get(name, "")) for name, n in counts["removed"].items()]
-    flags = [
-        (str(flag.name), f"{n:,}", f"{n / max(1, n_peaks):.1%}", FLAG_MEANINGS[flag])
-        for flag in Flag
-        if (n := counts["flags"].get(flag.name)) is not None
-    ]
-    methods = [(name, f"{n:,}", f"{n / max(1, n_peaks):.1%}") for name, n in counts["methods"].items() if n]
-    text = ["<h2>What was filtered and flagged</h2>"]
+    pictures = []
     if any(counts["removed"].values()) or any(counts["flags"].values()):
-        text.append(_figure(count_bars(counts["removed"], counts["flags"]), "The two tables below, drawn."))
-    return "".join(
-        [
-            *text,
-            "<h3>Removed by filters</h3>",
-            _table(("filter", "#peaks", "removed because"), removed),
-            f"<h3>Flags of the {n_peaks:,} peaks kept (several may hold at once)</h3>",
-            _table(("flag", "#peaks", "#share", "meaning"), flags),
-            "<h3>Method that gave y and x</h3>",
-            _table(("method", "#peaks", "#share"), methods),
-        ]
-    )
+        pictures.append(_picture(count_bars(counts["removed"], counts["flags"]), "The two tables below, drawn."))
+    return {
+        "n_peaks": f"{n_peaks:,}",
+        "count_pictures": pictures,
+        "removed": [(name, f"{n:,}", _REMOVED_BY.get(name, "")) for name, n in counts["removed"].items()],
+        "flags": [
+            (str(flag.name), f"{n:,}", f"{n / max(1, n_peaks):.1%}", FLAG_MEANINGS[flag])
+            for flag in Flag
+            if (n := counts["flags"].get(flag.name)) is not None
+        ],
+        "methods": [(name, f"{n:,}", f"{n / max(1, n_peaks):.1%}") for name, n in counts["methods"].items() if n],
+    }
 
 
-def _failures(info: dict[str, Any]) -> str:
+def _failures(info: dict[str, Any]) -> dict[str, Any]:
     failures = info["failures"]
-    if not failures:
-        return "<h2>Failures</h2><p>None: every frame was processed.</p>"
     n = len(failures)
-    more = f" The first {LISTED_FAILURES} are:" if n > LISTED_FAILURES else ""
-    rows = [(f"{failure['frame']}", failure["reason"]) for failure in failures[:LISTED_FAILURES]]
-    return f"<h2>Failures</h2><p>{n:,} {'frame' if n == 1 else 'frames'} could not be processed.{more}</p>" + _table(
-        ("#frame", "reason"), rows
-    )
+    return {
+        "failures": [(f"{failure['frame']}", failure["reason"]) for failure in failures[:LISTED_FAILURES]],
+        "failed_frames": f"{n:,} {'frame' if n == 1 else 'frames'}",
+        "more_failures": n > LISTED_FAILURES,
+    }
 
 
-def _times_and_versions(info: dict[str, Any]) -> str:
+def _stages(info: dict[str, Any]) -> list[tuple[str, str, str]]:
     stages = info["seconds"]["stages"]
     total = sum(stages.values()) or 1.0
-    times = [(stage, f"{seconds:.2f}", f"{seconds / total:.0%}") for stage, seconds in stages.items()]
-    return (
-        "<h2>Time by stage</h2><p>Summed over all workers, so that it may exceed the run's own time.</p>"
-        + _table(("stage", "#seconds", "#share"), times)
-        + "<h2>Versions</h2>"
-        + _table(("package", "version"), info["versions"].items())
-    )
+    return [(stage, f"{seconds:.2f}", f"{seconds / total:.0%}") for stage, seconds in stages.items()]
 
 
-def _opening(folder: RunFolder, table: xr.Dataset) -> str:
-    number = int(table["frame"].values[0])
-    code = (
-        f"import braggflow\n\npeaks = braggflow.open_peaks({str(folder.path.resolve())!r})\n"
-        f"peaks.sel(peak_frame=slice({number}, {number}))  # the peaks of frame {number}\n"
-        'peaks[["y", "x", "snr", "flags"]].to_dataframe()'
-    )
-    return f"<h2>The table in Python</h2><pre>{escape(code)}</pre>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table; columns whose heading begins with # are numbers."""
-    kinds = [' class="number"' if name.startswith("#") else "" for name in head]
-    cells = ["".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in rows]
-    if not cells:
-        return "<p>None.</p>"
-    names = "".join(f"<th{kind}>{escape(name.lstrip('#'))}</th>" for kind, name in zip(kinds, head, strict=True))
-    top = f"<tr>{names}</tr>" if any(head) else ""
-    return f"<table>{top}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
-
-
-def _figure(figure: Figure, caption: str) -> str:
+def _picture(figure: Figure, caption: str) -> _Picture:
     content = BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
-    image = base64.b64encode(content.getvalue()).decode()
-    text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{image}"><figcaption>{text}</figcaption></figure>\n'
+    return _Picture(caption, base64.b64encode(content.getvalue()).decode())
