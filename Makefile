@@ -30,6 +30,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 ## All benchmarks, or NAMES="flow fit": tables in docs/benchmarks.md and docs/benchmarks.json
 bench: $(INSTALLED)

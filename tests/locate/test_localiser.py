@@ -22,6 +22,7 @@ from braggflow.config import LocateConfig
 from braggflow.errors import InputError
 from braggflow.evaluate import card_figures
 from braggflow.locate import (
+    NETWORKS,
     BraggNN,
     Compact,
     Localiser,
@@ -116,6 +117,32 @@ def by_torch(localiser: Localiser, drawn: SimulatedPatches) -> tuple[np.ndarray,
     return tuple(
         part.numpy() for part in (answer.offsets + localiser.size // 2, answer.errors, answer.domain.sigmoid())
     )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_with_torch_in_place_of_compiled_kernels_the_answers_are_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = LocateConfig(network=name, device="cpu")
+    drawn = simulate_patches(300, rng=np.random.default_rng(8), config=PatchSimulation())
+    compiled = locate_patches(load_localiser(config, 11), drawn.counts, drawn.state, counts_per_photon=2.0)
+    identity = network_identity(config, 11)
+    monkeypatch.setenv("BRAGGFLOW_KERNELS", "torch")
+    localiser = replace(load_localiser(config, 11))  # the one that is kept has its kernel already
+    by_torch = locate_patches(localiser, drawn.counts, drawn.state, counts_per_photon=2.0)
+    np.testing.assert_allclose(by_torch.positions, compiled.positions, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(by_torch.std, compiled.std, rtol=1e-4)
+    np.testing.assert_allclose(by_torch.domain, compiled.domain, rtol=0, atol=1e-4)
+    some = slice(250, 300)
+    alone = locate_patches(localiser, drawn.counts[some], drawn.state[some], counts_per_photon=2.0)
+    assert same_bits(alone.positions, by_torch.positions[some])
+    assert network_identity(config, 11) == {**identity, "kernels": "torch"}
+
+
+def test_other_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAGGFLOW_KERNELS", "onnx")
+    with pytest.raises(InputError, match="BRAGGFLOW_KERNELS: 'onnx' is not accepted; must be compiled or torch"):
+        network_identity(LocateConfig(), 11)
 
 
 @pytest.mark.parametrize(("name", "size"), SHIPPED)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from braggflow.config import LocateConfig
 from braggflow.errors import InputError
-from braggflow.locate.localiser import NETWORKS, Localiser, compute_device
+from braggflow.locate.localiser import NETWORKS, Localiser, compute_device, cpu_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -31,17 +31,19 @@ def shipped_sizes() -> dict[str, tuple[int, ...]]:
 
 
 def network_identity(config: LocateConfig, size: int) -> dict[str, str]:
-    """Which network and weights `load` would use: `name`, `file` (its name) and `sha256`, without loading torch.
+    """Which network and weights `load_localiser` would use, without loading torch: `name`, `file` (its name), `sha256`.
 
     Raises `InputError` naming `locate.network` where there are none.
     """
     path = _weights_file(config, size)
     content = _read(path)
-    return {"name": _name(path, content), "file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    found = {"name": _name(path, content), "file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    # torch's answers differ from the compiled ones in their last bits: parts of both do not belong together.
+    return found if cpu_kernels() == "compiled" else {**found, "kernels": cpu_kernels()}
 
 
 def load_localiser(config: LocateConfig, size: int) -> Localiser:
-    """The network of a configuration, for patches of `size`, ready to `locate`.
+    """The network of a configuration, for patches of `size`, ready for `locate_patches`.
 
     `config.network` is one of `NETWORKS` (shipped weights), a .safetensors file of `braggflow train`, or a .pth state
     dict of the published BraggNN code (shapes tell its patch size and dense layers).

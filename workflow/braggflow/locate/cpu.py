@@ -40,7 +40,7 @@ from braggflow.locate.vector_lanes import (
 from braggflow.patches import State
 
 #: What a network says of n patches of counts (n, s, s) with their states and counts per photon: (n, 5), the offsets and
-#: errors of `models.Answer`, and the probability of being in the domain.
+#: errors of `networks.NetworkOutput`, and the probability of being in the domain.
 Kernel: TypeAlias = Callable[[Floats, NDArray[np.uint8], float], Floats]
 
 _TAPS = 9

@@ -1,5 +1,6 @@
 """Sub-pixel positions of peaks from their patches, by a network on a CPU or a GPU."""
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -41,7 +42,11 @@ class Localiser:
 
     @cached_property
     def kernel(self) -> "Kernel":
-        """The network compiled for the CPU."""
+        """The network for the CPU: compiled, or by torch where `cpu_kernels` says so."""
+        if cpu_kernels() == "torch":
+            from braggflow.locate.torch_cpu import torch_network
+
+            return torch_network(self.model)
         from braggflow.locate.cpu import compiled_network
 
         return compiled_network(self.model)
@@ -69,6 +74,17 @@ class Located:
     """What a GPU that ran out of memory led to, empty where none did: `gpu_batch_halved`, how often the batch was
     halved; `patches_moved_to_cpu`, how many of the patches were located on the CPU, since no batch fitted. And
     `cuda_graph_not_captured`, 1 where the network is slower for that."""
+
+
+def cpu_kernels() -> str:
+    """How networks are computed on a CPU: compiled, or torch where the environment's BRAGGFLOW_KERNELS is that.
+
+    Raises `InputError` for another value.
+    """
+    chosen = os.environ.get("BRAGGFLOW_KERNELS") or "compiled"
+    if chosen not in ("compiled", "torch"):
+        raise InputError(f"BRAGGFLOW_KERNELS: {chosen!r} is not accepted; must be compiled or torch")
+    return chosen
 
 
 def locate_patches(
