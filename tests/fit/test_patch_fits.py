@@ -74,7 +74,7 @@ def fitted(
 def simulated(
     n: int, kind: str, seed: int, config: FitConfig = GAUSSIAN, **noise: float
 ) -> tuple[NDArray[np.void], SimulatedPatches]:
-    """Fits of simulated patches of a class of `scenes.CLASSES`, and those patches."""
+    """Fits of simulated patches of a class of `simulate.CLASSES`, and those patches."""
     patches = simulate_patches(n, rng=np.random.default_rng(seed), config=CLASSES[kind])
     return fit_patches(patches.counts, patches.state, patches.maxima, config, **noise), patches
 

@@ -1,4 +1,4 @@
-"""The flow's reading of chunks, against `frames.read`."""
+"""The flow's reading of chunks, against `read_raw`."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor

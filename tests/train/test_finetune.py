@@ -29,7 +29,7 @@ from braggflow.train import finetune as finetune_module
 from braggflow.train import trainer as trainer_module
 from braggflow.train.cards import save_weights
 from braggflow.train.examples import TrainingExamples, examples_from_fits
-from braggflow.train.finetune import _lessons, classes, split, verdict
+from braggflow.train.finetune import _sources, classes, split, verdict
 from braggflow.train.labels import Collected, Labels
 from tests.train.labelled_runs import draw_frames, labelled_run
 
@@ -229,7 +229,7 @@ def test_only_the_first_part_is_learned_from(collected: Collected, monkeypatch: 
 
     monkeypatch.setattr(finetune_module, "examples_from_fits", remember)
     own, choosing, held_out = split(collected.labels)
-    source = _lessons(SHORT, own)
+    source = _sources(SHORT, own)
     for step in range(60):
         source(step)
     learned = {patch.tobytes() for patch in np.concatenate(shown)}
@@ -241,7 +241,7 @@ def test_only_the_first_part_is_learned_from(collected: Collected, monkeypatch: 
 def test_a_lesson_is_part_fits_part_simulation_and_decided_by_its_number(collected: Collected) -> None:
     config = SHORT.model_copy(update={"own_share": 0.25, "simulation": PatchSimulation(outlier_share=1.0)})
     own = split(collected.labels)[0]
-    one, again = _lessons(config, own)(5), _lessons(config, own)(5)
+    one, again = _sources(config, own)(5), _sources(config, own)(5)
     for part, same in zip(one, again, strict=True):
         assert part.tobytes() == same.tobytes()
     assert one.peak.tolist() == [True] * 8 + [False] * 24
@@ -252,15 +252,15 @@ def test_the_target_is_the_fit_and_the_truth_as_far_from_it_as_its_error_says() 
     rng = np.random.default_rng(0)
     offset, std = rng.uniform(-1, 1, (n, 2)), np.exp(rng.uniform(np.log(0.001), np.log(2), (n, 2)))
     photons, state = np.zeros((n, 11, 11), np.float32), np.zeros((n, 11, 11), np.uint8)
-    lesson = examples_from_fits(photons, state, offset, std, rng=rng)
-    np.testing.assert_allclose(lesson.target, offset, atol=1e-6)
-    assert ((lesson.truth - offset) / std).std() == pytest.approx(1, abs=0.02)
-    assert lesson.unit.min() >= 0.015
-    assert lesson.unit.max() == 1
+    examples = examples_from_fits(photons, state, offset, std, rng=rng)
+    np.testing.assert_allclose(examples.target, offset, atol=1e-6)
+    assert ((examples.truth - offset) / std).std() == pytest.approx(1, abs=0.02)
+    assert examples.unit.min() >= 0.015
+    assert examples.unit.max() == 1
     middle = (std > 0.1) & (std < 0.9)
-    np.testing.assert_allclose(lesson.unit[middle], std[middle], rtol=0.02)
-    assert lesson.peak.all()
-    np.testing.assert_array_equal(lesson.telling, lesson.unit.max(axis=1) < 0.5)
+    np.testing.assert_allclose(examples.unit[middle], std[middle], rtol=0.02)
+    assert examples.peak.all()
+    np.testing.assert_array_equal(examples.telling, examples.unit.max(axis=1) < 0.5)
 
 
 # On the command line.

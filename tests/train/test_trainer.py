@@ -132,15 +132,15 @@ def test_a_training_that_gets_no_better_ends_and_keeps_its_best_weights(tmp_path
     config = TINY.model_copy(update={"learning_rate": 1e-30, "validation_steps": 2, "patience": 3, "warm_up": 0})
     model = fresh(config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    lesson = simulated(config, 0)
+    examples = simulated(config, 0)
     state = tmp_path / "state"
-    model, result = fit_network(config, model, lambda _: lesson, validation=lesson, state_file=state)
+    model, result = fit_network(config, model, lambda _: examples, validation=examples, state_file=state)
     assert result.steps == 2 * (1 + config.patience)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     # Steps so large that all is lost after the first two of them.
     config = config.model_copy(update={"learning_rate": 3.0, "patience": 2})
-    model, result = fit_network(config, fresh(config), lambda _: lesson, validation=lesson, state_file=state)
-    assert result.validation == pytest.approx(loss(model, lesson), rel=1e-5)
+    model, result = fit_network(config, fresh(config), lambda _: examples, validation=examples, state_file=state)
+    assert result.validation == pytest.approx(loss(model, examples), rel=1e-5)
 
 
 def test_a_training_that_could_not_be_saved_is_refused_at_once(tmp_path: Path) -> None:
@@ -173,10 +173,10 @@ def test_a_number_decides_its_patches() -> None:
 @pytest.mark.parametrize("first", [0, 5])
 def test_steps_in_a_row_see_the_same_patches_from_other_sides(threads: int, first: int) -> None:
     config = TINY.model_copy(update={"threads": threads})
-    with _prepared_ahead(lambda number: simulated(config, number), config, first) as lessons:
-        seen = [next(lessons) for _ in range(2 * config.views)]
-    with _prepared_ahead(lambda number: simulated(config, number), config, 0) as lessons:
-        from_0 = [next(lessons) for _ in range(first + 1)]
+    with _prepared_ahead(lambda number: simulated(config, number), config, first) as examples:
+        seen = [next(examples) for _ in range(2 * config.views)]
+    with _prepared_ahead(lambda number: simulated(config, number), config, 0) as examples:
+        from_0 = [next(examples) for _ in range(first + 1)]
     assert seen[0].photons.tobytes() == from_0[first].photons.tobytes()
     assert len({one.photons.tobytes() for one in seen}) == len(seen)
     numbers = [(first + step) // config.views for step in range(len(seen))]
@@ -195,13 +195,13 @@ def test_the_adjustment_sees_more_of_what_is_rare() -> None:
 
 
 def test_braggnn_is_shown_full_squares_and_compact_the_holes() -> None:
-    lesson = simulated(TINY.model_copy(update={"batch": 200}), 0)
-    holes = lesson.state == patches.State.MISSING
-    assert (lesson.photons[holes] == 0).all()
-    filled = prepared("braggnn", lesson)
-    np.testing.assert_array_equal(filled.photons, patches.filled(lesson.photons, lesson.state))
+    examples = simulated(TINY.model_copy(update={"batch": 200}), 0)
+    holes = examples.state == patches.State.MISSING
+    assert (examples.photons[holes] == 0).all()
+    filled = prepared("braggnn", examples)
+    np.testing.assert_array_equal(filled.photons, patches.filled(examples.photons, examples.state))
     assert (filled.photons[holes] != 0).any()
-    assert prepared("compact", lesson) is lesson
+    assert prepared("compact", examples) is examples
 
 
 # The loss, of answers that are given.
@@ -218,16 +218,16 @@ class Scripted(Compact):
         return self.answer
 
 
-def loss(model: Network, lesson: TrainingExamples) -> float:
-    return float(loss_of(model, lesson).detach())
+def loss(model: Network, examples: TrainingExamples) -> float:
+    return float(loss_of(model, examples).detach())
 
 
-def answer(lesson: TrainingExamples, **changed: Any) -> NetworkOutput:
+def answer(examples: TrainingExamples, **changed: Any) -> NetworkOutput:
     """The target as position, the unit as error, and a sure verdict on the domain; or something else."""
     given = {
-        "offsets": lesson.target,
-        "errors": lesson.unit,
-        "domain": np.where(lesson.peak, 40, -40).astype(np.float32),
+        "offsets": examples.target,
+        "errors": examples.unit,
+        "domain": np.where(examples.peak, 40, -40).astype(np.float32),
     }
     return NetworkOutput(
         **{name: torch.from_numpy(np.copy(part)).requires_grad_() for name, part in (given | changed).items()}
@@ -235,50 +235,50 @@ def answer(lesson: TrainingExamples, **changed: Any) -> NetworkOutput:
 
 
 @pytest.fixture
-def lesson() -> TrainingExamples:
+def examples() -> TrainingExamples:
     """Its peaks have the fit's position for a truth, its outliers (0 to 7) nonsense for an answer."""
-    lesson = simulated(TINY, 0)._replace(peak=np.arange(32) >= 8, telling=np.ones(32, bool))
-    target = np.where(lesson.peak[:, None], lesson.target, 99).astype(np.float32)
-    return lesson._replace(target=target, truth=target)
+    examples = simulated(TINY, 0)._replace(peak=np.arange(32) >= 8, telling=np.ones(32, bool))
+    target = np.where(examples.peak[:, None], examples.target, 99).astype(np.float32)
+    return examples._replace(target=target, truth=target)
 
 
-def test_the_best_answer_has_the_least_loss(lesson: TrainingExamples) -> None:
-    least = loss(Scripted(answer(lesson, errors=lesson.unit * 1e-3)), lesson)
+def test_the_best_answer_has_the_least_loss(examples: TrainingExamples) -> None:
+    least = loss(Scripted(answer(examples, errors=examples.unit * 1e-3)), examples)
     assert least == pytest.approx(0.5 * np.log(1e-3), rel=1e-4)  # of the errors alone
-    off = np.where(lesson.peak[:, None], lesson.target + 0.5 * lesson.unit, 0).astype(np.float32)
-    assert loss(Scripted(answer(lesson, errors=lesson.unit * 1e-3, offsets=off)), lesson) > least + 1
-    wrong = -answer(lesson).domain.detach().numpy()
-    assert loss(Scripted(answer(lesson, domain=wrong)), lesson) > 30
+    off = np.where(examples.peak[:, None], examples.target + 0.5 * examples.unit, 0).astype(np.float32)
+    assert loss(Scripted(answer(examples, errors=examples.unit * 1e-3, offsets=off)), examples) > least + 1
+    wrong = -answer(examples).domain.detach().numpy()
+    assert loss(Scripted(answer(examples, domain=wrong)), examples) > 30
 
 
-def test_outliers_teach_no_position_and_the_error_no_position_either(lesson: TrainingExamples) -> None:
-    given = answer(lesson, offsets=lesson.target + 0.1)
-    loss_of(Scripted(given), lesson).backward()
+def test_outliers_teach_no_position_and_the_error_no_position_either(examples: TrainingExamples) -> None:
+    given = answer(examples, offsets=examples.target + 0.1)
+    loss_of(Scripted(given), examples).backward()
     assert given.offsets.grad is not None
     assert given.errors.grad is not None
     for gradient in (given.offsets.grad, given.errors.grad):
         assert (gradient[:8] == 0).all()
         assert (gradient[8:] != 0).all()
-    with_larger_errors = answer(lesson, offsets=lesson.target + 0.1, errors=lesson.unit * 5)
-    loss_of(Scripted(with_larger_errors), lesson).backward()
+    with_larger_errors = answer(examples, offsets=examples.target + 0.1, errors=examples.unit * 5)
+    loss_of(Scripted(with_larger_errors), examples).backward()
     torch.testing.assert_close(with_larger_errors.offsets.grad, given.offsets.grad)
 
 
-def test_the_loss_of_the_errors_is_least_where_they_are_the_true_ones(lesson: TrainingExamples) -> None:
+def test_the_loss_of_the_errors_is_least_where_they_are_the_true_ones(examples: TrainingExamples) -> None:
     off = np.random.default_rng(0).normal(size=(32, 2))
     size = np.sqrt((off[8:] ** 2).mean())
-    given = answer(lesson, offsets=(lesson.target + off * lesson.unit).astype(np.float32))
+    given = answer(examples, offsets=(examples.target + off * examples.unit).astype(np.float32))
 
     def of_errors(factor: float) -> float:
-        return loss(Scripted(given._replace(errors=torch.from_numpy(lesson.unit * np.float32(factor)))), lesson)
+        return loss(Scripted(given._replace(errors=torch.from_numpy(examples.unit * np.float32(factor)))), examples)
 
     assert of_errors(size) < min(of_errors(0.8 * size), of_errors(1.25 * size))
 
 
-def test_peaks_that_tell_nothing_of_the_domain_teach_it_nothing(lesson: TrainingExamples) -> None:
-    lesson = lesson._replace(telling=np.arange(32) % 2 == 0)
-    given = answer(lesson, domain=np.zeros(32, np.float32))
-    loss_of(Scripted(given), lesson).backward()
+def test_peaks_that_tell_nothing_of_the_domain_teach_it_nothing(examples: TrainingExamples) -> None:
+    examples = examples._replace(telling=np.arange(32) % 2 == 0)
+    given = answer(examples, domain=np.zeros(32, np.float32))
+    loss_of(Scripted(given), examples).backward()
     assert given.domain.grad is not None
     assert (given.domain.grad[1::2] == 0).all()
     assert (given.domain.grad[0:8:2] > 0).all()  # an outlier: lower
@@ -287,23 +287,23 @@ def test_peaks_that_tell_nothing_of_the_domain_teach_it_nothing(lesson: Training
 
 def test_braggnn_learns_positions_only() -> None:
     config = TINY.model_copy(update={"network": "braggnn"})
-    lesson = simulated(config, 0)
+    examples = simulated(config, 0)
     model = fresh(config)
-    found = model.locate(torch.from_numpy(lesson.photons), torch.from_numpy(lesson.state))
-    distance = (found.offsets.detach().numpy() - lesson.target)[lesson.peak] / lesson.unit[lesson.peak]
+    found = model.locate(torch.from_numpy(examples.photons), torch.from_numpy(examples.state))
+    distance = (found.offsets.detach().numpy() - examples.target)[examples.peak] / examples.unit[examples.peak]
     huber = np.where(abs(distance) < 1, distance**2 / 2, abs(distance) - 0.5).mean()
-    assert loss(model, lesson) == pytest.approx(huber, rel=1e-4)
+    assert loss(model, examples) == pytest.approx(huber, rel=1e-4)
 
 
 def test_what_compact_states_is_adjusted_to_what_holds() -> None:
     config = TINY.model_copy(update={"batch": 2000})
-    lesson = simulated(config, 0)
+    examples = simulated(config, 0)
     model = fresh(config)
-    adjust(model, lesson)
+    adjust(model, examples)
     with torch.inference_mode():
-        found = model.locate(torch.from_numpy(lesson.photons), torch.from_numpy(lesson.state))
-    good = lesson.peak & lesson.telling
-    within = (np.abs(found.offsets.numpy() - lesson.truth) < found.errors.numpy())[good]
+        found = model.locate(torch.from_numpy(examples.photons), torch.from_numpy(examples.state))
+    good = examples.peak & examples.telling
+    within = (np.abs(found.offsets.numpy() - examples.truth) < found.errors.numpy())[good]
     assert within.mean() == pytest.approx(0.6827, abs=0.002)
     assert (found.domain.sigmoid().numpy()[good] < IN_DOMAIN).mean() == pytest.approx(_FALSE_ALARMS, abs=0.001)
 

@@ -142,7 +142,7 @@ def finetune(
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """Those that were given."""
+    """The options that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -105,7 +105,7 @@ class Autoscaler:
         self._polled = 0.0
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._keep, name="braggflow-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="braggflow-autoscaler", daemon=True)
 
     def start(self) -> None:
         """Begin to keep the groups."""

@@ -45,11 +45,11 @@ class Pools:
 
 @dataclass(slots=True)
 class Cluster:
-    """A cluster that a run computes on; `keeper` where its size follows the work."""
+    """A cluster that a run computes on; `autoscaler` where its size follows the work."""
 
     client: Client
     pools: Pools
-    keeper: Autoscaler | None = None
+    autoscaler: Autoscaler | None = None
     dashboard: str = ""
     notes: list[str] = field(default_factory=list)
     """What the user should know, each once."""
@@ -57,25 +57,25 @@ class Cluster:
 
     def check(self) -> None:
         """Raise `InputError` where the cluster cannot go on."""
-        if self.keeper is not None:
-            self.notes += [note for note in self.keeper.notes if note not in self.notes]
-            if self.keeper.problem is not None:
-                raise self.keeper.problem
+        if self.autoscaler is not None:
+            self.notes += [note for note in self.autoscaler.notes if note not in self.notes]
+            if self.autoscaler.problem is not None:
+                raise self.autoscaler.problem
 
     @property
     def ready(self) -> bool:
         """Whether a worker of each group is there and agrees with this client."""
         groups = ("cpu", "gpu") if self.pools.gpu else ("cpu",)
-        return self.keeper is None or all(self.keeper.verified(group) for group in groups)
+        return self.autoscaler is None or all(self.autoscaler.verified(group) for group in groups)
 
     def need(self, demand: Demand) -> None:
         """Say how much work is left."""
-        if self.keeper is not None:
-            self.keeper.demand = demand
+        if self.autoscaler is not None:
+            self.autoscaler.demand = demand
 
     def summary(self) -> str:
         """Workers and waiting jobs in one line; "" where their number is fixed."""
-        return "" if self.keeper is None else self.keeper.summary()
+        return "" if self.autoscaler is None else self.autoscaler.summary()
 
     def workers(self) -> set[tuple[int, int]]:
         """What kinds of workers there are now: their memory limit (bytes, 0: none) and number of threads."""
@@ -221,7 +221,7 @@ def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> It
             _scheduler(profile, kinds[0], security) as spec,
             Client(spec, security=security) as client,
         ):
-            keeper = Autoscaler(
+            autoscaler = Autoscaler(
                 client,
                 batch,
                 kinds,
@@ -232,18 +232,18 @@ def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> It
                 gpu_needed=gpu_needed,
             )
             port = client.scheduler_info(n_workers=0)["services"]["dashboard"]
-            made = Cluster(client, Pools(cpu=True, gpu=len(kinds) == 2), keeper, f"http://127.0.0.1:{port}/status")
+            made = Cluster(client, Pools(cpu=True, gpu=len(kinds) == 2), autoscaler, f"http://127.0.0.1:{port}/status")
             made.notes.append(f"from elsewhere: ssh -N -L {port}:127.0.0.1:{port} {socket.gethostname()}")
-            keeper.start()
+            autoscaler.start()
             try:
                 yield made
             finally:
                 with ctrl_c_ignored():
                     try:
-                        keeper.close()
+                        autoscaler.close()
                     except InputError as error:  # the results are none the worse for it
                         logger.warning("%s", error)
-                keeper.wait_until_gone(_GONE_SECONDS)
+                autoscaler.wait_until_gone(_GONE_SECONDS)
 
 
 def _scheduler(profile: BatchProfile, kind: JobKind, security: Security) -> SpecCluster:
@@ -260,7 +260,7 @@ def _scheduler(profile: BatchProfile, kind: JobKind, security: Security) -> Spec
     # Whatever is configured elsewhere: nobody gets in without the certificate.
     options |= {"protocol": "tls://", "security": security, "dashboard_address": "127.0.0.1:0"}
     try:
-        # Jobs may wait for hours; that none will ever start is for the keeper to see.
+        # Jobs may wait for hours; that none will ever start is for the autoscaler to see.
         with dask.config.set({"distributed.scheduler.no-workers-timeout": None}):
             return SpecCluster(
                 scheduler={"cls": Scheduler, "options": options},

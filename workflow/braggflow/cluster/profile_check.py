@@ -49,20 +49,20 @@ def check_profile(
 
 def _workers(opened: Cluster, say: Callable[[str], None]) -> Iterator[WorkerDescription]:
     """What one worker of each group says, once they are up."""
-    if opened.keeper is None:
+    if opened.autoscaler is None:
         yield from opened.client.run(describe_worker, gpu=opened.pools.gpu).values()
         return
     opened.need(Demand(groups=1, cpu_seconds=1, gpu_seconds=1))
     groups = ("cpu", "gpu") if opened.pools.gpu else ("cpu",)
     said = ""
-    while not all(opened.keeper.verified(group) for group in groups):
+    while not all(opened.autoscaler.verified(group) for group in groups):
         opened.check()
         if (state := opened.summary()) != said:
             say(state)
             said = state
         time.sleep(_LOOK_SECONDS)
     for group in groups:
-        yield opened.keeper.descriptions(group)[0]
+        yield opened.autoscaler.descriptions(group)[0]
 
 
 def _line(found: WorkerDescription) -> str:

@@ -1,6 +1,6 @@
 """How good each way of placing a peak is: by class of simulated patch, on outliers, on simulated frames; and how fast.
 
-Errors are measured against the truth and against the Cramér–Rao limit of the very same patches (`limit.of_scenes`).
+Errors are measured against the truth and against the Cramér–Rao limit of the same patches (`limit_of_patches`).
 The patches are those of `simulate.CLASSES`, from random numbers that no training draws.
 """
 

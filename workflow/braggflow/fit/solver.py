@@ -68,7 +68,7 @@ def fit_all(
     shift: float,
     values: Floats,
 ) -> None:
-    """Fit each patch from its row of `start` (`fit_start.starting_values`); fill its row of `values`, in the order of
+    """Fit each patch from its row of `start` (`start.starting_values`); fill its row of `values`, in the order of
     `FIT_DTYPE`. `shift` photons are added to every pixel, and to the background.
     """
     work, system = np.zeros(WORK_LENGTH, np.float32), np.zeros((3 + 2 * _MAX_FREE, _MAX_FREE))

@@ -46,7 +46,7 @@ class DataSetRun:
     todo: list[Group] = field(default_factory=list)
     redone: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
-    """Of groups that left no part."""
+    """Frames of groups that left no part, as {frame, reason}."""
     searched: dict[int, int] = field(default_factory=dict)
     """How often the frames of a group (by its first) were tried alone, because it killed workers."""
     finished: int = 0

@@ -16,7 +16,7 @@ POLL_SECONDS = 2.0
 
 
 class DataSetQueue:
-    """Data sets as the runner asks for them: opened work, the outcome of one that needs none, None for nothing yet."""
+    """Data sets as the dispatcher asks for them: one opened, the outcome of one that is done, or None for none yet."""
 
     def __init__(
         self, resolved: RunConfig, paths: Sequence[Path], follower: Follower | None, idle_seconds: float | None
@@ -27,7 +27,7 @@ class DataSetQueue:
         self.idle_seconds = idle_seconds
         self.given = 0
         self.paths: dict[str, Path] = {}
-        """Those given out, by name."""
+        """Paths of the data sets given out, by name."""
         self.model = None
         if resolved.locate.asks_network:
             from braggflow.locate import network_identity

@@ -13,9 +13,9 @@ class Progress:
     datasets_done: int
     datasets_total: int
     frames_done: int
-    """In the data sets opened so far, also by earlier runs."""
+    """Frames done in the data sets opened so far, also by earlier runs."""
     frames_total: int
-    """In the data sets opened so far."""
+    """Frames of the data sets opened so far."""
     frames_before: int
     """Done by earlier runs: not part of this run's rate."""
     frames_failed: int
@@ -26,7 +26,7 @@ class Progress:
     notes: tuple[str, ...]
     """What the user should know, so far."""
     share: float
-    """Of the whole, 0 to 1, each data set counting the same; falls only where `follow` finds more."""
+    """Share of the work that is done, 0 to 1, each data set counting the same; falls only where `follow` finds more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Outcome:
     frames: int = 0
     frames_failed: int = 0
     frames_processed: int = 0
-    """In this run; 0 where all was done before."""
+    """Frames processed in this run; 0 where all was done before."""
     peaks: int = 0
     seconds: float = 0.0
     tasks_rerun: int = 0

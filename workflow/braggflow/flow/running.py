@@ -39,7 +39,7 @@ def run(
     `settings` is a configuration, plain data, or the path of a YAML file; `data` (frames stores, folders, patterns,
     list files) and `out` stand above its `data` and `output.folder`. `follow` is a folder whose frames stores are taken
     as they are finished, until Ctrl-C or until none has come for `idle_seconds`. Runs on `client`'s cluster, on that of
-    a cluster profile (a path or what `profiles.load` returns), or on a local one. One outcome a data set, in order;
+    a cluster profile (a path or what `load_profile` returns), or on a local one. One outcome a data set, in order;
     also written to `OUT/outcomes.jsonl` where there are several. Raises `InputError`, with nothing written, where the
     configuration, the cluster or every data set is refused.
     """
@@ -73,8 +73,8 @@ def run(
                 else stack.enter_context(open_cluster(where, resolved, needed))
             )
             opened = chain(before, [first], source)
-            runner = Dispatcher(used, resolved, opened, total=source.total, record=record, progress=progress)
-            outcomes = runner.run()
+            dispatcher = Dispatcher(used, resolved, opened, total=source.total, record=record, progress=progress)
+            outcomes = dispatcher.run()
     unfinished = source.unfinished()
     outcomes = [*outcomes, *source.not_begun(), *unfinished]
     if outcomes and all(outcome.status == "refused" for outcome in outcomes):

@@ -17,7 +17,7 @@ class Tally:
         self.frames = self.frames_before = self.frames_processed = self.frames_failed = self.peaks = 0
         self._on_gpu, self._measured = on_gpu, 0
         self._seconds = {"cpu": task_seconds, "gpu": 0.0}
-        """Of one group on the workers of each kind: the mean of those done, and at first what is aimed at."""
+        """Seconds that a group takes on workers of each kind: the mean of those done, and at first what is aimed at."""
 
     def opened(self, work: DataSetRun) -> None:
         """Count a data set, and what an earlier run has done of it."""

@@ -118,7 +118,7 @@ def _stores(paths: Iterable[Path]) -> list[Path]:
 
 
 def _hdf5_files(paths: Iterable[Path], suffix: str) -> list[Path]:
-    """Those that a pattern of such a suffix stands for."""
+    """The HDF5 files among `paths` that a pattern ending in `suffix` stands for."""
     from braggflow.formats import HDF5_SUFFIXES, is_hdf5, natural_key, without_eiger_data
 
     if suffix.lower().removeprefix(".") not in HDF5_SUFFIXES:

@@ -51,7 +51,7 @@ class Follower:
 
     @property
     def settled(self) -> float:
-        """When all that the last `poll` saw will have been unchanged long enough, monotonic s; 0 for nothing."""
+        """When all that the last `poll` saw will have been unchanged for long enough, monotonic s; 0: nothing seen."""
         return max((seen.since + self.settle_seconds for seen in self._seen.values()), default=0.0)
 
     def waiting(self) -> dict[Path, str]:

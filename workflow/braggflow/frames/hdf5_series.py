@@ -1,4 +1,4 @@
-"""A series of frames read from its HDF5 file itself: what `frames.open_frames` returns of a file that is no store.
+"""A series of frames read from its HDF5 file itself: what `open_frames` returns of a file that is no store.
 
 Results are the same bits as from the store that `braggflow ingest` makes of the file. Ingest knows more, because it
 reads every frame; what of that results depend on, and cannot be told without, is refused (`_dead_pixels`).
@@ -39,7 +39,7 @@ def open_frames(path: str | Path) -> xr.Dataset:
 
     Which data set is meant, its pixel mask, saturation and geometry are found as by ingest; `sources` names the files
     that the frames lie in, with their sizes and times of change. A chunk is what one task reads: whole HDF5 chunks of
-    about `frames.CHUNK_BYTES`. Raises `InputError` naming the file where it is damaged or ambiguous, or where only
+    about `store.CHUNK_BYTES`. Raises `InputError` naming the file where it is damaged or ambiguous, or where only
     reading all frames would tell its dead pixels.
     """
     file, inside = split_name(str(path))

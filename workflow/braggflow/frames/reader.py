@@ -1,7 +1,7 @@
 """Chunks of a frames store, read ahead and decoded straight into memory that is used again.
 
 Zarr decodes a chunk into new memory and copies it from there; of reading frames that took a third (docs/benchmarks.md).
-What is not as `frames.create` writes it (shards, other codecs, arrays in memory) is left to Zarr.
+What is not as `create_store` writes it (shards, other codecs, arrays in memory) is left to Zarr.
 """
 
 import threading
@@ -34,7 +34,7 @@ class FrameReader:
         """The raw frames at ascending `positions` (n,), shape (n, y, x): not to be kept, not to be written to.
 
         They may lie in memory that this thread's next `read` fills again. Meanwhile the file that holds the frame at
-        `following`, where that is another, is read. Raises as `frames.read` does.
+        `following`, where that is another, is read. Raises as `read_raw` does.
         """
         if self._shape is None or positions[0] // self._shape[0] != positions[-1] // self._shape[0]:
             return read_raw(self._data, positions)

@@ -35,9 +35,9 @@ class OpenedSeries:
     correction: Correction
     background_frame: NDArray[np.float32] | None
     positions: NDArray[np.int64]
-    """Of the selected frames in the store."""
+    """(n,) positions of the selected frames in the store."""
     numbers: list[int]
-    """Of the selected frames."""
+    """Numbers of the selected frames."""
 
     def raw(self, position: int) -> NDArray[Any]:
         """The frame at a position, (y, x), as it is stored; raises as `read_raw` does."""

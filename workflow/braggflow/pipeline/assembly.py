@@ -73,7 +73,7 @@ def assemble(
     """Fill the positions and the fit's variables of `table` (n,), in pixels of the detector.
 
     `located` is the network's answer (None: not asked), `fitted` (n,) says which peaks were fitted and `fits` holds
-    their results in that order (`fit.FIT_DTYPE`). Of `config` are used `frames.bin`, `fit.model` and `locate`.
+    their results in that order (`patch_fits.FIT_DTYPE`). Of `config` are used `frames.bin`, `fit.model` and `locate`.
     """
     result = table.copy()
     half, scale = patches.counts.shape[1] // 2, config.frames.bin

@@ -63,10 +63,10 @@ def simulate_examples(n: int, *, rng: np.random.Generator, config: PatchSimulati
     )
 
 
-def turned(lesson: TrainingExamples, view: int) -> TrainingExamples:
-    """The lesson as seen from one of 8 sides: bit 0 of `view` exchanges y and x, bits 1 and 2 turn y and x round."""
-    images: list[NDArray[Any]] = [lesson.photons, lesson.state]
-    vectors, unit = [lesson.truth, lesson.target], lesson.unit
+def turned(examples: TrainingExamples, view: int) -> TrainingExamples:
+    """The examples as seen from one of 8 sides: bit 0 of `view` exchanges y and x, bits 1 and 2 turn y and x round."""
+    images: list[NDArray[Any]] = [examples.photons, examples.state]
+    vectors, unit = [examples.truth, examples.target], examples.unit
     for axis in (0, 1):
         if view >> (axis + 1) & 1:
             images = [np.flip(image, axis + 1) for image in images]
@@ -75,7 +75,7 @@ def turned(lesson: TrainingExamples, view: int) -> TrainingExamples:
         images = [image.transpose(0, 2, 1) for image in images]
         vectors, unit = [vector[:, ::-1] for vector in vectors], unit[:, ::-1]
     photons, state, truth, target, unit = (np.ascontiguousarray(part) for part in (*images, *vectors, unit))
-    return lesson._replace(photons=photons, state=state, truth=truth, target=target, unit=unit)
+    return examples._replace(photons=photons, state=state, truth=truth, target=target, unit=unit)
 
 
 def examples_from_fits(
@@ -86,7 +86,7 @@ def examples_from_fits(
     *,
     rng: np.random.Generator,
 ) -> TrainingExamples:
-    """A lesson of n real peaks, of which fits are all that is known: `offset` and `std` (n, 2), as (y, x) in pixels.
+    """A examples of n real peaks, of which fits are all that is known: `offset` and `std` (n, 2), as (y, x) in pixels.
 
     The fit's position is the target. The truth, which stated errors are held against, is drawn from what the fit says
     of it: an answer near the fit's proves no small error, as both saw the same photons.
@@ -104,9 +104,9 @@ def examples_from_fits(
     )
 
 
-def join_examples(*lessons: TrainingExamples) -> TrainingExamples:
-    """The patches of several lessons as one."""
-    return TrainingExamples(*(np.concatenate(parts) for parts in zip(*lessons, strict=True)))
+def join_examples(*examples: TrainingExamples) -> TrainingExamples:
+    """The patches of several sets as one."""
+    return TrainingExamples(*(np.concatenate(parts) for parts in zip(*examples, strict=True)))
 
 
 def _teach(

@@ -96,7 +96,7 @@ def fine_tune(
     model, result = fit_network(
         config,
         deepcopy(start.model).requires_grad_(True),
-        _lessons(config, own),
+        _sources(config, own),
         validation=_mixed(config, choosing, _VALIDATING, _random(config, 0, _VALIDATION)),
         state_file=out.with_suffix(".state"),
         resume=resume,
@@ -140,7 +140,7 @@ def _random(config: TrainConfig, number: int, purpose: int) -> np.random.Generat
     return np.random.default_rng([config.seed, number, purpose])
 
 
-def _lessons(config: FineTuneConfig, own: Labels) -> ExampleSource:
+def _sources(config: FineTuneConfig, own: Labels) -> ExampleSource:
     """What is learned from: patches of the user, drawn with replacement, and simulated ones."""
     n_own = max(1, round(config.own_share * config.batch))
 

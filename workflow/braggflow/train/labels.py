@@ -1,4 +1,4 @@
-"""A user's own peaks: what they look like, for simulated lessons, and their patches with fits as labels.
+"""A user's own peaks: what they look like, for simulated patches, and their patches with fits as labels.
 
 A run's fits are labels where they can be trusted: see `untrusted`. Labels from files of the published BraggNN are made
 in `labels_hdf5`.

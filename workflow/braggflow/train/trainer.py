@@ -28,7 +28,7 @@ from braggflow.train.settings import TrainConfig, TrainResult
 _RATES = {"compact": 8e-3, "braggnn": 2e-3}
 _REPORT_STEPS = 100
 _STATE_SECONDS = 60.0
-#: Lessons prepared ahead of the step that needs them, per thread.
+#: Examples prepared ahead of the step that needs them, per thread.
 _EXAMPLES_AHEAD = 2
 #: How much the parts of compact's loss count. That of the position is small once the network follows its teacher; the
 #: others stay of order 1 however good they are.
@@ -42,7 +42,7 @@ _EPOCHS, _AT_ONCE, _JUDGE_RATE = 40, 1_000, 3e-3
 _RARE_SHARE_FACTOR = 1.5
 #: Share of normal errors within one standard error.
 _ONE_SIGMA_SHARE = 0.6827
-#: Numbers of these lessons, which no training reaches.
+#: Numbers of these examples, which no training reaches.
 _ADJUSTMENT, _VALIDATION = 2**62, 2**62 + 1
 
 
@@ -59,7 +59,7 @@ class TrainProgress(NamedTuple):
     patches_per_second: float
 
 
-#: The lesson of a number, from 0 on, decided by that alone; called by several threads.
+#: The examples of a number, from 0 on, decided by that alone; called by several threads.
 ExampleSource = Callable[[int], TrainingExamples]
 
 
@@ -92,15 +92,19 @@ def train(
 
 
 def simulated(config: TrainConfig, number: int, n: int | None = None) -> TrainingExamples:
-    """The lesson of a number: `config.batch` patches, or `n`; `config.seed` and the number decide it."""
+    """The examples of a number: `config.batch` patches, or `n`; `config.seed` and the number decide it."""
     rng = np.random.default_rng([config.seed, number])
     drawn = simulate_examples(n or config.batch, rng=rng, config=config.simulation, size=config.size)
     return prepared(config.network, drawn)
 
 
-def prepared(network: str, lesson: TrainingExamples) -> TrainingExamples:
-    """The lesson as a network takes it: BraggNN needs a full square."""
-    return lesson if network == "compact" else lesson._replace(photons=patches.filled(lesson.photons, lesson.state))
+def prepared(network: str, examples: TrainingExamples) -> TrainingExamples:
+    """The examples as a network takes it: BraggNN needs a full square."""
+    return (
+        examples
+        if network == "compact"
+        else examples._replace(photons=patches.filled(examples.photons, examples.state))
+    )
 
 
 def fresh(config: TrainConfig) -> Network:
@@ -128,7 +132,7 @@ def fit_network(
     resume: bool = False,
     progress: Callable[[TrainProgress], None] | None = None,
 ) -> tuple[Network, TrainResult]:
-    """Train `model` on the lessons of `source`; return it with the weights that were best on `validation`, on the CPU.
+    """Train `model` on the examples of `source`; return it with the weights that were best on `validation`, on the CPU.
 
     Stops after `config.steps` or `seconds`, or earlier for want of `patience`.
     """
@@ -169,13 +173,13 @@ def _loop(
     saved = reported = time.perf_counter()
     losses: list[Tensor] = []
     checked = lowest if step else math.nan
-    with _prepared_ahead(source, config, step) as lessons:
+    with _prepared_ahead(source, config, step) as examples:
         while waited < config.patience and (fraction := _fraction(config, step, time.perf_counter() - start)) < 1:
             warm = min(1.0, (step + 1) / (config.warm_up + 1))
             for group in optimiser.param_groups:
                 group["lr"] = highest * warm * 0.5 * (1 + math.cos(math.pi * fraction))
             with _precision(config, device):
-                value = loss_of(model, next(lessons))
+                value = loss_of(model, next(examples))
             optimiser.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
@@ -221,14 +225,14 @@ def _fraction(config: TrainConfig, step: int, seconds: float) -> float:
 def _prepared_ahead(source: ExampleSource, config: TrainConfig, first: int) -> Iterator[Iterator[TrainingExamples]]:
     """What the steps from `first` on learn from, made by threads while the network learns.
 
-    `config.views` steps in a row see the same lesson, each turned or mirrored another way: drawing and fitting patches
+    `config.views` steps in a row see the same patches, each turned or mirrored another way: drawing and fitting patches
     costs more than learning from them.
     """
     first_number, first_view = divmod(first, config.views)
     with ThreadPoolExecutor(config.threads) as pool:
         waiting = deque(pool.submit(source, first_number + k) for k in range(_EXAMPLES_AHEAD * config.threads))
 
-        def lessons() -> Iterator[TrainingExamples]:
+        def examples() -> Iterator[TrainingExamples]:
             start = first_view
             for number in itertools.count(first_number):
                 drawn = waiting.popleft().result()
@@ -238,7 +242,7 @@ def _prepared_ahead(source: ExampleSource, config: TrainConfig, first: int) -> I
                 start = 0
 
         try:
-            yield lessons()
+            yield examples()
         finally:
             for future in waiting:
                 future.cancel()
@@ -250,8 +254,8 @@ def _precision(config: TrainConfig, device: str) -> torch.autocast:
     return torch.autocast(kind, torch.bfloat16, enabled=wanted == "bfloat16")
 
 
-def loss_of(model: Network, lesson: TrainingExamples) -> Tensor:
-    """The loss on a lesson.
+def loss_of(model: Network, examples: TrainingExamples) -> Tensor:
+    """The loss on examples.
 
     Positions: the distance from what the fit of the true kind of profile says, in units of what the photons allow,
     squared where it is below 1. `Compact` also: the negative log likelihood of a normal error with the stated standard
@@ -259,7 +263,7 @@ def loss_of(model: Network, lesson: TrainingExamples) -> Tensor:
     alone; and the cross entropy of peak and outlier.
     """
     device = next(model.parameters()).device
-    photons, state, truth, target, unit, peak, telling = (torch.from_numpy(part).to(device) for part in lesson)
+    photons, state, truth, target, unit, peak, telling = (torch.from_numpy(part).to(device) for part in examples)
     answer = model.locate(photons, state)
     share = peak.float()[:, None] / peak.sum().clamp(min=1) / 2
     distance = (answer.offsets - target) / unit
@@ -294,8 +298,8 @@ def judging(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"simulation": config.simulation.model_copy(update=more)})
 
 
-def adjust(model: Network, lesson: TrainingExamples) -> None:
-    """Train the judging head of a `Compact` on a lesson it has not learned from; its positions stay.
+def adjust(model: Network, examples: TrainingExamples) -> None:
+    """Train the judging head of a `Compact` on examples it has not learned from; its positions stay.
 
     While positions improve, what is learned of their uncertainty lags behind. At last the stated errors are scaled so
     that 68.3% of the true ones lie within them, and the domain's logit is shifted so that `_FALSE_ALARMS` of the peaks
@@ -303,7 +307,7 @@ def adjust(model: Network, lesson: TrainingExamples) -> None:
     """
     if not isinstance(model, Compact):
         return
-    photons, state, truth, _, unit, peak, telling = (torch.from_numpy(part) for part in lesson)
+    photons, state, truth, _, unit, peak, telling = (torch.from_numpy(part) for part in examples)
     with torch.no_grad():
         parts = zip(photons.split(_AT_ONCE), state.split(_AT_ONCE), strict=True)  # type: ignore[no-untyped-call]
         features = torch.cat([model.features(*part) for part in parts])
