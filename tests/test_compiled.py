@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import braggflow
+from tests.patience import PATIENCE
 
 #: A kernel of a wing that calls one of the ground floor, each in a module of its own.
 INNER = """\
@@ -83,7 +84,7 @@ def kernels(tmp_path):
 
 def said(process: "subprocess.Popen[str]") -> tuple[list[str], str]:
     """Lines of standard output, and standard error, of a process that must end well."""
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     return output.splitlines(), errors
 

@@ -20,6 +20,7 @@ import pytest
 import braggflow
 from braggflow.config import RunConfig, load_config
 from braggflow.train import TrainConfig
+from tests.patience import PATIENCE
 from tests.stores import make_store
 
 COMPLETE, REFUSED, PARTIAL = 0, 2, 3
@@ -64,7 +65,7 @@ def command(*words):
 def call(folder, *words):
     """The finished process; whatever happened, its output is plain text and shows no traceback."""
     done = subprocess.run(
-        command(*words), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+        command(*words), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert "Traceback" not in done.stderr, done.stderr
     assert "\x1b" not in done.stdout + done.stderr

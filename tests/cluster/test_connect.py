@@ -16,6 +16,7 @@ from braggflow.cluster.local_workers import KEPT_MEMORY
 from braggflow.cluster.profiles import LocalProfile, resolve_profile
 from braggflow.config import ComputeConfig, RunConfig
 from braggflow.errors import InputError
+from tests.patience import PATIENCE
 
 
 def refusal(profile: dict[str, object], config: RunConfig | None = None) -> str:
@@ -42,7 +43,7 @@ def test_a_local_cluster_with_tls_lets_nobody_else_in_and_leaves_dasks_configura
     with local_cluster(ComputeConfig(workers=1), LocalProfile(kind="local", tls=True)) as client:
         address = client.scheduler_info()["address"]
         assert address.startswith("tls://127.0.0.1:")
-        assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+        assert client.submit(sum, [1, 2]).result(timeout=PATIENCE) == 3
         with pytest.raises(OSError, match="TLS certificate does not match"):
             Client(address, security=Security.temporary(), timeout=2)
     assert dask.config.get("distributed.scheduler") == before

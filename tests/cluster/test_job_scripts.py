@@ -16,6 +16,7 @@ from braggflow.cluster.batch_systems import JobKind, lifetimes
 from braggflow.cluster.profiles import BatchProfile, resolve_profile, walltime_seconds
 from braggflow.cluster.session import Session
 from braggflow.errors import InputError
+from tests.patience import PATIENCE
 
 PROFILE = {
     "kind": "slurm",
@@ -226,6 +227,6 @@ def test_loading_dask_jobqueue_leaves_ctrl_c_as_it_was():
     # A shell starts background jobs with Ctrl-C ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
     finally:
         signal.signal(signal.SIGINT, before)

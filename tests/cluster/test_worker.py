@@ -12,6 +12,7 @@ from distributed import Client, LocalCluster, Scheduler, Worker
 
 from braggflow.cluster.worker import allocated_gpus, check_worker, describe_worker
 from braggflow.errors import InputError
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_dask_worker_names_the_workers_of_a_job_as_the_choice_of_gpus_expects():
         ) as process,
     ):
         try:
-            client.wait_for_workers(2, timeout=30)
+            client.wait_for_workers(2, timeout=PATIENCE)
             names = {info["name"] for info in client.scheduler_info(n_workers=-1)["workers"].values()}
             assert names == {"braggflow-0a1b2c-gpu-0-0", "braggflow-0a1b2c-gpu-0-1"}
             assert {found.allocated for found in client.run(describe_worker).values()} == {"5", "7"}

@@ -27,6 +27,7 @@ from braggflow.errors import InputError
 from braggflow.formats import detector_marks, expand_sources
 from braggflow.frames import open_frames, unfinished_path
 from braggflow.frames import store as store_module
+from tests.patience import PATIENCE
 
 SHAPE = (20, 30)
 
@@ -718,7 +719,7 @@ def test_after_kill_9_only_unfinished_units_are_redone(tmp_path: Path, monkeypat
     script.write_text(KILLED)
     out = tmp_path / "out.zarr"
     environment = {**os.environ, "PYTHONPATH": str(Path(braggflow.__file__).parents[1])}
-    killed = subprocess.run([sys.executable, script, source, out], env=environment, timeout=60, check=False)
+    killed = subprocess.run([sys.executable, script, source, out], env=environment, timeout=PATIENCE, check=False)
     assert killed.returncode == -9
     assert not out.exists()
     numbers, seen = counted(monkeypatch), []

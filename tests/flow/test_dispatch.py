@@ -17,6 +17,7 @@ from braggflow.config import ComputeConfig
 from braggflow.flow import run
 from braggflow.results import RunFolder, open_peaks, read_run_info
 from braggflow.results import identity as identity_module
+from tests.patience import PATIENCE
 from tests.stores import make_store, spots
 
 SETTINGS = {"detect": {"minval": 15, "minscore": 10}, "locate": {"network": "none"}}
@@ -98,7 +99,7 @@ def test_a_frame_that_kills_workers_is_found_and_costs_no_other_frame_and_no_wor
     (reason,) = failures(outcome).values()
     assert "2 different workers, but all those workers died while running it" in reason
     assert_only_these_are_lost(outcome, path, [4])
-    client.wait_for_workers(2, timeout=30)
+    client.wait_for_workers(2, timeout=PATIENCE)
 
 
 def test_frames_that_wait_on_a_worker_that_dies_are_not_blamed(tmp_path, images):

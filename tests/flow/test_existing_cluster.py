@@ -18,6 +18,7 @@ import xarray as xr
 
 from braggflow.flow import Progress, run
 from braggflow.results import RunFolder, open_peaks, read_run_info
+from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
 SETTINGS = {
@@ -36,7 +37,7 @@ class Started:
     log: Path
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -133,7 +134,7 @@ def test_a_scheduler_that_is_killed_leaves_a_run_that_goes_on_with_another(
     with cluster(tmp_path / "first") as (scheduler, _), start(tmp_path / "log", *command("first")) as run:
         run.wait_for(lambda: len(list((out / "scan" / "parts").glob("part-*"))) >= 2)
         os.kill(scheduler.process.pid, signal.SIGKILL)
-        assert run.process.wait(timeout=120) == 3, run.log.read_text()
+        assert run.process.wait(timeout=PATIENCE) == 3, run.log.read_text()
         said = run.log.read_text()
     assert "scan: cluster: the connection to its scheduler is lost" in said
     assert "the same command goes on from here" in said
@@ -142,7 +143,7 @@ def test_a_scheduler_that_is_killed_leaves_a_run_that_goes_on_with_another(
     assert before["status"] == "interrupted"
 
     with cluster(tmp_path / "second"), start(tmp_path / "log", *command("second")) as run:
-        assert run.process.wait(timeout=180) == 0, run.log.read_text()
+        assert run.process.wait(timeout=PATIENCE) == 0, run.log.read_text()
     after = read_run_info(RunFolder(out / "scan"))
     assert after["parts"]["redone"] <= after["parts"]["total"] - before["parts"]["done"]
     assert_same_table(open_peaks(out / "scan"), undisturbed)

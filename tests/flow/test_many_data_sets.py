@@ -21,6 +21,7 @@ from braggflow.flow import run
 from braggflow.frames import Follower
 from braggflow.results import RunFolder, data_set_statuses, read_run_info
 from braggflow.results.status import read_outcomes
+from tests.patience import PATIENCE
 from tests.stores import make_store, spots
 
 SETTINGS = {
@@ -76,7 +77,7 @@ def command(folder, *words):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert "Traceback" not in started.stderr, started.stderr

@@ -29,6 +29,7 @@ from braggflow.frames import selected_positions
 from braggflow.frames import store as store_module
 from braggflow.pipeline import plan_groups, regroup
 from braggflow.results import RunFolder, open_peaks, read_run_config, read_run_info, run_lock
+from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
 SETTINGS = {
@@ -482,7 +483,7 @@ def slow(tmp_path_factory, images, client):
 
 
 def wait_for_parts(out: Path, n: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(list((out / "scan" / "parts").glob("part-*.npz"))) < n:
         assert time.monotonic() < deadline, "the run makes no progress"
         time.sleep(0.01)
@@ -490,7 +491,7 @@ def wait_for_parts(out: Path, n: int) -> None:
 
 def finish(start, out):
     process = start(out)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output.decode()
     return output.decode()
 
@@ -522,7 +523,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, slow):
     process = start(tmp_path)
     wait_for_parts(tmp_path, 3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to workers too
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 3
     assert "the same command goes on from here" in output.decode()
     assert "Traceback" not in output.decode()

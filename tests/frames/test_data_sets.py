@@ -42,6 +42,7 @@ from braggflow.results import (
     write_run_info,
 )
 from braggflow.results.status import MAX_REASONS, read_outcomes
+from tests.patience import PATIENCE
 from tests.stores import make_store, spots
 
 
@@ -509,7 +510,7 @@ def test_on_a_terminal_a_watched_status_stays_within_the_window_and_ctrl_c_ends_
             while chunk := os.read(master, 65536):
                 rest += chunk
         os.close(master)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     assert b"61 data sets: 60 complete, 1 running" in seen
     assert b"scan00" not in seen
     assert b"scan00" in rest

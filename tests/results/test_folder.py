@@ -33,6 +33,7 @@ from braggflow.results import (
 )
 from braggflow.results import identity as identity_module
 from braggflow.results import peaks as peaks_module
+from tests.patience import PATIENCE
 from tests.stores import make_store
 
 
@@ -228,7 +229,7 @@ def test_two_runs_in_one_folder_are_refused_and_a_dead_one_frees_it(folder):
     ready, release = context.Event(), context.Event()
     holder = context.Process(target=_hold, args=(folder.path, ready, release))
     holder.start()
-    assert ready.wait(120)
+    assert ready.wait(PATIENCE)
     with pytest.raises(InputError, match="another run writes here"), run_lock(folder):
         pass
     holder.kill()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.patience import PATIENCE
+
 if TYPE_CHECKING:
     from tests.slurm.slow_runs import Series
 
@@ -67,18 +69,18 @@ class Slurm:
         left = self.queue()
         if left:
             self.cancel(*(job.job_id for job in left))
-            assert wait_until(lambda: not self.queue(), 30), f"cancelled, and still in the queue: {self.queue()}"
+            assert wait_until(lambda: not self.queue()), f"cancelled, and still in the queue: {self.queue()}"
         return left
 
 
-def command(*arguments: str, timeout: float = 60) -> str:
+def command(*arguments: str, timeout: float = PATIENCE) -> str:
     """Standard output of a command that must succeed."""
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=timeout, check=False)
     assert result.returncode == 0, f"{' '.join(arguments)}: exit status {result.returncode}\n{result.stderr}"
     return result.stdout
 
 
-def wait_until(condition: Callable[[], object], patience: float) -> bool:
+def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> bool:
     """Whether the condition came to hold within `patience` seconds."""
     deadline = time.monotonic() + patience
     while not condition():
@@ -101,7 +103,9 @@ def slurm() -> Iterator[Slurm]:
     # Not tmp_path: paths of unix sockets must be short, and the user munge must get in.
     folder = Path(tempfile.mkdtemp(prefix="bf-slurm-", dir="/tmp"))
     try:
-        started = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, timeout=120, check=False)
+        started = subprocess.run(
+            [SCRIPT, "start", folder], capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         if started.returncode != 0:
             pytest.fail(f"These tests need a SLURM that they start themselves.\n{started.stderr}", pytrace=False)
         with pytest.MonkeyPatch.context() as environment:
@@ -125,6 +129,6 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> "Series":
 def no_job_is_left(slurm: Slurm) -> Iterator[None]:
     """A test that leaves a job in the queue fails; the next one finds no job, and all nodes and partitions up."""
     yield
-    left = slurm.empty_queue(patience=15)
+    left = slurm.empty_queue(PATIENCE)
     command(str(SCRIPT), "start", str(slurm.folder))
     assert not left, f"jobs left in the queue, now cancelled: {left}"

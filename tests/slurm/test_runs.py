@@ -56,7 +56,7 @@ def test_each_group_does_its_own_tasks_and_the_table_is_that_of_a_local_run(
         kind, worker = task.split(" ")
         assert count > 0
         places.setdefault(kind, set()).add(worker)
-    assert wait_until(lambda: set().union(*places.values()) <= ended_jobs(slurm).keys(), 5)
+    assert wait_until(lambda: set().union(*places.values()) <= ended_jobs(slurm).keys())
     # A worker bears the name of its job, and SLURM knows where that was.
     nodes = {kind: {ended_jobs(slurm)[worker] for worker in workers} for kind, workers in places.items()}
     assert nodes["locate"] == {"gpu gpu1"}
@@ -74,9 +74,9 @@ def test_jobs_come_with_the_work_and_go_with_it_but_for_the_minimum(
     later.mkdir()
     profile = write_profile(tmp_path, cpu={"minimum": 1})
     with started(series, profile, "--follow", later) as run:
-        assert wait_until(lambda: running(slurm) == ["cpu", "cpu", "gpu"], 120), run.output
-        assert wait_until(lambda: run.info["status"] == "complete", 120), run.output
-        assert wait_until(lambda: running(slurm) == ["cpu"], 60), slurm.queue()
+        assert wait_until(lambda: running(slurm) == ["cpu", "cpu", "gpu"]), run.output
+        assert wait_until(lambda: run.info["status"] == "complete"), run.output
+        assert wait_until(lambda: running(slurm) == ["cpu"]), slurm.queue()
         time.sleep(6)
         assert running(slurm) == ["cpu"]
         assert not run.ended
@@ -136,7 +136,7 @@ def test_the_end_of_the_job_that_runs_it_is_like_ctrl_c(slurm: Slurm, tmp_path: 
     with started(series, profile, *WITHOUT_NETWORK) as run:
         run.wait_for_parts(1)
         os.kill(run.process.pid, signal.SIGTERM)
-        assert "scan: stopped; the same command goes on from here." in run.end(3, patience=60)
+        assert "scan: stopped; the same command goes on from here." in run.end(3)
         assert_nothing_is_left(slurm, profile)
         assert run.info["status"] == "interrupted"
 
@@ -147,11 +147,11 @@ def test_ctrl_c_twice_leaves_at_once_and_leaves_no_job(slurm: Slurm, tmp_path: P
         run.wait_until_begun()
         time.sleep(2)
         run.ctrl_c()
-        assert wait_until(lambda: "Ctrl-C again leaves at once" in run.output, 20), run.output
+        assert wait_until(lambda: "Ctrl-C again leaves at once" in run.output), run.output
         time.sleep(1)
         assert not run.ended
         run.ctrl_c()
-        run.end(3, patience=20)
+        run.end(3)
         assert_nothing_is_left(slurm, profile)
         assert run.info["status"] == "interrupted"
 
@@ -162,8 +162,8 @@ def test_ctrl_c_before_a_worker_came_writes_nothing_and_leaves_no_job(
     slurm.set_partition("cpu", "DOWN")
     profile = write_profile(tmp_path)
     with started(series, profile, *WITHOUT_NETWORK) as run:
-        assert wait_until(lambda: any(job.state == "PENDING" for job in slurm.queue()), 60), run.output
+        assert wait_until(lambda: any(job.state == "PENDING" for job in slurm.queue())), run.output
         run.ctrl_c()
-        assert "run the same command again" in run.end(3, patience=20)
+        assert "run the same command again" in run.end(3)
     assert_nothing_is_left(slurm, profile)
     assert not run.out.exists()

@@ -21,6 +21,7 @@ import psutil
 import pytest
 from distributed import Client, Security
 
+from tests.patience import PATIENCE
 from tests.slurm.conftest import Slurm, wait_until
 from tests.stores import make_store, spots
 
@@ -120,7 +121,7 @@ def run(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]
     ):
         try:
             outcomes = folder / "runs" / "outcomes.jsonl"
-            assert wait_until(lambda: outcomes.exists() or client.poll() is not None, 120)
+            assert wait_until(lambda: outcomes.exists() or client.poll() is not None)
             assert client.poll() is None, (folder / "err").read_text()
             assert json.loads(outcomes.read_text())["status"] == "complete"
             found = processes(client.pid, slurm)
@@ -139,7 +140,7 @@ def run(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]
             if client.poll() is None:
                 client.send_signal(signal.SIGINT)
             client.wait(60)
-            slurm.empty_queue(patience=15)
+            slurm.empty_queue(PATIENCE)
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +210,7 @@ def test_nobody_else_is_answered(run: Run, foreign: tuple[Path, Path]) -> None:
 def run_code(address: str, security: Security | None) -> str:
     """What a stranger wants: a function of his run by a worker."""
     with Client(address, security=security, timeout=SECONDS) as client:
-        return str(client.submit(os.getcwd, resources={"CPU": 1}, pure=False).result(timeout=20))
+        return str(client.submit(os.getcwd, resources={"CPU": 1}, pure=False).result(timeout=PATIENCE))
 
 
 def test_a_dask_client_runs_code_with_the_runs_keys_and_with_no_others(run: Run) -> None:
@@ -249,7 +250,7 @@ def test_after_the_run_no_key_no_listener_and_no_job_is_left(run: Run, slurm: Sl
     run.client.send_signal(signal.SIGINT)
     run.client.wait(60)
     assert list(run.shared.iterdir()) == []
-    assert wait_until(lambda: not slurm.queue(), 15)
+    assert wait_until(lambda: not slurm.queue())
     for host, port in run.listening:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, port), timeout=SECONDS)

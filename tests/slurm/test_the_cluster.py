@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.slurm.conftest import SCRIPT, Slurm, command, wait_until
 
 
 def sbatch(*options: str, run: str = "sleep 60", output: Path | str = "/dev/null") -> subprocess.CompletedProcess[str]:
     """Submit a shell command; standard output is the job's number."""
     call = ["sbatch", "--parsable", f"--output={output}", f"--wrap={run}", *options]
-    return subprocess.run(call, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(call, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -55,7 +56,7 @@ def test_only_a_job_that_asks_for_the_gpu_is_given_it(
     for name, options in {"cpu": ["-p", "cpu"], "gpu": ["-p", "gpu"], "asked": ["-p", "gpu", "--gres=gpu:1"]}.items():
         assert sbatch(*options, run=show, output=tmp_path / name).returncode == 0
 
-    assert wait_until(lambda: not slurm.queue(), 15)
+    assert wait_until(lambda: not slurm.queue())
     assert (tmp_path / "cpu").read_text().split()[1] == "none"
     assert (tmp_path / "gpu").read_text() == "gpu1 none\n"
     assert (tmp_path / "asked").read_text() == "gpu1 0\n"
@@ -92,7 +93,7 @@ def test_sbatch_refuses_what_no_node_or_account_offers(options: str, message: st
 def test_a_job_that_can_never_run_pends_with_its_reason(options: str, reason: str, slurm: Slurm) -> None:
     job_id = sbatch(*options.split()).stdout.strip()
 
-    assert wait_until(lambda: reason in slurm.queue()[0].reason, 5), slurm.queue()
+    assert wait_until(lambda: reason in slurm.queue()[0].reason), slurm.queue()
     assert [(job.job_id, job.state) for job in slurm.queue()] == [(job_id, "PENDING")]
     slurm.cancel(job_id)
 
@@ -101,10 +102,10 @@ def test_a_job_waits_for_a_drained_node_and_runs_when_it_is_back(slurm: Slurm) -
     slurm.drain("gpu1")
     job_id = sbatch("--partition=gpu", "--job-name=waits|here").stdout.strip()
 
-    assert wait_until(lambda: "DOWN, DRAINED" in slurm.queue()[0].reason, 5), slurm.queue()
+    assert wait_until(lambda: "DOWN, DRAINED" in slurm.queue()[0].reason), slurm.queue()
     assert slurm.queue()[0].name == "waits|here"
     slurm.resume("gpu1")
-    assert wait_until(lambda: slurm.queue()[0].state == "RUNNING", 10), slurm.queue()
+    assert wait_until(lambda: slurm.queue()[0].state == "RUNNING"), slurm.queue()
     slurm.cancel(job_id)
 
 
@@ -119,7 +120,7 @@ def test_sbatch_fails_while_a_partition_is_inactive(slurm: Slurm) -> None:
 def test_a_job_left_in_the_queue_is_found_and_cancelled(slurm: Slurm) -> None:
     job_id = sbatch("--job-name=forgotten").stdout.strip()
 
-    left = slurm.empty_queue(patience=0.5)
+    left = slurm.empty_queue(0.5)
 
     assert [(job.job_id, job.name) for job in left] == [(job_id, "forgotten")]
     assert slurm.queue() == []
@@ -152,21 +153,21 @@ def test_stop_ends_jobs_that_outlived_their_daemons(
     command(str(SCRIPT), "start", str(second_folder))
     monkeypatch.setenv("SLURM_CONF", str(second_folder / "slurm.conf"))
     assert sbatch(run="setsid sleep 300 & wait").returncode == 0
-    assert wait_until(lambda: "sleep 300" in processes_of(second_folder), 10)
+    assert wait_until(lambda: "sleep 300" in processes_of(second_folder))
 
     for daemon in ("slurmctld", "slurmd-cpu1", "slurmd-cpu2"):
         os.kill(int((second_folder / "run" / f"{daemon}.pid").read_text()), signal.SIGKILL)
     assert "sleep 300" in processes_of(second_folder)
     command(str(SCRIPT), "stop", str(second_folder))
 
-    assert wait_until(lambda: not processes_of(second_folder), 5), processes_of(second_folder)
+    assert wait_until(lambda: not processes_of(second_folder)), processes_of(second_folder)
 
 
 def test_start_says_what_to_do_when_it_cannot(slurm: Slurm) -> None:
     def refusal(folder: str, *before: str, **settings: str) -> str:
         call = [*before, str(SCRIPT), "start", folder]
         result = subprocess.run(
-            call, env=os.environ | settings, capture_output=True, text=True, timeout=60, check=False
+            call, env=os.environ | settings, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert result.returncode == 1
         return result.stderr

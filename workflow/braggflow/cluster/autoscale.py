@@ -27,7 +27,7 @@ _TICK_SECONDS = 0.5
 #: How often the batch system is asked: soon after a change, and when nothing happens (it serves all users).
 _POLL_SECONDS, _CALM_POLL_SECONDS, _CALM_AFTER_SECONDS = 2.0, 15.0, 60.0
 #: A job that runs without a worker is given up after this time.
-_SILENT_SECONDS = 90.0
+_SILENT_SECONDS = 300.0
 #: Fewer jobs must be enough for this time before one is let go.
 _SURPLUS_SECONDS = 5.0
 #: Jobs in succession that end before a worker came, or submissions that fail, after which the run is refused.
