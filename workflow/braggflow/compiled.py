@@ -3,11 +3,12 @@
 
 numba's own cache (`cache=True`) keeps it, in a folder of ours: one for each state of the sources and each type of CPU,
 so that code of other sources or another CPU is never used. numba's cache is not made for processes that write at the
-same time (both may take one file name for different code), so that a lock is held while one of them loads or compiles;
-the others then find what it compiled. Where no folder can be had, each process compiles for itself, which is said.
+same time (both may take one file name for different code): a lock on a file lets one save while no other loads. Where no
+folder can be had, each process compiles for itself, which is said.
 """
 
 import errno
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -20,11 +21,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import llvmlite.binding
 import numba
-from filelock import FileLock
 from numba.core import config as numba_config
 from numba.core import event
 
@@ -70,8 +70,8 @@ def cache_folder() -> Path | None:
     for candidate in _candidates():
         try:
             return _taken(candidate / f"braggflow-{_user()}")
-        except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-            tried.append(f"{candidate} ({getattr(error, 'strerror', None) or error})")
+        except OSError as error:
+            tried.append(f"{candidate} ({error.strerror})")
     if multiprocessing.parent_process() is None:
         logger.warning(
             "compiled kernels cannot be kept, and each process compiles them again, for about half a minute: %s. "
@@ -103,11 +103,14 @@ def _taken(made: Path) -> Path:
         raise PermissionError(errno.EPERM, "is not a folder that only you can write in")
     with tempfile.TemporaryFile(dir=made) as file:  # a full disk would be an error of a kernel's call
         file.write(bytes(_ROOM_BYTES))
-    with FileLock(made / ".lock"):
-        for path in made.rglob("*.nb?"):
-            if not path.stat().st_size:  # what a power cut leaves
-                path.unlink()
-    event.register("numba:compiler_lock", _OneProcessAtATime(made / ".lock"))
+    lock = _CacheLock(made / ".lock")
+    lock.enter()  # raises where the file system has no locks
+    for path in made.rglob("*.nb?"):
+        if not path.stat().st_size:  # what a power cut leaves
+            path.unlink(missing_ok=True)
+    lock.leave()
+    event.register("numba:compiler_lock", _NumbasLock(lock))
+    event.register("numba:compile", _Compiling(lock))
     return made
 
 
@@ -133,23 +136,59 @@ def _state_folder(wing: tuple[str, ...]) -> Path | None:
     return made
 
 
-class _OneProcessAtATime(event.Listener):
-    """Holds a lock file as long as numba holds its own lock: while it loads, compiles and saves."""
+class _CacheLock:
+    """The lock on a file under which this process loads (shared with others) and saves (alone); it compiles without it.
+
+    numba tells of its own lock, within which it loads, compiles and saves, and of compiling. That of a kernel which
+    another one calls lies within the other's compiling.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._renew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
 
-    def _renew(self) -> None:
-        """A lock of this process: workers are forked from one that has its own."""
-        self._lock, self._counting = FileLock(self._path, thread_local=False), threading.Lock()
+    def _begin(self) -> None:
+        """A state of this process's own: workers are forked from one that has loaded kernels."""
+        self._owner = threading.RLock()
+        self._file: TextIO | None = None
+
+    def enter(self) -> None:
+        """Before numba takes its own lock, which other threads wait for too: they wait here."""
+        self._owner.acquire()
+        self.hold(fcntl.LOCK_SH)
+
+    def hold(self, mode: int) -> None:
+        """Change to `mode`, of fcntl's."""
+        if self._file is None:
+            self._file = self._path.open("w")
+        fcntl.flock(self._file, mode)
+
+    def leave(self) -> None:
+        """After numba has given back its own lock."""
+        if self._file is not None:  # else it was that of a kernel called by one that did not compile
+            self._file.close()
+            self._file = None
+        self._owner.release()
+
+
+class _NumbasLock(event.Listener):
+    def __init__(self, lock: _CacheLock) -> None:
+        self._lock = lock
 
     def on_start(self, _: Any) -> None:
-        with self._counting:
-            self._lock.acquire()
+        self._lock.enter()
 
     def on_end(self, _: Any) -> None:
-        with self._counting:
-            self._lock.release()
+        self._lock.leave()
+
+
+class _Compiling(event.Listener):
+    def __init__(self, lock: _CacheLock) -> None:
+        self._lock = lock
+
+    def on_start(self, _: Any) -> None:
+        self._lock.hold(fcntl.LOCK_UN)
+
+    def on_end(self, _: Any) -> None:
+        self._lock.hold(fcntl.LOCK_EX)
