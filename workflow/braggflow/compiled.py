@@ -3,8 +3,8 @@
 
 numba's own cache (`cache=True`) keeps it, in a folder of ours: one for each state of the sources and each type of CPU,
 so that code of other sources or another CPU is never used. numba's cache is not made for processes that write at the
-same time (both may take one file name for different code): a lock on a file lets one save while no other loads. Where no
-folder can be had, each process compiles for itself, which is said.
+same time (both may take one file name for different code): a lock on a file lets one save while no other loads. Where
+no folder can be had, each process compiles for itself, which is said.
 """
 
 import errno

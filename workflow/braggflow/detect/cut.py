@@ -155,7 +155,7 @@ def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
 def measure_patches(
     counts: Any, state: Any, neighbours: Any, counts_per_photon: float, read_noise: float
 ) -> tuple[Any, Any, Any]:
-    """Intensity (n,), its noise (n,), counts, and the centroid (n, 2), pixels, of n patches; see `cut`."""
+    """Intensity (n,), its noise (n,), counts, and the centroid (n, 2), pixels, of n patches; see `cut_patches`."""
     n, size = counts.shape[:2]
     half = size // 2
     intensity = np.zeros(n, np.float32)

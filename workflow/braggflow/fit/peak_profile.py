@@ -1,6 +1,6 @@
 """Compiled model of a patch: pixel-integrated profiles, their derivatives, deviance and information matrix.
 
-The model is background + Σ amplitude × profile over the peaks of the patch; see `fit` for the profile and `fit_start`
+The model is background + Σ amplitude × profile over the peaks of the patch; see `fit` for the profile and `start`
 for the order of the parameters. Each peak's background and eta are those of the first.
 
 Pixels are worked on in single precision, twice as many at a time as in double: that moved no position by more than 1e-4

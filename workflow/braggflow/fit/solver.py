@@ -1,7 +1,7 @@
 """The compiled fit of a patch: damped steps to the optimum (Levenberg–Marquardt), the prior of loose peaks.
 
 Levenberg–Marquardt after Marquardt, SIAM J. Appl. Math. 11, 431 (1963): the diagonal of the information matrix is
-raised by a share of itself, which falls with each step that goes as foreseen. The fit starts from `fit_start`.
+raised by a share of itself, which falls with each step that goes as foreseen. The fit starts from `start`.
 """
 
 import math

@@ -13,7 +13,7 @@ from braggflow.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What is done to each raw frame before detection; made once per data set by `prepare`."""
+    """What is done to each raw frame before detection; made once per data set by `correction_of`."""
 
     mask: NDArray[np.bool_]
     """(y, x), True = ignore."""

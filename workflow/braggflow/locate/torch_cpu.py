@@ -1,6 +1,6 @@
 """Networks on a CPU by torch: what `cpu` is tested equal to, and the alternative where its kernels cannot be used.
 
-Chosen by the environment variable BRAGGFLOW_KERNELS=torch; 0.4 times as fast for `compact` (docs/benchmarks.md).
+Chosen by the environment variable BRAGGFLOW_KERNELS=torch, and slower (docs/models.md).
 """
 
 from collections.abc import Callable

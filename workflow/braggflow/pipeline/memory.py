@@ -1,4 +1,4 @@
-"""What a worker needs of memory, known before anything runs; benchmarks/bench_memory.py measures it."""
+"""What a worker needs of memory, known before anything runs; tests/pipeline/test_memory.py measures it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
