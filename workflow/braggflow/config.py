@@ -183,7 +183,7 @@ _NEUTRAL_KEYS = {("locate", "batch_size"), ("locate", "device")}
 class RunConfig(Section):
     """The whole configuration of `braggflow run`."""
 
-    data: tuple[str, ...] = Field((), description="frames stores (NAME.zarr), HDF5 files, folders, patterns, list files")
+    data: tuple[str, ...] = Field((), description="frames stores (NAME.zarr), HDF5 files, folders, patterns, lists")
     frames: FramesConfig = FramesConfig()
     detect: DetectConfig = DetectConfig()
     patches: PatchesConfig = PatchesConfig()
