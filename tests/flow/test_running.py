@@ -293,7 +293,7 @@ def test_a_frame_that_cannot_be_processed_does_not_take_its_neighbours_with_it(t
     bad = images.astype(np.float32)
     bad[7] = np.nan
     path = make_store(tmp_path / "scan.zarr", bad, chunk=4)
-    sections = settings(detect={"minval": {"sigma": 6}}, locate={"network": "none"})
+    sections = settings(detect={"minval": {"sigma": 6}}, locate={"network": "none", "position": "fit"})
     (outcome,) = run(sections, [path], out=tmp_path / "out", client=client)
     info = info_of(outcome)
     assert [failure["frame"] for failure in info["failures"]] == [7]
@@ -325,7 +325,11 @@ def test_noise_multiples_on_a_series_thresholded_at_source_are_refused_at_once(t
     images = np.stack([spots((40, 40), 3, seed=seed, background=0) for seed in range(3)])
     path = make_store(tmp_path / "scan.zarr", np.where(images < 50, 0, images), chunk=1)
     with pytest.raises(InputError, match=r"detect\.minval.*no noise.*in counts"):
-        run(settings(detect={"minval": {"sigma": 6}}, locate={"network": "none"}), [path], out=tmp_path / "out")
+        run(
+            settings(detect={"minval": {"sigma": 6}}, locate={"network": "none", "position": "fit"}),
+            [path],
+            out=tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -471,7 +475,7 @@ def slow(tmp_path_factory, images, client):
     """A run that takes some seconds (the reference engine), as a command line, and its undisturbed table."""
     folder = tmp_path_factory.mktemp("slow")
     data = make_store(folder / "scan.zarr", images, chunk=1)
-    sections = settings(detect={"engine": "findpeaks"}, locate={"network": "none"})
+    sections = settings(detect={"engine": "findpeaks"}, locate={"network": "none", "position": "fit"})
     (folder / "run.yaml").write_text(json.dumps(sections))
     (outcome,) = run(sections, [data], out=folder / "undisturbed", client=client)
 

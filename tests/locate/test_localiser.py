@@ -311,7 +311,7 @@ def test_positions_come_as_row_then_column() -> None:
     profile["height"], profile["sigma_major"], profile["sigma_minor"], profile["background"] = 1000, 1.2, 1.2, 5
     counts = expected_patches(profile, 11).astype(np.float32)
     for method in ("braggnn", "compact"):
-        located = locate_patches(load_localiser(LocateConfig(method=method), 11), counts, OWN[:1])
+        located = locate_patches(load_localiser(LocateConfig(network=method), 11), counts, OWN[:1])
         assert located.positions[0] == pytest.approx([5.4, 4.7], abs=0.05)
 
 
@@ -563,9 +563,9 @@ def test_a_network_stays_on_its_gpu_between_calls(some_patches: SimulatedPatches
         assert same_bits(one, other)
 
 
-def located_by(on_device: OnDevice, counts: np.ndarray, state: np.ndarray, gain: float = 1) -> np.ndarray:
+def located_by(on_device: OnDevice, counts: np.ndarray, state: np.ndarray, counts_per_photon: float = 1) -> np.ndarray:
     answers = np.full((len(counts), 5), -1, np.float32)
-    done, _ = on_device.locate(counts, state, gain, 128, answers)
+    done, _ = on_device.locate(counts, state, counts_per_photon, 128, answers)
     assert done == len(counts)
     return answers
 

@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "compute": {"task_seconds": 0.01},
 }
 #: Saves the GPU worker where the table is not compared.
-WITHOUT_NETWORK = ("--set", "locate.network=none")
+WITHOUT_NETWORK = ("--set", "locate.network=none", "--set", "locate.position=fit")
 
 
 @dataclass(frozen=True)
