@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
-NAMES = ("detect", "fit", "locate", "codecs", "flow", "startup", "hdf5")
+NAMES = ("detect", "fit", "locate", "codecs", "readers", "flow", "startup", "hdf5")
 PACKAGES = ("braggflow", "numpy", "numba", "numcodecs", "scipy", "torch", "zarr", "xarray", "dask")
 
 Row = Mapping[str, Any]

@@ -5,10 +5,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from braggflow.config import DetectConfig, NoiseMultiple
-from braggflow.detect import detect, levels_in_counts, subtract_background
+from braggflow.detect import detect
 from braggflow.detect.background import local_background
+from braggflow.detect.detection import subtract_background
 from braggflow.detect.filters import filter_peaks
 from braggflow.detect.findpeaks_engine import persistence_findpeaks
+from braggflow.detect.levels import levels_in_counts
 from braggflow.detect.persistence import at_minval, persistence
 from braggflow.errors import InputError
 from tests.stores import spots

@@ -71,7 +71,7 @@ def test_every_parameter_of_a_noise_free_peak_among_others_is_recovered(
 
 
 @pytest.mark.parametrize(
-    ("model", "counts_per_photon", "read_noise"),
+    ("model", "gain", "read_noise"),
     [("gaussian", 1.0, 0.0), ("gaussian", 20.0, 10.0), ("pseudo_voigt", 1.0, 0.0)],
 )
 def test_errors_beside_neighbours_reach_the_cramer_rao_limit_and_are_what_the_fit_says(
