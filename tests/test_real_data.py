@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import braggflow
 from braggflow.config import load_config
 from braggflow.convert import ingest
-from braggflow.detect import subtract_background
+from braggflow.detect.detection import subtract_background
 from braggflow.frames import open_frames, open_series
 from braggflow.peak_table import Flag, Table
 from braggflow.pipeline import complete_peaks, locate_peaks, search_chunk

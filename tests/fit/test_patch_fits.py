@@ -193,7 +193,7 @@ def test_errors_reach_the_cramer_rao_limit_and_are_what_the_fit_says(kind: str, 
     check_calibration(found, error)
 
 
-@pytest.mark.parametrize("counts_per_photon", [0.05, 1.0, 40.0])
+@pytest.mark.parametrize("gain", [0.05, 1.0, 40.0])
 @pytest.mark.parametrize("read_noise", [5.0, 15.0])
 def test_read_noise_that_is_told_is_weighed_as_it_deserves(read_noise: float, gain: float) -> None:
     rng = np.random.default_rng(12)
@@ -351,7 +351,7 @@ def test_a_flat_top_left_out_as_saturated_does_not_move_the_peak() -> None:
 
 
 @pytest.mark.parametrize("background", [0.0, 0.5, 20.0])
-@pytest.mark.parametrize("counts_per_photon", [0.01, 10.0])
+@pytest.mark.parametrize("gain", [0.01, 10.0])
 def test_a_gain_changes_neither_position_nor_its_error(background: float, gain: float) -> None:
     rng = np.random.default_rng(8)
     truth = profile(y=5 + rng.uniform(-0.5, 0.5, 200), background=background)

@@ -68,7 +68,7 @@ def test_the_same_generator_state_gives_the_same_patches_and_another_gives_other
 
 
 @pytest.mark.parametrize("noisy_share", [0.0, 1.0])
-@pytest.mark.parametrize("counts_per_photon", [1.0, 4.0])
+@pytest.mark.parametrize("gain", [1.0, 4.0])
 def test_noise_has_the_mean_and_variance_of_photons_and_readout(noisy_share: float, gain: float) -> None:
     config = plain(noisy_share=noisy_share, counts_per_photon=(gain, gain))
     drawn = simulate_patches(4000, rng=np.random.default_rng(4), config=config)
