@@ -24,6 +24,7 @@ from braggflow.evaluate.estimators import network_estimator
 from braggflow.evaluate.evaluation import CLIP, STUDY, on_class
 from braggflow.locate import NETWORKS, BraggNN, Localiser, load_localiser, locate_patches
 from braggflow.locate.networks import normalise
+from braggflow.locate.torch_cpu import torch_network
 from braggflow.simulate import CLASSES, PatchSimulation, simulate_patches
 
 REFERENCE = "BraggNN, published form"
@@ -75,6 +76,9 @@ def measure(seconds: float = 3.0) -> list[dict[str, str | float]]:
         chosen = select_estimators((), (), ON_CPU, size=SIZE)
         calls = {REFERENCE: partial(published_form, braggnn().model, drawn.counts)}
         calls |= {method.name: partial(method.locate, drawn) for method in chosen}
+        for name in NETWORKS:
+            model = load_localiser(ON_CPU.model_copy(update={"network": name}), SIZE).model
+            calls[f"{name}, BRAGGFLOW_KERNELS=torch"] = partial(torch_network(model), drawn.counts, drawn.state, 1.0)
         times = best_times(calls, seconds)
     finally:
         torch.set_num_threads(threads)
