@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-slow test-slurm lint bench bench-peers clean
+PYTHONS := 3.12 3.13
+
+.PHONY: demo test test-slow test-slurm test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
+        bench-peers clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -25,6 +28,51 @@ test-slow: $(INSTALLED)
 ## As root, with SLURM installed: cluster/test-slurm.sh install
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+# uv installs in seconds what takes pip minutes; it looks for wheels where pip is told to.
+UV = $(BIN)/uv pip install --quiet $(addprefix --find-links ,$(PIP_FIND_LINKS)) --python $(@D)/venv/bin/python
+# A test for each dependency, and runs on a local cluster. Left out: batch systems, conversion, simulation, training,
+# evaluation, the command line, killed workers and clients.
+SHORT := tests/test_compiled.py tests/test_config.py tests/test_peak_table.py tests/frames tests/pipeline tests/results \
+         tests/locate/test_networks.py
+MINIMUM := build/minimum
+
+$(MINIMUM)/installed: pyproject.toml constraints-minimum.txt | $(INSTALLED)
+	test -x $(@D)/venv/bin/python || $(PYTHON) -m venv $(@D)/venv
+	$(UV) --constraint constraints-minimum.txt --editable ".[test]"
+	touch $@
+
+## A short part of the suite with the lowest versions that pyproject.toml allows, on Python 3.11. They meet newer
+## releases of what they need in turn, whose deprecations are no failures.
+test-minimum: $(MINIMUM)/installed
+	$(<D)/venv/bin/python -m pytest -W default::DeprecationWarning -W default::PendingDeprecationWarning $(SHORT)
+
+## constraints-minimum.txt anew, after a minimum in pyproject.toml changed. torch is that of constraints.txt: its lowest
+## comes with gigabytes of CUDA's libraries.
+minimum: $(INSTALLED)
+	mkdir -p $(MINIMUM)
+	grep '^torch==' constraints.txt > $(MINIMUM)/torch.txt
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 \
+	    --resolution lowest-direct --override $(MINIMUM)/torch.txt --extra test pyproject.toml \
+	    --output-file $(MINIMUM)/all.txt
+	(echo '# The lowest versions that pyproject.toml allows, and all that they need (Python 3.11): `make minimum`.' && \
+	 grep -vE '^(cuda|nvidia|triton)' $(MINIMUM)/all.txt) > constraints-minimum.txt
+
+## A short part of the suite on every other Python that is at hand
+test-pythons: $(PYTHONS:%=test-python-%)
+
+# Python $*, by that name or kept by pyenv, whose commands of that name may do nothing
+FOUND = $(shell for found in python$* "$$(pyenv prefix $* 2>/dev/null)/bin/python"; do \
+                    "$$found" -c "" 2>/dev/null && echo "$$found" && break; done)
+
+build/python-%/installed: pyproject.toml constraints.txt | $(INSTALLED)
+	test -x $(@D)/venv/bin/python || $(FOUND) -m venv $(@D)/venv
+	$(UV) --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+$(PYTHONS:%=test-python-%): test-python-%:
+	$(if $(FOUND),$(MAKE) build/python-$*/installed && build/python-$*/venv/bin/python -m pytest $(SHORT), \
+	    @echo "python$* is not found: nothing is tested with it")
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

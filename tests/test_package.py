@@ -4,10 +4,13 @@ import email
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import braggflow
 
@@ -97,3 +100,17 @@ def test_the_files_that_the_documents_name_are_there():
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for name in re.findall(r"\b(?:configs|cluster|docs|benchmarks)/[\w./-]*\w", document.read_text()):
             assert (ROOT / name).exists(), f"{document.name} names {name}"
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_declared():
+    lines = (ROOT / "constraints-minimum.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        declared = Requirement(line)
+        (bound,) = declared.specifier
+        assert bound.operator == ">=", line
+        version = Version(tested[declared.name.lower()])
+        if declared.name != "torch":  # tested with a release that comes without CUDA's libraries
+            parts = len(Version(bound.version).release)
+            assert version.release[:parts] == Version(bound.version).release, f"{line}: `make minimum`"

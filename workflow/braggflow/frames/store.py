@@ -47,7 +47,7 @@ def create_store(
     coords: Mapping[str, tuple[ArrayLike, Mapping[str, Any]]] | None = None,
     images: Mapping[str, ArrayLike] | None = None,
     attributes: Mapping[str, Any] | None = None,
-) -> zarr.Array[Any]:
+) -> "zarr.Array[Any]":
     """Begin a frames store at `wip(path)`; return its `frames` array, to be filled chunk by chunk, then `finish(path)`.
 
     `coords` are per-frame coordinates as (values of shape (n_frames,), attributes); `frame` among them replaces the
