@@ -181,16 +181,39 @@ _NEUTRAL_KEYS = {("locate", "batch_size"), ("locate", "device")}
 
 
 class RunConfig(Section):
-    """The whole configuration of `braggflow run`."""
+    """The whole configuration of a run: which data, what is done with them, where results go.
+
+    One section a stage; the sections `frames`, `detect`, `patches`, `locate` and `fit` decide the result, `output` and
+    `compute` do not change it. Every key has a default. A configuration cannot be changed once it is made, and unknown
+    keys are refused. `load_config` reads one from a YAML file; `braggflow config init` writes a file with every key.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        By the class itself, for keys or values that are not accepted. `load_config` raises `InputError` instead.
+
+    Examples
+    --------
+    >>> from braggflow import RunConfig
+    >>> config = RunConfig.model_validate({"detect": {"minval": "8 sigma"}, "frames": {"bin": 2}})
+    >>> config.detect.minval
+    NoiseMultiple(sigma=8.0)
+    >>> config.locate.network
+    'compact'
+    >>> print(config.to_yaml()[:27])
+    data: []
+    frames:
+      start: 0
+    """
 
     data: tuple[str, ...] = Field((), description="frames stores (NAME.zarr), HDF5 files, folders, patterns, lists")
-    frames: FramesConfig = FramesConfig()
-    detect: DetectConfig = DetectConfig()
-    patches: PatchesConfig = PatchesConfig()
-    locate: LocateConfig = LocateConfig()
-    fit: FitConfig = FitConfig()
-    output: OutputConfig = OutputConfig()
-    compute: ComputeConfig = ComputeConfig()
+    frames: FramesConfig = Field(FramesConfig(), description="which frames are read, how their pixels are corrected")
+    detect: DetectConfig = Field(DetectConfig(), description="threshold, persistence, and filters")
+    patches: PatchesConfig = Field(PatchesConfig(), description="the square cut around each maximum")
+    locate: LocateConfig = Field(LocateConfig(), description="the network, and which position is used")
+    fit: FitConfig = Field(FitConfig(), description="the profile fitted to each peak")
+    output: OutputConfig = Field(OutputConfig(), description="where results go")
+    compute: ComputeConfig = Field(ComputeConfig(), description="how the work is shared out")
 
     def result_settings(self) -> dict[str, Any]:
         """The settings that decide the result, as plain data (what runs are compared by)."""
@@ -210,9 +233,40 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML configuration and apply `section.key=value` overrides (values are YAML).
+    """Read a YAML configuration and apply overrides of single keys.
 
-    Raises `InputError` naming the file or key, its value and what is accepted.
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The YAML file: a mapping of the sections of `RunConfig`. An empty file gives the defaults.
+    overrides : sequence of str, default ()
+        Each ``section.key=value``, with the value in YAML; they stand above the file.
+
+    Returns
+    -------
+    RunConfig
+        The whole configuration, checked.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read, is no UTF-8 text, no YAML or no mapping; for unknown keys, values that are not
+        accepted, and keys of version 0.1.0 that have another name now. Every problem is named: the file or key, its
+        value and what is accepted.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import braggflow
+    >>> _ = Path("peaks.yaml").write_text("detect: {minval: 20, minscore: 10}")
+    >>> config = braggflow.load_config("peaks.yaml", ["fit.model=pseudo_voigt"])
+    >>> config.detect.minval, config.fit.model
+    (20.0, 'pseudo_voigt')
+    >>> braggflow.load_config("peaks.yaml", ["fit.modell=gaussian"])
+    Traceback (most recent call last):
+    ...
+    braggflow.errors.InputError: configuration peaks.yaml: fit.modell: unknown key (value 'gaussian'); accepted:
+    model, likelihood, fraction, seed, max_iterations. Did you mean model?
     """
     return resolve_config(read_yaml(Path(path), "configuration"), overrides, source=f"configuration {path}")
 
@@ -400,4 +454,6 @@ def _flow(value: object) -> str:
 
 def config_schema() -> dict[str, Any]:
     """JSON schema of the configuration, for editors that complete and check YAML."""
-    return RunConfig.model_json_schema()
+    schema = RunConfig.model_json_schema()
+    schema["description"] = schema["description"].partition("\n")[0]  # editors show it in one line
+    return schema

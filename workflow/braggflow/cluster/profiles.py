@@ -122,18 +122,32 @@ class GpuGroup(JobGroup):
 
 
 class LocalProfile(Section):
-    """Worker processes on this machine."""
+    """Worker processes on this machine.
 
-    kind: Literal["local"]
+    Examples
+    --------
+    >>> from braggflow.cluster.profiles import LocalProfile
+    >>> LocalProfile(kind="local", workers=4).tls
+    False
+    """
+
+    kind: Literal["local"] = Field(description="local")
     workers: int | None = Field(None, ge=1, description="worker processes (null: compute.workers)")
     memory_limit: str | None = Field(None, description="per worker (null: compute.memory_limit)")
     tls: bool = Field(False, description="true: keep other users of this machine out")
 
 
 class ExistingProfile(Section):
-    """A Dask scheduler that runs already."""
+    """A Dask scheduler that runs already; exactly one of `address` and `scheduler_file` is given.
 
-    kind: Literal["existing"]
+    Examples
+    --------
+    >>> from braggflow.cluster.profiles import ExistingProfile
+    >>> ExistingProfile(kind="existing", address="tcp://127.0.0.1:8786").address
+    'tcp://127.0.0.1:8786'
+    """
+
+    kind: Literal["existing"] = Field(description="existing")
     address: str | None = Field(None, description="tls://host:port or tcp://host:port")
     scheduler_file: FilePath | None = Field(None, description="file that dask scheduler --scheduler-file wrote")
     tls_ca_file: FilePath | None = Field(None, description="certificate authority")
@@ -154,9 +168,19 @@ class ExistingProfile(Section):
 
 
 class BatchProfile(JobOptions):
-    """Jobs of a batch system: a group of CPU workers and, where there are GPUs, one of GPU workers."""
+    """Jobs of a batch system: a group of CPU workers and, where there are GPUs, one of GPU workers.
 
-    kind: Literal["slurm", "pbs"]
+    Examples
+    --------
+    >>> from braggflow.cluster.profiles import BatchProfile, JobGroup
+    >>> profile = BatchProfile(
+    ...     kind="slurm", queue="day", walltime="2:00:00", cores=8, memory="32GB", cpu=JobGroup(maximum=10)
+    ... )
+    >>> profile.options(profile.cpu)
+    {'queue': 'day', 'walltime': '2:00:00', 'cores': 8, 'memory': '32GB'}
+    """
+
+    kind: Literal["slurm", "pbs"] = Field(description="slurm or pbs: the batch system")
     directory: SharedPath = Field(
         "~/.braggflow",
         validate_default=True,
@@ -168,7 +192,7 @@ class BatchProfile(JobOptions):
     seconds_per_worker: float = Field(
         30, gt=0, description="a worker is asked for when there is this much work for it, seconds"
     )
-    cpu: JobGroup
+    cpu: JobGroup = Field(description="jobs without GPUs")
     gpu: GpuGroup | None = Field(None, description="null: networks run on the CPU workers")
 
     @model_validator(mode="after")
@@ -193,6 +217,7 @@ class BatchProfile(JobOptions):
 
 
 Profile: TypeAlias = LocalProfile | ExistingProfile | BatchProfile
+"""A cluster profile, of the class that its `kind` names: `LocalProfile`, `ExistingProfile` or `BatchProfile`."""
 KINDS: dict[str, type[LocalProfile | ExistingProfile | BatchProfile]] = {
     "local": LocalProfile,
     "existing": ExistingProfile,
@@ -202,7 +227,34 @@ KINDS: dict[str, type[LocalProfile | ExistingProfile | BatchProfile]] = {
 
 
 def load_profile(path: str | Path) -> Profile:
-    """Read a cluster profile; raises `InputError` naming the file or key, its value and what is accepted."""
+    """Read a cluster profile: where a run computes.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The YAML file: a mapping with `kind`, one of local, existing, slurm and pbs, and the keys of that kind. Keys may
+        be written with hyphens; `partition` is another word for `queue`.
+
+    Returns
+    -------
+    Profile
+        The profile, checked; nothing is started.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read, is no YAML or no mapping, and for keys or values that are not accepted. The
+        message names the file or key, its value and what is accepted.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import braggflow
+    >>> _ = Path("here.yaml").write_text("{kind: local, workers: 2, memory_limit: 4GiB}")
+    >>> profile = braggflow.load_profile("here.yaml")
+    >>> profile.kind, profile.workers, profile.memory_limit
+    ('local', 2, '4GiB')
+    """
     return resolve_profile(read_yaml(Path(path), "cluster profile"), source=f"cluster profile {path}")
 
 

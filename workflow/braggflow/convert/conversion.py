@@ -48,16 +48,63 @@ def ingest(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Copy the frames of detector files into the frames store `out` (NAME.zarr); return its path.
+    """Copy the frames of detector files into a frames store, checked by reading back.
 
-    `sources` are files, `file.h5:/path`, folders or globs, taken in natural order of their names. `dataset` is the data
-    set of every HDF5 source; `coords` maps the name of a per-frame coordinate to a data set of the sources, or to
-    `file.h5:/path` with one value for each frame of the whole series. `mask` (non-zero = ignore), `dark` and `flat` are
-    image files or `file.h5:/path`, of shape (y, x). `progress` is called with frames done and frames in all.
+    Parameters
+    ----------
+    sources : sequence of str or pathlib.Path
+        Files, ``file.h5:/path/in/it``, folders or glob patterns: HDF5/NeXus, TIFF, CBF, EDF and others. They are taken
+        in natural order of their names (frame_2 before frame_10), whatever the order given. All frames must have one
+        shape (y, x) and one dtype.
+    out : str or pathlib.Path
+        The frames store to make, ``NAME.zarr``.
+    dataset : str, optional
+        The data set of every HDF5 source that names none itself.
+    coords : mapping of str to str, optional
+        Coordinates for each frame, by name: a data set of the sources, or ``file.h5:/path`` with one value for each
+        frame of the whole series. Headers may give others (docs/ingest.md).
+    mask, dark, flat : str or pathlib.Path, optional
+        Image files, or ``file.h5:/path``, of shape (y, x): pixels to ignore (non-zero), counts without light, and
+        relative response. They are kept in the store, and a run applies them.
+    overwrite : bool, default False
+        Replace a frames store at `out`.
+    workers : int, optional
+        Processes that copy, 1 or more; default: one for each core. With more than one the work runs on a local Dask
+        cluster, and a script that calls this needs the ``if __name__ == "__main__":`` of multiprocessing.
+    progress : callable, optional
+        Called with (frames done, frames in all).
 
-    With more than one worker (default: one per core) the work runs on a local Dask cluster; a script that calls this
-    needs the `if __name__ == "__main__":` of multiprocessing. After an interruption the same call goes on where it was.
-    Raises `InputError` for anything refused, and, naming every frame, where frames cannot be read.
+    Returns
+    -------
+    pathlib.Path
+        The absolute path of the store.
+
+    Raises
+    ------
+    InputError
+        For anything refused: a name that does not end in .zarr, an `out` that exists, sources that are missing, named
+        twice, ambiguous or not alike, images of another shape, coordinates of another length, a disk that is full.
+        Where frames cannot be read, every one of them is named; the others are copied, but the store does not get its
+        name.
+
+    Notes
+    -----
+    While it is made, the store is named ``NAME.zarr.wip``. After an interruption the same call goes on where it was.
+
+    Examples
+    --------
+    >>> import h5py
+    >>> import numpy as np
+    >>> import braggflow
+    >>> with h5py.File("scan.h5", "w") as file:
+    ...     file["entry/data/data"] = np.random.default_rng(0).poisson(5, (4, 32, 48)).astype("uint16")
+    ...     file["entry/omega"] = [0.0, 0.1, 0.2, 0.3]
+    >>> store = braggflow.ingest(["scan.h5"], "scan.zarr", coords={"omega": "/entry/omega"}, workers=1)
+    >>> store.name
+    'scan.zarr'
+    >>> data = braggflow.open_frames(store)
+    >>> dict(data["frames"].sizes), data["omega"].values
+    ({'frame': 4, 'y': 32, 'x': 48}, array([0. , 0.1, 0.2, 0.3]))
     """
     out = _checked_out(Path(out), overwrite=overwrite)
     if workers is not None and workers < 1:

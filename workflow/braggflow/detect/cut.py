@@ -31,11 +31,45 @@ def cut_patches(
 ) -> tuple[Patches, peak_table.Table]:
     """Cut a patch at every peak of one frame and measure it.
 
-    `table` holds the frame's peaks, sorted by (y_pixel, x_pixel), in pixels of `frame`. Returns the patches and a copy
-    of the table with `flags`, `intensity` and `snr` set. Counts are taken from the corrected frame before background
-    subtraction, so that their noise is still the detector's. Intensity is that of the peak's own pixels; the background
-    level is the median of those on the patch's border. The noise of `intensity` is that of its own counts (Poisson, of
-    `counts_per_photon`) and of the background, whose scatter is at least `read_noise` counts in a pixel of `frame`.
+    Parameters
+    ----------
+    frame : CorrectedFrame
+        The frame, shape (y, x), with its mask and saturated pixels. Counts are taken from it before background
+        subtraction, so that their noise is still the detector's.
+    table : numpy.ndarray of dtype PEAK_DTYPE
+        The frame's peaks, shape (n,), sorted by (y_pixel, x_pixel), in pixels of `frame`.
+    config : PatchesConfig
+        Size of the patches, and what becomes of neighbours.
+    counts_per_photon : float, default 1.0
+        Counts of one photon.
+    read_noise : float, default 0.0
+        Standard deviation of a pixel of `frame` without light, counts.
+
+    Returns
+    -------
+    patches : Patches
+        The n patches with the states of their pixels, their neighbours and centroids.
+    measured : numpy.ndarray of dtype PEAK_DTYPE
+        A copy of the table, shape (n,), with `flags`, `intensity` (counts) and `snr` set. Intensity is that of the
+        peak's own pixels; the background level is the median of those on the patch's border. The noise of `intensity`
+        is that of its own counts (Poisson, of `counts_per_photon`) and of the background, whose scatter is at least
+        `read_noise` counts in a pixel of `frame`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from braggflow.config import DetectConfig, PatchesConfig
+    >>> from braggflow.detect import cut_patches, detect
+    >>> from braggflow.frames import CorrectedFrame
+    >>> y, x = np.mgrid[:48, :48]
+    >>> counts = np.random.default_rng(0).poisson(4 + 400 * np.exp(-((y - 20.3) ** 2 + (x - 31.8) ** 2) / 3))
+    >>> frame = CorrectedFrame(counts, np.zeros(counts.shape, bool), None)
+    >>> found = detect(frame.counts, frame.mask, DetectConfig(minval=40, minscore=20))
+    >>> patches, measured = cut_patches(frame, found.table, PatchesConfig(size=11))
+    >>> patches.counts.shape
+    (1, 11, 11)
+    >>> (patches.centroid + measured[["y_pixel", "x_pixel"]].tolist() - 5).round(1)
+    array([[20.3, 31.8]])
     """
     ys, xs = np.ascontiguousarray(table["y_pixel"]), np.ascontiguousarray(table["x_pixel"])
     saturated = np.zeros((1, 1), bool) if frame.saturated is None else frame.saturated

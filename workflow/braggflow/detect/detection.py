@@ -27,10 +27,46 @@ def detect(
     *,
     background_frame: NDArray[np.float32] | None = None,
 ) -> Detection:
-    """Peaks of one frame.
+    """Find the peaks of one frame: maxima by threshold and topological persistence.
 
-    `counts` (y, x) of any real dtype, `mask` (y, x) True = ignore, `background_frame` (y, x) the frame that
-    `config.background` names. Raises `InputError` where a level in noise multiples meets a frame without noise.
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        The frame, shape (y, x), of any real dtype, in counts.
+    mask : numpy.ndarray of bool
+        Shape (y, x), True = ignore.
+    config : DetectConfig
+        Levels, background and filters.
+    background_frame : numpy.ndarray of float32, optional
+        Shape (y, x), counts: the frame that `config.background` names, needed where it names one.
+
+    Returns
+    -------
+    Detection
+        `table`, one row a peak with `y_pixel`, `x_pixel`, `birth`, `death`, `score` (counts) and `area` (pixels),
+        sorted by (y_pixel, x_pixel); and `removed`, how many peaks each filter dropped.
+
+    Raises
+    ------
+    InputError
+        Where a level in multiples of the noise meets a frame without noise.
+
+    References
+    ----------
+    H. Edelsbrunner and J. Harer, Computational Topology, American Mathematical Society (2010).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from braggflow.config import DetectConfig
+    >>> from braggflow.detect import detect
+    >>> y, x = np.mgrid[:48, :48]
+    >>> frame = np.random.default_rng(0).poisson(4 + 400 * np.exp(-((y - 20.3) ** 2 + (x - 31.8) ** 2) / 3))
+    >>> found = detect(frame, np.zeros(frame.shape, bool), DetectConfig(minval=40, minscore=20))
+    >>> found.table[["y_pixel", "x_pixel"]].tolist()
+    [(20, 32)]
+    >>> found.removed
+    {'minscore': 0}
     """
     if config.engine == "native" and config.background == "local":
         # As below, without a frame-sized image of what is above the background.

@@ -149,9 +149,41 @@ def evaluate(
     frames: bool = False,
     progress: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
-    """Measure `methods` on the same `n` peaks of each class and outliers of each kind, and on simulated frames.
+    """Measure ways of placing a peak on simulated patches, all on the same ones, by class.
 
-    `progress` is called with what is next and the share done. Raises `InputError` for a network of another size.
+    Parameters
+    ----------
+    methods : sequence of Estimator
+        What `select_estimators` returns: networks, fits, the centroid.
+    n : int, default 20000
+        Peaks of each class, and patches of each kind of outlier.
+    seed : int, default 1
+        Of the random numbers; no training draws the same ones.
+    size : int, default 11
+        Pixels on a side of the patches.
+    frames : bool, default False
+        Score the networks on a series of simulated frames too.
+    progress : callable, optional
+        Called with (what is next, the share done, 0 to 1).
+
+    Returns
+    -------
+    Evaluation
+        Errors by class and method with the information limit of the same patches, the share of outliers that each
+        method flags, patches a second, and the scores of the frames.
+
+    Raises
+    ------
+    InputError
+        For a network of another size.
+
+    Examples
+    --------
+    >>> from braggflow.config import LocateConfig
+    >>> from braggflow.evaluate import evaluate, select_estimators
+    >>> found = evaluate(select_estimators(["centroid"], [], LocateConfig(), size=11), n=100)
+    >>> found.figures["sampled"]["centroid"].rms > found.limits["sampled"]
+    True
     """
     for method in methods:
         if method.localiser is not None and method.localiser.size != size:

@@ -157,10 +157,41 @@ def load_truth(path: str | Path) -> xr.Dataset:
 def score(peaks: xr.Dataset, truth: xr.Dataset, *, radius: float = 3.0) -> Score:
     """Match peaks with true peaks one to one, frame by frame, and compare.
 
-    `peaks` is a peak table (`braggflow.open_peaks`), `truth` as from `load_truth`. Pairs within `radius` px (by the
-    position used) are taken in order of distance, each peak and each true peak once. True peaks that are masked or not
-    detectable are matched last, with the peaks left over; they count neither in recall nor in precision. Only frames
-    that the table covers are counted. Raises `InputError` where the table has frames that the truth lacks.
+    Pairs within `radius` (by the position used) are taken in order of distance, each peak and each true peak once. True
+    peaks that are masked or not detectable are matched last, with the peaks left over; they count neither in recall nor
+    in precision. Only frames that the table covers are counted.
+
+    Parameters
+    ----------
+    peaks : xarray.Dataset
+        A peak table, as `braggflow.open_peaks` and `braggflow.find_peaks` return it.
+    truth : xarray.Dataset
+        The truth, as `load_truth` returns it.
+    radius : float, default 3.0
+        Largest distance of a match, pixels.
+
+    Returns
+    -------
+    Score
+        Recall, precision and position errors by class; `table` is them as text, `as_dict` as plain data.
+
+    Raises
+    ------
+    InputError
+        Where the table has frames that the truth lacks.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> from braggflow.evaluate import load_truth, score
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = load_truth(simulate_series("scan.zarr", n_frames=4, shape=(128, 128), peaks=4))
+    >>> peaks = braggflow.find_peaks(braggflow.open_frames("scan.zarr"), background="local", min_area=2)
+    >>> result = score(peaks, truth)
+    >>> result.frames, result.peaks == peaks.sizes["peak"]
+    (4, True)
+    >>> result.recall["all"].share > 0.9, result.errors["used"]["all"].median < 0.2
+    (True, True)
     """
     covered, known = peaks["frame"].values, truth["frame"].values
     unknown = np.setdiff1d(covered, known)

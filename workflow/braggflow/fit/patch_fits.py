@@ -59,23 +59,59 @@ def fit_patches(
 ) -> NDArray[np.void]:
     """Fit the peak of each patch, together with its listed neighbours.
 
-    `counts` (n, y, x) of square patches up to 15 × 15 as the detector delivered them; `state` (n, y, x) a
-    `patches.State` each: taken are finite pixels that are `OWN` or `OTHER`, others may hold anything. `neighbours`
-    (n, k, 2), k up to 3: (dy, dx) in pixels from the patch's centre pixel to the maxima of its neighbours, NaN: none;
-    without one the peak is fitted alone. `read_noise` is a standard deviation in counts. Uses `config.model`,
-    `config.likelihood` and `config.max_iterations`.
+    Parameters
+    ----------
+    counts : numpy.ndarray of float32
+        Shape (n, y, x): square patches up to 15 × 15 as the detector delivered them, counts.
+    state : numpy.ndarray of uint8
+        Shape (n, y, x), a `patches.State` each. Taken are finite pixels that are `OWN` (0) or `OTHER` (1), others may
+        hold anything.
+    neighbours : numpy.ndarray of float32
+        Shape (n, k, 2) with k up to 3: (dy, dx) in pixels from the patch's centre pixel to the maxima of its
+        neighbours, NaN: none. Without one the peak is fitted alone.
+    config : FitConfig
+        `model`, `likelihood` and `max_iterations` are used.
+    counts_per_photon : float, default 1.0
+        Counts of one photon, above 0.
+    read_noise : float, default 0.0
+        Standard deviation of a pixel without light, counts.
 
-    Returns shape (n,), dtype `FIT_DTYPE`: `y`, `x` in pixels of the patch with their standard errors, `amplitude` the
-    height of the profile above `background` in counts, `fwhm_major`, `fwhm_minor` in pixels, `angle` in degrees of the
-    long axis from +x towards +y, in (-90, 90], `eta`, and `chi2` per degree of freedom: 1 where model, gain and read
-    noise are right. It is the sum of squared residuals over their expected variances; for least squares, the variance
-    of the residuals over the mean of the expected ones.
+    Returns
+    -------
+    numpy.ndarray of dtype FIT_DTYPE
+        Shape (n,). `y`, `x` in pixels of the patch (0 is the first pixel's centre) with their standard errors,
+        `amplitude` the height of the profile above `background` in counts, `fwhm_major`, `fwhm_minor` in pixels,
+        `angle` in degrees of the long axis from +x towards +y, in (-90, 90], `eta`, and `chi2` per degree of freedom: 1
+        where model, gain and read noise are right. It is the sum of squared residuals over their expected variances;
+        for least squares, the variance of the residuals over the mean of the expected ones.
 
-    Where the fit does not converge to a peak (too few usable pixels, no positive amplitude, centre more than 1 px
-    outside, sigma below 0.1 px or above the patch size), `converged` is False and all numbers but `iterations` NaN.
-    `at_bound` is True where a converged fit ended with eta at 0 or 1 (a Gaussian peak fitted with a pseudo-Voigt: the
-    result is good), and where one that did not was on its way out of the bounds of centre, sigma or amplitude.
-    Raises `InputError` for other shapes, a `counts_per_photon` that is not above 0 and a negative read noise.
+        Where the fit does not converge to a peak (too few usable pixels, no positive amplitude, centre more than 1 px
+        outside, sigma below 0.1 px or above the patch size), `converged` is False and all numbers but `iterations` NaN.
+        `at_bound` is True where a converged fit ended with eta at 0 or 1 (a Gaussian peak fitted with a pseudo-Voigt:
+        the result is good), and where one that did not was on its way out of the bounds of centre, sigma or amplitude.
+
+    Raises
+    ------
+    InputError
+        For other shapes, a `counts_per_photon` that is not above 0 and a negative read noise.
+
+    References
+    ----------
+    Poisson weights: T. A. Laurence and B. A. Chromy, Nature Methods 7, 338 (2010). Read noise: D. L. Snyder et al.,
+    J. Opt. Soc. Am. A 12, 272 (1995); F. Huang et al., Nature Methods 10, 653 (2013).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from braggflow.config import FitConfig
+    >>> from braggflow.fit import fit_patches
+    >>> y, x = np.mgrid[:11, :11]
+    >>> counts = np.random.default_rng(0).poisson(4 + 400 * np.exp(-((y - 5.3) ** 2 + (x - 4.8) ** 2) / 3), (1, 11, 11))
+    >>> state = np.zeros(counts.shape, np.uint8)  # every pixel is the peak's own
+    >>> alone = np.full((1, 3, 2), np.nan, np.float32)
+    >>> fitted = fit_patches(counts.astype(np.float32), state, alone, FitConfig())
+    >>> bool(fitted["converged"][0]), float(fitted["y"][0].round(1)), float(fitted["x"][0].round(1))
+    (True, 5.3, 4.8)
     """
     n, size = len(counts), counts.shape[-1]
     if counts.ndim != 3 or counts.shape[1] != size or not 1 <= size <= MAX_SIZE:

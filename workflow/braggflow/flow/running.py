@@ -34,14 +34,68 @@ def run(
     idle_seconds: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> list[Outcome]:
-    """Process data sets into `OUT/DATASET/`, taking up what an earlier run of the same settings left.
+    """Process data sets into ``OUT/DATASET/``, taking up what an earlier run of the same settings left.
 
-    `settings` is a configuration, plain data, or the path of a YAML file; `data` (frames stores, folders, patterns,
-    list files) and `out` stand above its `data` and `output.folder`. `follow` is a folder whose frames stores are taken
-    as they are finished, until Ctrl-C or until none has come for `idle_seconds`. Runs on `client`'s cluster, on that of
-    a cluster profile (a path or what `load_profile` returns), or on a local one. One outcome a data set, in order;
-    also written to `OUT/outcomes.jsonl` where there are several. Raises `InputError`, with nothing written, where the
-    configuration, the cluster or every data set is refused.
+    Parameters
+    ----------
+    settings : RunConfig, mapping, str or pathlib.Path
+        A configuration, the same as plain data, or the path of a YAML file. Keys that are left out have their defaults.
+    data : sequence of str or pathlib.Path, default ()
+        Frames stores (``NAME.zarr``), HDF5 files (``FILE`` or ``FILE:/path/in/it``), folders, patterns and list files;
+        if any are given they stand above `data` of the configuration.
+    out : str or pathlib.Path, optional
+        The folder in which one folder for each data set is made; stands above `output.folder` of the configuration.
+    cluster : Profile, str or pathlib.Path, optional
+        The cluster profile to compute on: what `load_profile` returns, or the path of its YAML file. Default: worker
+        processes on this machine; a script that starts them needs the ``if __name__ == "__main__":`` of
+        multiprocessing.
+    client : distributed.Client, optional
+        Compute on the cluster of this client instead, and leave it running.
+    follow : str or pathlib.Path, optional
+        A folder whose frames stores are taken as they are finished, until Ctrl-C or until none has come for
+        `idle_seconds`.
+    idle_seconds : float, optional
+        With `follow`: end when no store has come for this long, seconds. Default: only Ctrl-C ends it.
+    progress : callable, optional
+        Called with a `Progress` about twice a second and after each finished group.
+
+    Returns
+    -------
+    list of Outcome
+        One for each data set, in the order given. Where there are several they are also written to
+        ``OUT/outcomes.jsonl``.
+
+    Raises
+    ------
+    InputError
+        With nothing written, where the configuration, the cluster or every data set is refused. Where only some data
+        sets are refused, their outcomes say so.
+
+    Notes
+    -----
+    Ctrl-C lets running tasks end and leaves a state that the same call takes up; results do not depend on the number of
+    workers, nor on interruptions. A data set holds a run of one result configuration: other settings are refused unless
+    `output.overwrite` is true.
+
+    Examples
+    --------
+    A client without processes of its own computes in this one, which suits a notebook and small data:
+
+    >>> import braggflow
+    >>> from distributed import Client
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    >>> settings = {"detect": {"minval": "6 sigma", "background": "local"}, "output": {"report": False}}
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    ...     (outcome,) = braggflow.run(settings, ["scan.zarr"], out="runs", client=client)
+    >>> outcome.status, outcome.frames, outcome.frames_processed
+    ('complete', 4, 4)
+
+    The same call again finds everything done:
+
+    >>> (again,) = braggflow.run(settings, ["scan.zarr"], out="runs")
+    >>> again.status, again.frames_processed
+    ('complete', 0)
     """
     resolved = _resolve(settings, data, out, follow)
     where = load_profile(cluster) if isinstance(cluster, str | Path) else cluster

@@ -12,9 +12,41 @@ from braggflow.frames.store import FRAMES_VERSION, unfinished_path
 
 
 def open_frames(path: str | Path) -> xr.Dataset:
-    """Open a frames store lazily and check it against the schema; or an HDF5 file, `FILE` or `FILE:/path/in/it`.
+    """Open a series of frames lazily and check it: a frames store, or an HDF5 file as it is.
 
-    Raises `InputError` naming the store, what was found and what is accepted.
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A frames store ``NAME.zarr``; or an HDF5 file, ``FILE`` or ``FILE:/path/in/it``, whose data set, pixel mask,
+        saturation and geometry are found as by `ingest`.
+
+    Returns
+    -------
+    xarray.Dataset
+        `frames` with dimensions (frame, y, x), of an integer type, float32 or float64, in counts; the coordinate
+        `frame` with whole numbers, each once; further coordinates along `frame`, if there are any. Where they are
+        known: `mask` (y, x), non-zero = ignore, `dark` and `flat` (y, x), and the attributes `saturation` (counts),
+        `masked_below` (counts) and `geometry`. Frames are read when they are asked for.
+
+    Raises
+    ------
+    InputError
+        Where there is nothing, or something else, at `path`; where the series is empty, of another dtype or other
+        dimensions, or of a newer version; of an HDF5 file also where it is damaged or ambiguous, and where only reading
+        all frames would tell its dead pixels (then make a store of it with `ingest`). The message names the store, what
+        was found and what is accepted.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("scan.zarr", n_frames=3, shape=(64, 80), peaks=2)
+    >>> data = braggflow.open_frames("scan.zarr")
+    >>> dict(data["frames"].sizes), str(data["frames"].dtype)
+    ({'frame': 3, 'y': 64, 'x': 80}, 'uint16')
+    >>> image = data["frames"].sel(frame=2).values
+    >>> image.shape
+    (64, 80)
     """
     from braggflow.formats import is_hdf5
     from braggflow.frames.hdf5_series import open_frames  # here, because few runs read HDF5 files

@@ -43,11 +43,35 @@ def network_identity(config: LocateConfig, size: int) -> dict[str, str]:
 
 
 def load_localiser(config: LocateConfig, size: int) -> Localiser:
-    """The network of a configuration, for patches of `size`, ready for `locate_patches`.
+    """Load the network of a configuration, ready for `locate_patches`.
 
-    `config.network` is one of `NETWORKS` (shipped weights), a .safetensors file of `braggflow train`, or a .pth state
-    dict of the published BraggNN code (shapes tell its patch size and dense layers).
-    Raises `InputError` naming `locate.network` or `locate.device`.
+    Parameters
+    ----------
+    config : LocateConfig
+        `network` is compact or braggnn (weights of the package), a .safetensors file of `braggflow train`, or a .pth
+        state dict of the published BraggNN code (shapes tell its patch size and dense layers). `device` says where it
+        computes.
+    size : int
+        Pixels on a side of the patches.
+
+    Returns
+    -------
+    Localiser
+        The network with its weights; the process keeps the last few, so that asking again costs nothing.
+
+    Raises
+    ------
+    InputError
+        Naming `locate.network` where there are no weights for this size, or the file cannot be read or holds no network
+        known here; naming `locate.device` for a device that is not there.
+
+    Examples
+    --------
+    >>> from braggflow.config import LocateConfig
+    >>> from braggflow.locate import load_localiser
+    >>> localiser = load_localiser(LocateConfig(network="braggnn", device="cpu"), 11)
+    >>> localiser.name, localiser.size, localiser.file
+    ('braggnn', 11, 'braggnn_11.safetensors')
     """
     path = _weights_file(config, size)
     return _loaded(path, _stamp(path), compute_device(config.device), size)

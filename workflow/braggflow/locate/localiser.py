@@ -95,13 +95,53 @@ def locate_patches(
     counts_per_photon: float = 1.0,
     batch_size: int = 4096,
 ) -> Located:
-    """Positions of the peaks in n patches of counts with the states of their pixels, both of shape (n, size, size).
+    """Place the peaks of n patches to sub-pixel with a network.
 
+    Parameters
+    ----------
+    localiser : Localiser
+        The network, as `load_localiser` returns it.
+    counts : numpy.ndarray of float32
+        Shape (n, size, size), axes (peak, y, x): the patches, counts.
+    state : numpy.ndarray of uint8
+        Shape (n, size, size), a `patches.State` each.
+    counts_per_photon : float, default 1.0
+        Counts of one photon.
+    batch_size : int, default 4096
+        Patches at once on a GPU, the last batch filled up. On a GPU that runs out of memory it is halved, down to
+        `gpu.SMALLEST_BATCH`; if not even that fits, the CPU does the rest. The next call tries `batch_size` again:
+        memory may be free by then.
+
+    Returns
+    -------
+    Located
+        Positions (n, 2) as (y, x) in pixels of the patch, their standard uncertainties, whether each patch is of the
+        kind the network was made for; and in `notes` what a GPU that ran out of memory led to.
+
+    Raises
+    ------
+    InputError
+        For patches of another size than the network's.
+
+    Notes
+    -----
     On a CPU one thread computes, and a patch's result is the same bits whatever its companions and its place.
-    `batch_size` is the number of patches at once on a GPU, the last batch filled up. On a GPU that runs out of memory
-    it is halved, down to `gpu.SMALLEST_BATCH`; if not even that fits, the CPU does the rest. `Located.notes` says so.
-    The next call tries `batch_size` again: memory may be free by then.
-    Raises `InputError` for patches of another size.
+
+    References
+    ----------
+    The network `braggnn`: Z. Liu et al., IUCrJ 9, 104 (2022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from braggflow.config import LocateConfig
+    >>> from braggflow.locate import load_localiser, locate_patches
+    >>> y, x = np.mgrid[:11, :11]
+    >>> counts = np.random.default_rng(0).poisson(4 + 400 * np.exp(-((y - 5.3) ** 2 + (x - 4.8) ** 2) / 3), (1, 11, 11))
+    >>> state = np.zeros(counts.shape, np.uint8)  # every pixel is the peak's own
+    >>> located = locate_patches(load_localiser(LocateConfig(device="cpu"), 11), counts.astype(np.float32), state)
+    >>> located.positions.round(1)
+    array([[5.3, 4.8]])
     """
     size = localiser.size
     if counts.ndim != 3 or counts.shape[1:] != (size, size):

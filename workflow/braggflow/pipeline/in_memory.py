@@ -83,6 +83,16 @@ def find_peaks(
     InputError
         For bad settings, or where a frame cannot be processed.
 
+    See Also
+    --------
+    braggflow.run : The same for frames on disk, in parallel and resumable.
+
+    References
+    ----------
+    Peaks are maxima by topological persistence: H. Edelsbrunner and J. Harer, Computational Topology (2010). The
+    network `braggnn` is that of Z. Liu et al., IUCrJ 9, 104 (2022). Fits weigh counts as T. A. Laurence and B. A.
+    Chromy do, Nature Methods 7, 338 (2010).
+
     Examples
     --------
     >>> import numpy as np

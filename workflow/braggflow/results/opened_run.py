@@ -13,7 +13,7 @@ from braggflow.results.peaks import open_peaks
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that `open_run` opened.
+    """A run that `open_run` opened: its settings, its record, its peak table.
 
     Attributes
     ----------
@@ -23,6 +23,20 @@ class Run:
         The content of `run.json`: status, counts by filter and flag, timings, versions, failures.
     config : RunConfig
         The whole configuration that it was made with.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> from distributed import Client
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
+    >>> run = braggflow.open_run("runs/scan")
+    >>> run
+    <braggflow run scan: complete, 4 frames (0 failed), ... peaks, runs/scan>
+    >>> run.peaks.sizes["peak"] == run.info["counts"]["peaks"]
+    True
     """
 
     path: Path
@@ -31,7 +45,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """complete, partial, interrupted, or running (also of a run that was killed)."""
+        """How the run stands: complete, partial, interrupted, or running (also of a run that was killed)."""
         return str(self.info["status"])
 
     @property
@@ -69,6 +83,18 @@ def open_run(path: str | Path) -> Run:
     ------
     InputError
         Where the folder holds no run, or one whose files cannot be read.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> from distributed import Client
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
+    >>> run = braggflow.open_run("runs/scan")
+    >>> run.status, run.info["counts"]["frames"], run.config.locate.network
+    ('complete', 4, 'compact')
     """
     folder = RunFolder(Path(path))
     return Run(folder.path, read_run_info(folder), read_run_config(folder))

@@ -89,11 +89,47 @@ def _write_table(target: Path, rows: BinaryIO, n: int) -> None:
 
 
 def open_peaks(path: str | Path) -> xr.Dataset:
-    """The peak table of a run folder (or of its `peaks.zarr`), read lazily.
+    """Open the peak table of a run, read lazily.
 
-    The peaks of one frame: `peaks.sel(peak_frame=17)`; of frames 10 to 20: `peaks.sel(peak_frame=slice(10, 20))`.
-    Variables that an older version's table lacks hold their missing value. Raises `InputError` where there is no table,
-    or a newer version's.
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The run folder, ``OUT/DATASET``, or the ``peaks.zarr`` in it.
+
+    Returns
+    -------
+    xarray.Dataset
+        On dimension `peak` one row a peak, sorted by (peak_frame, y_pixel, x_pixel): `y`, `x` (pixels, 0-based, pixel
+        centres at whole numbers) with `y_std`, `x_std`, and the other columns of docs/table.md, each with its units.
+        On dimension `frame` the number of peaks, `peak_count`, and `frame_failed`. Columns that an older version's
+        table lacks hold their missing value. `peak_frame` is an index: see the examples.
+
+    Raises
+    ------
+    InputError
+        Where there is no peak table (a run that did not finish has none), or it is a newer version's, or something
+        else.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> from distributed import Client
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
+    >>> peaks = braggflow.open_peaks("runs/scan")
+    >>> peaks["peak_count"].sizes["frame"]
+    4
+
+    The peaks of one frame, and those of frames 1 to 2:
+
+    >>> int(peaks.sel(peak_frame=1).sizes["peak"]) == int(peaks["peak_count"].sel(frame=1))
+    True
+    >>> sorted(set(peaks.sel(peak_frame=slice(1, 2))["peak_frame"].values.tolist()))
+    [1, 2]
+    >>> peaks["y_std"].attrs["units"]
+    'pixel'
     """
     path = Path(path)
     table = path if path.suffix == ".zarr" else RunFolder(path).peaks

@@ -98,9 +98,37 @@ class DataSetStatus:
 
 
 def data_set_statuses(folder: Path) -> list[DataSetStatus]:
-    """How the data sets of a run folder, or of a folder of them, stand; complete ones first.
+    """Say how the data sets of a run folder, or of a folder of them, stand.
 
-    Nothing is written and no run is disturbed. Raises `InputError` where there is no run.
+    Nothing is written and no run is disturbed.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A run folder ``OUT/DATASET``, or the folder ``OUT`` of run folders.
+
+    Returns
+    -------
+    list of DataSetStatus
+        One for each data set; complete ones first, then by status and name.
+
+    Raises
+    ------
+    InputError
+        Where there is no run, or the record of outcomes cannot be read.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import braggflow
+    >>> from distributed import Client
+    >>> from braggflow.results import data_set_statuses
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
+    >>> [(found.name, found.status, found.frames) for found in data_set_statuses(Path("runs"))]
+    [('scan', 'complete', 4)]
     """
     if (folder / "run.json").exists():
         return [_status_of(RunFolder(folder), None)]

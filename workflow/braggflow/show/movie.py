@@ -35,12 +35,43 @@ def write_movie(
     frames: slice = slice(None),
     max_frames: int = 200,
 ) -> Path:
-    """Write the frames of a run with their located peaks as an animation; returns its path.
+    """Write the frames of a run with their located peaks as an animation.
 
-    `out` ends in .gif or .mp4 (None: `movie.gif` in the run folder), `fps` is in frames per second, `frames` selects by
-    frame number with both ends included (`slice(10, 20, 2)`). Of longer series every n-th frame is shown, at most
-    `max_frames`; the title then says so. Large frames are reduced by the highest of their pixels. All frames share one
-    intensity scale. Raises `InputError` naming what is wrong: no run, no frames, another ending, or no encoder.
+    Parameters
+    ----------
+    run : pathlib.Path or str
+        The run folder, ``OUT/DATASET``.
+    out : pathlib.Path or str, optional
+        The file, .gif or .mp4; default: `movie.gif` in the run folder. An .mp4 needs the encoder ffmpeg.
+    fps : int, default 12
+        Frames a second, 1 to 60.
+    frames : slice, default slice(None)
+        Which frames, by their numbers, both ends included: ``slice(10, 20, 2)``.
+    max_frames : int, default 200
+        Of longer series every n-th frame is shown, at most so many; the title then says so.
+
+    Returns
+    -------
+    pathlib.Path
+        The file. Large frames are reduced by the highest of their pixels; all frames share one intensity scale.
+
+    Raises
+    ------
+    InputError
+        Naming what is wrong: no run, no frames, another ending, no folder, or no encoder.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import braggflow
+    >>> from distributed import Client
+    >>> from braggflow.show import write_movie
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
+    >>> write_movie(Path("runs/scan"), frames=slice(0, 1)).name
+    'movie.gif'
     """
     folder = RunFolder(Path(run))
     out = folder.path / "movie.gif" if out is None else Path(out)

@@ -67,10 +67,36 @@ class _Picture:
 
 
 def write_report(run: Path) -> Path:
-    """Write `report.html` into a run folder, from what is in it and from its frames store; returns its path.
+    """Write `report.html` into a run folder, from what is in it and from its frames.
 
-    Where frames can no longer be read, a sentence stands in for their pictures. Raises `InputError` where the folder
-    holds no run or no peak table.
+    Parameters
+    ----------
+    run : pathlib.Path or str
+        The run folder, ``OUT/DATASET``.
+
+    Returns
+    -------
+    pathlib.Path
+        The report: one file with pictures, counts, settings and timings. Where frames can no longer be read, a sentence
+        stands in for their pictures.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds no run or no peak table.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import braggflow
+    >>> from distributed import Client
+    >>> from braggflow.show import write_report
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
+    >>> write_report(Path("runs/scan")).name
+    'report.html'
     """
     folder = RunFolder(Path(run))
     info = read_run_info(folder)

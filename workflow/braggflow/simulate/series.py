@@ -54,20 +54,60 @@ def simulate_series(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write an operando-like series as a frames store `NAME.zarr`, and its exact truth as `NAME.truth.zarr`.
+    """Write an operando-like series as a frames store, and its exact truth beside it.
 
     Over one charge and discharge, about `peaks` peaks a frame drift, broaden, split in two and join again, appear and
-    vanish, on a sloping background with a halo (`background` counts on average without it), with Poisson and read
-    noise, `hot_pixels` flickering pixels, a module gap, a beam stop and dead pixels (the store's mask). Frame i is
-    decided by the settings and i alone; memory holds one chunk of frames and the truth. `progress` is called with
-    (frames done, frames in all) after each chunk. Returns the path of the truth.
+    vanish, on a sloping background with a halo, with Poisson and read noise, `hot_pixels` flickering pixels, a module
+    gap, a beam stop and dead pixels (the store's mask). Frame i is decided by the settings and i alone; memory holds
+    one chunk of frames and the truth.
 
-    The truth is an xarray Dataset: on `peak` the fields of `PROFILE_DTYPE` in frame coordinates, `peak_frame`,
-    `peak_id` (the same peak through the series), `class` (CF flag, `TRUTH_CLASSES`) and the booleans `edge`, `overlap`,
-    `masked` (a masked pixel in its central 3 × 3) and `detectable`; on `frame` the number of peaks, `peak_count`; on
-    (y, x) the expected `background_image`; on `hot_pixel` the positions `hot_y`, `hot_x`.
+    Parameters
+    ----------
+    out : str or pathlib.Path
+        The frames store, ``NAME.zarr``; the truth is written as ``NAME.truth.zarr``.
+    n_frames : int, default 480
+        Frames, 1 or more.
+    shape : tuple of int, default (512, 512)
+        Shape (y, x) of a frame, 64 or more each.
+    peaks : int, default 14
+        Peaks a frame, about, 1 or more.
+    seed : int, default 0
+        Of the random numbers.
+    background : float, default 8.0
+        Counts a pixel on average, without the halo.
+    read_noise : float, default 1.0
+        Standard deviation of a pixel without light, counts.
+    hot_pixels : int, default 8
+        How many pixels flicker.
+    overwrite : bool, default False
+        Replace what is there.
+    progress : callable, optional
+        Called with (frames done, frames in all) after each chunk.
 
-    Raises `InputError` for settings out of range, and for existing output unless `overwrite`.
+    Returns
+    -------
+    pathlib.Path
+        The path of the truth, which `evaluate.load_truth` reads: an xarray Dataset; on `peak` the fields of
+        `PROFILE_DTYPE` in frame coordinates, `peak_frame`, `peak_id` (the same peak through the series), `class` (CF
+        flag, `TRUTH_CLASSES`) and the booleans `edge`, `overlap`, `masked` (a masked pixel in its central 3 × 3) and
+        `detectable`; on `frame` the number of peaks, `peak_count`; on (y, x) the expected `background_image`; on
+        `hot_pixel` the positions `hot_y`, `hot_x`.
+
+    Raises
+    ------
+    InputError
+        For settings out of range, and for existing output unless `overwrite`.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> from braggflow.evaluate import load_truth
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = load_truth(simulate_series("scan.zarr", n_frames=4, shape=(64, 80), peaks=2))
+    >>> dict(braggflow.open_frames("scan.zarr")["frames"].sizes)
+    {'frame': 4, 'y': 64, 'x': 80}
+    >>> truth["peak_count"].sizes["frame"], truth["y"].attrs["units"]
+    (4, 'pixel')
     """
     out = Path(out)
     truth_path = out.with_suffix(".truth.zarr")

@@ -69,13 +69,41 @@ def fine_tune(
     resume: bool = False,
     progress: Callable[[TrainProgress], None] | None = None,
 ) -> FineTuneOutcome:
-    """Train `start` on labels and on simulated patches, compare the result with the old weights, write it to `out`.
+    """Teach a network a user's own peaks, and write it where it has become better at them.
 
-    The old weights are those at `out`, if there are any, and else `start`. Weights at `out` are replaced by better ones
-    only (see `verdict`); with `overwrite` always, and they are not looked at. The state is kept while training, as by
-    `train.train`; also where the new weights were not written, so that the same call with `overwrite` hardly trains
-    again. Raises `InputError` where network, patch size, `out` or the state do not fit, and where too few peaks are
-    held out or left to learn from.
+    It learns from labels and from simulated patches, and is compared with the old weights on frames held out. The old
+    weights are those at `out`, if there are any, and else `start`.
+
+    Parameters
+    ----------
+    config : FineTuneConfig
+        How it is taught; its network and size are those of `start` and of the labels.
+    collected : Collected
+        Labels, as `labels_from_run` or `labels_from_hdf5` return them.
+    start : Localiser
+        The network to begin with, as `locate.load_localiser` returns it.
+    out : pathlib.Path or str
+        The weights file, .safetensors; the card is written beside it, .json. Weights that are there are replaced by
+        better ones only (see `finetune.verdict`).
+    overwrite : bool, default False
+        Replace the weights at `out` always; they are not looked at.
+    resume : bool, default False
+        Go on with an interrupted training from its state. The state is kept while training, as by `train`; also where
+        the new weights were not written, so that the same call with `overwrite` hardly trains again.
+    progress : callable, optional
+        Called with a `TrainProgress` now and then.
+
+    Returns
+    -------
+    FineTuneOutcome
+        The `verdict`, by class of peak; and the `card`, None where the new weights are not better and the old ones were
+        left.
+
+    Raises
+    ------
+    InputError
+        Where network, patch size, `out` or the state do not fit, and where too few peaks are held out or left to learn
+        from.
     """
     out, labels = Path(out), collected.labels
     check_weights_path(out)

@@ -66,10 +66,42 @@ ExampleSource = Callable[[int], TrainingExamples]
 def train(
     config: TrainConfig, out: Path, *, resume: bool = False, progress: Callable[[TrainProgress], None] | None = None
 ) -> dict[str, Any]:
-    """Train a network, write its weights to `out` (.safetensors) and its card (.json) beside it; return the card.
+    """Train a network on simulated peaks, and write its weights and its card.
 
-    The state is kept in `out` with suffix .state while training; with `resume` an interrupted training goes on from
-    there, to the same result. Raises `InputError` where `out` or the state do not fit.
+    Parameters
+    ----------
+    config : TrainConfig
+        Which network, how long, and what patches are drawn from.
+    out : pathlib.Path or str
+        The weights file, .safetensors; the card is written beside it, .json. While training, the state is kept beside
+        it too, with suffix .state.
+    resume : bool, default False
+        Go on with an interrupted training from its state, to the same result.
+    progress : callable, optional
+        Called with a `TrainProgress` now and then.
+
+    Returns
+    -------
+    dict
+        The card: how the network was trained, and how good it is (where `config.evaluation` is above 0).
+
+    Raises
+    ------
+    InputError
+        Where `out`, the device or the state do not fit.
+
+    Examples
+    --------
+    Two steps teach a network nothing; it is only shown how they are asked for:
+
+    >>> from pathlib import Path
+    >>> from braggflow.train import TrainConfig, train
+    >>> config = TrainConfig(network="compact", size=9, steps=2, batch=16, evaluation=0, device="cpu")
+    >>> card = train(config, Path("mine.safetensors"))
+    >>> card["steps"]
+    2
+    >>> sorted(path.name for path in Path().iterdir())
+    ['mine.json', 'mine.safetensors']
     """
     out = Path(out)
     check_weights_path(out)
