@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 PYTHONS := 3.12 3.13
 
 .PHONY: demo test test-slow test-slurm test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
-        bench-peers clean
+        bench-peers docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -99,6 +99,16 @@ $(PEERS)/installed: pyproject.toml constraints.txt benchmarks/peers/requirements
 ## Other programs on the same frames, in environments of their own: docs/peers.md
 bench-peers: $(PEERS)/installed
 	$(ONE_THREAD) $(PEERS)/venv/bin/python -W ignore::UserWarning:ImageD11 benchmarks/bench_peers.py
+
+SITE_INSTALLED := .venv/site-installed
+
+$(SITE_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
+	touch $@
+
+## The documentation as a site, with the reference from the docstrings: build/site/index.html. A broken link fails
+docs: $(SITE_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
