@@ -40,6 +40,7 @@ RAISES_NOTHING = [detect.cut_patches]
 #: In numpydoc's order.
 TITLES = ("Parameters", "Returns", "Raises", "Examples")
 
+#: `write_report` draws for seconds: its example is marked to be skipped, and tests/show/test_report.py writes reports.
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -187,11 +187,6 @@ class RunConfig(Section):
     `compute` do not change it. Every key has a default. A configuration cannot be changed once it is made, and unknown
     keys are refused. `load_config` reads one from a YAML file; `braggflow config init` writes a file with every key.
 
-    Raises
-    ------
-    pydantic.ValidationError
-        By the class itself, for keys or values that are not accepted. `load_config` raises `InputError` instead.
-
     Examples
     --------
     >>> from braggflow import RunConfig
@@ -200,10 +195,6 @@ class RunConfig(Section):
     NoiseMultiple(sigma=8.0)
     >>> config.locate.network
     'compact'
-    >>> print(config.to_yaml()[:27])
-    data: []
-    frames:
-      start: 0
     """
 
     data: tuple[str, ...] = Field((), description="frames stores (NAME.zarr), HDF5 files, folders, patterns, lists")
@@ -454,6 +445,4 @@ def _flow(value: object) -> str:
 
 def config_schema() -> dict[str, Any]:
     """JSON schema of the configuration, for editors that complete and check YAML."""
-    schema = RunConfig.model_json_schema()
-    schema["description"] = schema["description"].partition("\n")[0]  # editors show it in one line
-    return schema
+    return RunConfig.model_json_schema() | {"description": "The configuration of a braggflow run."}

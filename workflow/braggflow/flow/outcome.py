@@ -37,11 +37,11 @@ class Progress:
     frames_total: int
     """Frames of the data sets opened so far."""
     frames_before: int
-    """Done by earlier runs: not part of this run's rate."""
+    """Frames done by earlier runs: not part of this run's rate."""
     frames_failed: int
     """Frames that this run could not process."""
     peaks: int
-    """In the data sets opened so far, also by earlier runs."""
+    """Peaks found in the data sets opened so far, also by earlier runs."""
     dashboard: str
     """Address of the Dask dashboard."""
     cluster: str
@@ -71,7 +71,7 @@ class Outcome:
     """
 
     name: str
-    """Of the data set: its store's without .zarr, its HDF5 file's without suffix."""
+    """Name of the data set: its store's without .zarr, its HDF5 file's without suffix."""
     folder: Path
     """The run folder, `OUT/DATASET`; where the data set was refused there may be none."""
     status: str

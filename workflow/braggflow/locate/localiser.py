@@ -121,7 +121,8 @@ def locate_patches(
     Raises
     ------
     InputError
-        For patches of another size than the network's.
+        For patches of another size than the network's, and where the environment's BRAGGFLOW_KERNELS is neither
+        compiled nor torch.
 
     Notes
     -----

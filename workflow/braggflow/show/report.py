@@ -88,15 +88,9 @@ def write_report(run: Path) -> Path:
     Examples
     --------
     >>> from pathlib import Path
-    >>> import braggflow
-    >>> from distributed import Client
     >>> from braggflow.show import write_report
-    >>> from braggflow.simulate import simulate_series
-    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
-    >>> write_report(Path("runs/scan")).name
-    'report.html'
+    >>> write_report(Path("runs/scan"))  # doctest: +SKIP
+    PosixPath('runs/scan/report.html')
     """
     folder = RunFolder(Path(run))
     info = read_run_info(folder)
