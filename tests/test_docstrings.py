@@ -4,12 +4,14 @@ import ast
 import doctest
 import inspect
 import re
+import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from typing import Any, get_args
 
 import pytest
+from distributed import Client
 from pydantic import BaseModel
 
 import braggflow
@@ -71,8 +73,21 @@ def entries(section: str) -> dict[str, str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def beamtime(tmp_path_factory):
+    """A folder with a frames store, `scan.zarr`, and its run, `runs/scan`: what examples have that do not make them."""
+    folder = tmp_path_factory.mktemp("beamtime")
+    simulate.simulate_series(folder / "scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        config = {"output": {"report": False}}
+        braggflow.run(config, [folder / "scan.zarr"], out=folder / "runs", client=client)
+    return folder
+
+
 @pytest.mark.parametrize("value", [value for value in documented() if value not in WITHOUT_EXAMPLE], ids=name_of)
-def test_the_examples_do_what_they_show(value, tmp_path, monkeypatch):
+def test_the_examples_do_what_they_show(value, tmp_path, monkeypatch, request):
+    if "simulate_series(" not in value.__doc__ and "runs/scan" in value.__doc__:
+        shutil.copytree(request.getfixturevalue("beamtime"), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)  # examples write files beside them
     (examples,) = doctest.DocTestFinder(recurse=False).find(value, name_of(value), globs={"__name__": "__main__"})
     assert examples.examples, "has no example"

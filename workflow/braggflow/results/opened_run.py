@@ -27,11 +27,6 @@ class Run:
     Examples
     --------
     >>> import braggflow
-    >>> from distributed import Client
-    >>> from braggflow.simulate import simulate_series
-    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
     >>> run = braggflow.open_run("runs/scan")
     >>> run
     <braggflow run scan: complete, 4 frames (0 failed), ... peaks, runs/scan>
@@ -87,11 +82,6 @@ def open_run(path: str | Path) -> Run:
     Examples
     --------
     >>> import braggflow
-    >>> from distributed import Client
-    >>> from braggflow.simulate import simulate_series
-    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
     >>> run = braggflow.open_run("runs/scan")
     >>> run.status, run.info["counts"]["frames"], run.config.locate.network
     ('complete', 4, 'compact')

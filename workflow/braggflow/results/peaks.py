@@ -113,11 +113,6 @@ def open_peaks(path: str | Path) -> xr.Dataset:
     Examples
     --------
     >>> import braggflow
-    >>> from distributed import Client
-    >>> from braggflow.simulate import simulate_series
-    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
     >>> peaks = braggflow.open_peaks("runs/scan")
     >>> peaks["peak_count"].sizes["frame"]
     4
