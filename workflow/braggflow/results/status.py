@@ -120,14 +120,8 @@ def data_set_statuses(folder: Path) -> list[DataSetStatus]:
     Examples
     --------
     >>> from pathlib import Path
-    >>> import braggflow
-    >>> from distributed import Client
     >>> from braggflow.results import data_set_statuses
-    >>> from braggflow.simulate import simulate_series
-    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
-    >>> [(found.name, found.status, found.frames) for found in data_set_statuses(Path("runs"))]
+    >>> [(found.name, found.status, found.frames) for found in data_set_statuses(Path("runs/scan"))]
     [('scan', 'complete', 4)]
     """
     if (folder / "run.json").exists():

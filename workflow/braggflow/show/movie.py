@@ -63,13 +63,7 @@ def write_movie(
     Examples
     --------
     >>> from pathlib import Path
-    >>> import braggflow
-    >>> from distributed import Client
     >>> from braggflow.show import write_movie
-    >>> from braggflow.simulate import simulate_series
-    >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-    ...     outcomes = braggflow.run({"output": {"report": False}}, ["scan.zarr"], out="runs", client=client)
     >>> write_movie(Path("runs/scan"), frames=slice(0, 1)).name
     'movie.gif'
     """
