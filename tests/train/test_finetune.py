@@ -76,7 +76,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path) -> Localiser:
-    return load_localiser(LocateConfig(checkpoint=str(path), device="cpu"), 11)
+    return load_localiser(LocateConfig(network=str(path), device="cpu"), 11)
 
 
 def spoil(path: Path, out: Path, shift: float) -> Path:
@@ -184,7 +184,7 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_weights(
     seen: list[int] = []
     fine_tune(config, collected, load(good), second, resume=True, progress=lambda r: seen.append(r.step))
     assert seen == [15, 20]
-    assert load_localiser(LocateConfig(checkpoint=str(second)), 11).sha256 == load(first).sha256
+    assert load_localiser(LocateConfig(network=str(second)), 11).sha256 == load(first).sha256
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, good: Path, collected: Collected) -> None:

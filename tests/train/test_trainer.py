@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from braggflow import patches
+from braggflow import train as train_wing
 from braggflow.config import LocateConfig
 from braggflow.errors import InputError
 from braggflow.locate import IN_DOMAIN, BraggNN, Compact, Network, NetworkOutput, load_localiser, locate_patches
@@ -69,7 +70,7 @@ def test_training_brings_the_error_down_and_says_what_it_did(tmp_path: Path) -> 
     assert json.loads((tmp_path / "a.json").read_text()) == card
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
 
-    localiser = load_localiser(LocateConfig(checkpoint=str(out), device="cpu"), 11)
+    localiser = load_localiser(LocateConfig(network=str(out), device="cpu"), 11)
     test = simulated(TINY.model_copy(update={"seed": 77, "batch": 500}), 0)
     located = locate_patches(localiser, test.photons, test.state)
     distance = np.linalg.norm(located.positions - 5 - test.truth, axis=1)
@@ -83,7 +84,7 @@ def test_a_card_says_what_made_the_weights_again(tmp_path: Path) -> None:
     card = train(config, tmp_path / "a.safetensors")
     names = {
         "TrainConfig": TrainConfig,
-        "braggflow": type("package", (), {"train": train}),
+        "braggflow": type("package", (), {"train": train_wing}),
         "out": tmp_path / "b.safetensors",
     }
     eval(card["made_by"], names)
