@@ -31,10 +31,12 @@ test-slurm: $(INSTALLED)
 
 # uv installs in seconds what takes pip minutes; it looks for wheels where pip is told to.
 UV = $(BIN)/uv pip install --quiet $(addprefix --find-links ,$(PIP_FIND_LINKS)) --python $(@D)/venv/bin/python
-# A test for each dependency, and runs on a local cluster. Left out: batch systems, conversion, simulation, training,
-# evaluation, the command line, killed workers and clients.
-SHORT := tests/test_compiled.py tests/test_config.py tests/test_peak_table.py tests/frames tests/pipeline tests/results \
-         tests/locate/test_networks.py
+# Every dependency is used, a run on a local cluster included. Left out: most runs, killed workers and clients,
+# conversion, fits, simulation, training, evaluation, batch systems, memory, the cache of kernels, documents.
+SHORT := tests/test_config.py tests/test_peak_table.py tests/frames tests/formats tests/detect tests/results \
+         tests/pipeline/test_assembly.py tests/locate/test_networks.py tests/show/test_report.py tests/cli/test_entry.py \
+         tests/cluster/test_connect.py tests/cluster/test_job_scripts.py \
+         tests/flow/test_running.py::test_a_run_leaves_the_table_the_settings_and_what_happened
 MINIMUM := build/minimum
 
 $(MINIMUM)/installed: pyproject.toml constraints-minimum.txt | $(INSTALLED)

@@ -194,7 +194,7 @@ def test_any_input_gives_numbers_or_all_nan(seed: int, likelihood: str) -> None:
     state = rng.choice(4, counts.shape, p=rng.dirichlet([3, 2, 1, 1])).astype(np.uint8)
     neighbours = rng.integers(-size // 2 - 3, size // 2 + 4, (30, n_neighbours, 2)).astype(np.float32)
     neighbours[rng.random((30, n_neighbours)) < 0.3] = np.nan
-    config = FitConfig(model=rng.choice(["gaussian", "pseudo_voigt"]), likelihood=likelihood)
+    config = FitConfig(model=str(rng.choice(["gaussian", "pseudo_voigt"])), likelihood=likelihood)
     found = fit_patches(counts.astype(np.float32), state, neighbours, config, counts_per_photon=3.0, read_noise=2.0)
     for one in found:
         values = np.array([one[name] for name in found.dtype.names[:11]])
