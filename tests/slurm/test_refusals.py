@@ -124,7 +124,7 @@ def other_package(folder: Path, file: str, old: str, new: str) -> dict[str, Any]
 
 def test_workers_whose_braggflow_has_another_version(refuse: Refuse, tmp_path_factory: pytest.TempPathFactory) -> None:
     own = braggflow.__version__
-    changes = other_package(tmp_path_factory.mktemp("site"), "__init__.py", f'"{own}"', '"99.0"')
+    changes = other_package(tmp_path_factory.mktemp("site"), "version.py", f'"{own}"', '"99.0"')
     said = refuse(changes)
     assert re.match(r"worker braggflow-\w+-cpu-0 on .*: has braggflow version 99.0, here it is " + own, said), said
 
@@ -132,9 +132,9 @@ def test_workers_whose_braggflow_has_another_version(refuse: Refuse, tmp_path_fa
 def test_workers_whose_braggflow_has_other_sources(refuse: Refuse, tmp_path_factory: pytest.TempPathFactory) -> None:
     changes = other_package(
         tmp_path_factory.mktemp("site"),
-        "detect.py",
-        "import",
-        "import  # changed\nimport",
+        "detect/detection.py",
+        "import numpy as np",
+        "import numpy as np  # changed",
     )
     assert re.match(
         r"worker braggflow-\w+-cpu-0 on .*: has braggflow sources \w+, here it is \w+; results", refuse(changes)

@@ -41,7 +41,7 @@ def test_each_group_does_its_own_tasks_and_the_table_is_that_of_a_local_run(
         SETTINGS,
         [series.data],
         out=tmp_path / "out",
-        profile=profile,
+        cluster=profile,
         progress=lambda state: seen.append(state.cluster),
     )
 
