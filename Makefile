@@ -53,8 +53,8 @@ $(MINIMUM)/installed: pyproject.toml constraints-minimum.txt | $(INSTALLED)
 test-minimum: $(MINIMUM)/installed
 	$(<D)/venv/bin/python -m pytest -W default::DeprecationWarning -W default::PendingDeprecationWarning $(SHORT)
 
-## constraints-minimum.txt anew, after a minimum in pyproject.toml changed. torch is that of constraints.txt: its lowest
-## comes with gigabytes of CUDA's libraries.
+## constraints-minimum.txt anew, after a minimum in pyproject.toml changed. torch is the build of constraints.txt:
+## others come with gigabytes of CUDA's libraries.
 minimum: $(INSTALLED)
 	mkdir -p $(MINIMUM)
 	grep '^torch==' constraints.txt > $(MINIMUM)/torch.txt

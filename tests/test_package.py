@@ -111,6 +111,5 @@ def test_the_lowest_versions_that_are_tested_are_those_that_are_declared():
         (bound,) = declared.specifier
         assert bound.operator == ">=", line
         version = Version(tested[declared.name.lower()])
-        if declared.name != "torch":  # tested with a release that comes without CUDA's libraries
-            parts = len(Version(bound.version).release)
-            assert version.release[:parts] == Version(bound.version).release, f"{line}: `make minimum`"
+        parts = len(Version(bound.version).release)
+        assert version.release[:parts] == Version(bound.version).release, f"{line}: `make minimum`"
