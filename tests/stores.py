@@ -60,3 +60,19 @@ def assert_same_table(a: xr.Dataset, b: xr.Dataset) -> None:
     assert a.sizes == b.sizes
     for name in [*peak_table.VARIABLES, "frame", "peak_count", "frame_failed", "time"]:
         np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=name)
+
+
+def empty_stores(folder: Path, *names: str) -> None:
+    """Folders that are named like stores: naming a data set does not open it."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+
+
+def one_frame(path: Path) -> Path:
+    """A frames store of one frame."""
+    return make_store(path, np.stack([spots((64, 64), 2, seed=1)]))
+
+
+def relative(paths: list[Path], folder: Path) -> list[str]:
+    """Paths as they are called from a folder."""
+    return [str(path.relative_to(folder)) for path in paths]

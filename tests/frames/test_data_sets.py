@@ -11,22 +11,7 @@ from braggflow.frames import (
     expand_data_sets,
     open_frames,
 )
-from tests.stores import make_store, spots
-
-
-def empty_stores(folder, *names):
-    """Folders that are named like stores: naming a data set does not open it."""
-    for name in names:
-        (folder / name).mkdir(parents=True)
-
-
-def one_frame(path):
-    return make_store(path, np.stack([spots((64, 64), 2, seed=1)]))
-
-
-def relative(paths, folder):
-    return [str(path.relative_to(folder)) for path in paths]
-
+from tests.stores import empty_stores, one_frame, relative
 
 # What a user names.
 

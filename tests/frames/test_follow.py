@@ -16,21 +16,7 @@ from braggflow.frames import (
     open_frames,
 )
 from braggflow.frames import follow as follow_module
-from tests.stores import make_store, spots
-
-
-def empty_stores(folder, *names):
-    """Folders that are named like stores: naming a data set does not open it."""
-    for name in names:
-        (folder / name).mkdir(parents=True)
-
-
-def one_frame(path):
-    return make_store(path, np.stack([spots((64, 64), 2, seed=1)]))
-
-
-def relative(paths, folder):
-    return [str(path.relative_to(folder)) for path in paths]
+from tests.stores import one_frame
 
 
 class Clock:

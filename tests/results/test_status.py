@@ -11,7 +11,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
 
-import numpy as np
 import pytest
 
 from braggflow.cli import app
@@ -31,22 +30,6 @@ from braggflow.results import (
 )
 from braggflow.results.status import MAX_REASONS, read_outcomes
 from tests.patience import PATIENCE
-from tests.stores import make_store, spots
-
-
-def empty_stores(folder, *names):
-    """Folders that are named like stores: naming a data set does not open it."""
-    for name in names:
-        (folder / name).mkdir(parents=True)
-
-
-def one_frame(path):
-    return make_store(path, np.stack([spots((64, 64), 2, seed=1)]))
-
-
-def relative(paths, folder):
-    return [str(path.relative_to(folder)) for path in paths]
-
 
 # The record of outcomes.
 
