@@ -31,14 +31,6 @@ def _in_counts(level: Level, sigma: float, *, offset: float = 0.0) -> float:
     return level if isinstance(level, float) else offset + level.sigma * sigma
 
 
-def frame_noise(image: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Median and noise (4-sigma-clipped standard deviation) of a frame's unmasked pixels, in counts.
-
-    Raises `InputError` where the noise is 0: the detector cut it off, and only levels in counts make sense.
-    """
-    return _noise(_sample(image, mask))
-
-
 def _sample(image: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     step = sample_step(image.shape)
     return image.ravel()[::step][~mask.ravel()[::step]].astype(np.float64)
@@ -54,6 +46,10 @@ def sample_step(shape: tuple[int, ...]) -> int:
 
 
 def _noise(sample: NDArray[np.float64]) -> tuple[float, float]:
+    """Median and noise (4-sigma-clipped standard deviation) of a sample of pixels, in counts.
+
+    Raises `InputError` where the noise is 0: the detector cut it off, and only levels in counts make sense.
+    """
     if sample.size == 0:
         raise InputError("every pixel of the frame is masked or NaN")
     from scipy.stats import sigmaclip  # takes 0.4 s to import, and most runs have their levels in counts
