@@ -48,6 +48,10 @@ class Facts:
     """Per-frame values, shape (frame,), and attributes; `time` is in seconds since 1970."""
     pixel_mask: tuple[str, str] | None = None
     """File and data set of the detector's own mask."""
+    underload: float | None = None
+    """Counts below which a pixel holds no measurement (NXmx `underload_value`)."""
+    notes: tuple[str, ...] = ()
+    """What the file states that cannot be true and is therefore not used, a sentence each."""
 
 
 def facts_from_text(header: Mapping[str, Any], n_frames: int) -> Facts:

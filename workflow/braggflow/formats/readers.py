@@ -42,6 +42,10 @@ class Stack:
     files: tuple[tuple[str, int, int], ...]
     """Every file that the frames lie in: path, bytes, time of change in ns."""
     facts: Facts = field(default_factory=Facts)
+    missing: tuple[tuple[int, int, str], ...] = ()
+    """Frames that were never written, as (first, the one after the last, reason); reading them is refused."""
+    others: tuple[str, ...] = ()
+    """What else in the file may be frames and is not taken, as `/path (shape)`."""
 
     @property
     def name(self) -> str:
