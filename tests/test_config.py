@@ -10,12 +10,12 @@ from braggflow.config import (
     RunConfig,
     config_schema,
     digest,
-    from_former,
     load_config,
     resolve_config,
     starter_config,
 )
 from braggflow.errors import InputError
+from braggflow.former import from_former
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

@@ -67,7 +67,7 @@ def test_chunks_are_whole_frames_of_the_stated_size():
     ("variables", "part"),
     [
         ({"other": (("frame", "y", "x"), np.zeros((2, 4, 4)))}, "no array 'frames'"),
-        ({"frames": (("y", "x"), np.zeros((4, 4)))}, "must be \\('frame', 'y', 'x'\\)"),
+        ({"frames": (("a", "b", "y", "x"), np.zeros((2, 2, 4, 4)))}, r"must be \(frame, y, x\)"),
         ({"frames": (("frame", "y", "x"), np.zeros((2, 4, 4), complex))}, "dtype complex128"),
         ({"frames": (("frame", "y", "x"), np.zeros((0, 4, 4)))}, "the series is empty"),
         (

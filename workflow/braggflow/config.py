@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from braggflow.errors import InputError
+from braggflow.former import former_names
 
 
 class Section(BaseModel):
@@ -55,6 +56,11 @@ class FramesConfig(Section):
     flat: str = Field("store", description="flat field: store (the store's, if it has one), none, or a file")
     bin: int = Field(1, ge=1, le=16, description="sum bin × bin pixels before detection; positions stay unbinned")
     saturation: float | None = Field(None, gt=0, description="counts at which a pixel is saturated (null: the store's)")
+    negative: Literal["auto", "mark", "count"] = Field(
+        "auto",
+        description="pixels below 0: mark (ignored), count (noise around 0, kept), or auto (as the series shows)",
+    )
+    require_complete: bool = Field(False, description="refuse a series of which frames were never written")
     counts_per_photon: float = Field(
         1.0, gt=0, description="counts of one photon; stated uncertainties and snr depend on it"
     )
@@ -291,63 +297,12 @@ def resolve_config(data: object, overrides: Sequence[str] = (), *, source: str =
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
     for override in overrides:
         _apply(merged, override)
-    if former := _former(merged):
-        raise InputError(f"{source}: " + "\n  ".join(former))
+    if renamed := former_names(merged):
+        raise InputError(f"{source}: " + "\n  ".join(renamed))
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         raise InputError(f"{source}: " + "\n  ".join(validation_messages(error, RunConfig))) from error
-
-
-#: Keys of version 0.1.0 that have another name now, and what to write.
-_FORMER_KEYS = {
-    "localise.method": "locate.network (compact, braggnn, none, or a weights file) and locate.position (auto, network, "
-    "fit)",
-    "localise.checkpoint": "locate.network, which takes a weights file too",
-    "localise.device": "locate.device",
-    "localise.batch_size": "locate.batch_size",
-    "localise.max_std": "locate.prefer_fit_above_std",
-    "localise.max_disagreement": "locate.max_disagreement",
-    "frames.gain": "frames.counts_per_photon (of a CCD, that is mostly the inverse of its gain)",
-    "patches.low_snr": "patches.flag_snr_below",
-}
-_FORMER_NEIGHBOURS = {"joint": "fit_together", "exclude": "mask", "keep": "ignore"}
-
-
-def _former(data: Mapping[str, Any]) -> list[str]:
-    """A line for each key, or value, of version 0.1.0 in plain data: what it is called now."""
-    given = {
-        f"{section}.{key}": value
-        for section, keys in data.items()
-        if isinstance(keys, dict)
-        for key, value in keys.items()
-    }
-    lines = [f"{key}: {value!r} is now {_FORMER_KEYS[key]}" for key, value in given.items() if key in _FORMER_KEYS]
-    neighbours = given.get("patches.neighbours")
-    if isinstance(neighbours, str) and neighbours in _FORMER_NEIGHBOURS:
-        lines.append(f"patches.neighbours: {neighbours!r} is now {_FORMER_NEIGHBOURS[neighbours]}")
-    if "localise" in data and not any(key.startswith("localise.") for key in given):
-        lines.append("localise: the section is now called locate")
-    return lines
-
-
-def from_former(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run of version 0.1.0 (or of this one) under the names of this version."""
-    new = {section: dict(keys) if isinstance(keys, dict) else keys for section, keys in data.items()}
-    frames, patches = new.get("frames", {}), new.get("patches", {})
-    for keys, old, name in ((frames, "gain", "counts_per_photon"), (patches, "low_snr", "flag_snr_below")):
-        if old in keys:
-            keys[name] = keys.pop(old)
-    if patches.get("neighbours") in _FORMER_NEIGHBOURS:
-        patches["neighbours"] = _FORMER_NEIGHBOURS[patches["neighbours"]]
-    if (former := new.pop("localise", None)) is not None:
-        method, weights = former.pop("method", "auto"), former.pop("checkpoint", None)
-        if "max_std" in former:
-            former["prefer_fit_above_std"] = former.pop("max_std")
-        former["network"] = "none" if method == "none" else weights or ("compact" if method == "auto" else method)
-        former["position"] = {"auto": "auto", "none": "fit"}.get(method, "network")
-        new["locate"] = former
-    return new
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -15,24 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
 from braggflow.cluster import task_pool
 from braggflow.config import digest
-from braggflow.convert.plan import Coords, inspect_all, plan_units, series_coords
+from braggflow.convert.plan import Coords, asked_coords, inspect_all, plan_units
 from braggflow.convert.units import CopyUnit, copy_units
 from braggflow.errors import InputError
 from braggflow.files import write_atomic
-from braggflow.formats import (
-    Stack,
-    geometry_attributes,
-    has_changed,
-    read_image,
-    saturation_attributes,
-    stated_pixel_mask,
+from braggflow.formats import Stack, has_changed, read_image
+from braggflow.frames import (
+    create_store,
+    described,
+    finish_store,
+    frames_per_file,
+    missing_frames,
+    open_unfinished_store,
+    series_of,
+    unfinished_path,
 )
-from braggflow.frames import create_store, finish_store, frames_per_file, open_unfinished_store, unfinished_path
 
 
 def ingest(
@@ -45,6 +48,7 @@ def ingest(
     dark: str | Path | None = None,
     flat: str | Path | None = None,
     overwrite: bool = False,
+    require_complete: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -68,6 +72,9 @@ def ingest(
         relative response. They are kept in the store, and a run applies them.
     overwrite : bool, default False
         Replace a frames store at `out`.
+    require_complete : bool, default False
+        Refuse a series of which frames were never written. Else they are left out of what is read: the store's
+        attribute `missing_frames` names them with the reason, and a run lists them as failed.
     workers : int, optional
         Processes that copy, 1 or more; default: one for each core. With more than one the work runs on a local Dask
         cluster, and a script that calls this needs the ``if __name__ == "__main__":`` of multiprocessing.
@@ -112,19 +119,26 @@ def ingest(
     with task_pool(workers) as run_tasks:
         stacks = inspect_all(sources, dataset, coords or {}, run_tasks)
         shape = stacks[0].shape
-        coordinates = series_coords(stacks, coords or {})
+        asked = asked_coords(coords or {}, stacks)
+        stated = series_of(stacks)
+        missing = missing_frames(stated)
+        if missing and require_complete:
+            raise InputError(
+                f"--require-complete: {len(missing)} of {stated.sizes['frame']} frames were never written "
+                f"({next(iter(missing.values()))})"
+            )
         given = {
             name: source for name, source in (("mask", mask), ("dark", dark), ("flat", flat)) if source is not None
         }
         images = {name: read_image(f"--{name}", source, shape) for name, source in given.items()}
         with _disk_errors(out):
-            store = _begin(out, stacks, coordinates, images)
+            store = _begin(out, stacks, _coordinates(stated, asked), images)
             units = plan_units(stacks, frames_per_file(store), str(out))
             copy_units(units, run_tasks, progress or (lambda _done, _total: None))
             moved = next((stack.name for stack in stacks if has_changed(stack)), None)
             if moved is not None:
                 raise InputError(f"source {moved}: changed while it was read; run the same command again")
-            _finish(out, stacks, units, images.get("mask"))
+            _finish(out, stacks, units, stated, images.get("mask"))
     return out
 
 
@@ -164,37 +178,37 @@ def _begin(out: Path, stacks: Sequence[Stack], coords: Coords, images: Mapping[s
     return store
 
 
-def _finish(out: Path, stacks: Sequence[Stack], units: Sequence[CopyUnit], user_mask: NDArray[Any] | None) -> None:
-    """Join the units' records into mask and attributes, then give the store its name."""
-    shape, dtype = stacks[0].shape, np.dtype(stacks[0].dtype)
-    always, ever = np.ones(shape, bool), np.zeros(shape, bool)
-    hashes = []
-    for unit in units:
-        with np.load(unit.record) as record:
-            always &= _unpacked(record["always"], shape)
-            ever |= _unpacked(record["ever"], shape)
-            hashes.append(record["sha256"])
+def _coordinates(stated: xr.Dataset, asked: Coords) -> Coords:
+    """Per-frame coordinates: those that the headers of all files state, and those asked for, which stand above."""
+    found = {str(name): (values.values, values.attrs) for name, values in stated.coords.items() if name != "frame"}
+    return found | asked
+
+
+def _finish(
+    out: Path, stacks: Sequence[Stack], units: Sequence[CopyUnit], stated: xr.Dataset, user_mask: NDArray[Any] | None
+) -> None:
+    """Describe the series by its frames, write mask and attributes, then give the store its name."""
+    series = stated.copy()
+    series.attrs["mask_pixels"] = dict(series.attrs.get("mask_pixels", {}))
+    if user_mask is not None and user_mask.any():
+        joined = (user_mask != 0) | (stated["mask"].values if "mask" in stated else False)
+        series["mask"] = (("y", "x"), joined)
+        series.attrs["mask_pixels"] |= {"file": int(np.count_nonzero(user_mask))}
+    series = described(series)
     group = zarr.open_group(unfinished_path(out), mode="r+")
-    masks = {"file": user_mask, "pixel_mask": stated_pixel_mask(stacks, shape), "detector marks": always}
-    present = {name: image != 0 for name, image in masks.items() if image is not None and image.any()}
-    mask = np.any(list(present.values()), axis=0) if present else np.zeros(shape, bool)
-    if present:
-        group.create_array("mask", data=mask, dimension_names=("y", "x"), overwrite=True)
-        group.attrs["mask_pixels"] = {name: int(image.sum()) for name, image in present.items()}
-    if dtype.kind == "i" and ever.any():
-        group.attrs["masked_below"] = 0
-    group.attrs.update(saturation_attributes(stacks, dtype, reached=bool((ever & ~mask).any())))
-    group.attrs.update(_provenance(stacks, np.concatenate(hashes)))
+    for name in ("mask", "negative_marks"):
+        if name in series:
+            group.create_array(name, data=series[name].values, dimension_names=("y", "x"), overwrite=True)
+    hashes = np.concatenate([np.load(unit.record) for unit in units])
+    attributes = {key: value for key, value in series.attrs.items() if value != {}} | _provenance(stacks, hashes)
+    # A plain round trip: zarr refuses numpy scalars only when it writes, long after they came in.
+    group.attrs.update(json.loads(json.dumps(attributes)))
     shutil.rmtree(unfinished_path(out) / "progress")
     finish_store(out)
 
 
-def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
-
-
 def _provenance(stacks: Sequence[Stack], hashes: NDArray[np.uint8]) -> dict[str, Any]:
-    """Geometry as far as all files agree on it, and each source with its size and checksum."""
+    """Each source with its size and checksum."""
     folder = os.path.commonpath([str(Path(stack.path).parent) for stack in stacks])
     sources, start = [], 0
     for stack in stacks:
@@ -208,9 +222,7 @@ def _provenance(stacks: Sequence[Stack], hashes: NDArray[np.uint8]) -> dict[str,
                 "frames": stack.frames,
             }
         )
-    attributes = {"sources": sources, "source_folder": folder}
-    # A plain round trip: zarr refuses numpy scalars only when it writes, long after they came in.
-    return json.loads(json.dumps({**attributes, **geometry_attributes(stacks)}))  # type: ignore[no-any-return]
+    return {"sources": sources, "source_folder": folder}
 
 
 @contextmanager

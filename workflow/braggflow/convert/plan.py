@@ -1,5 +1,6 @@
 """The plan of a conversion: the stacks of all sources, their coordinates, and the units that are copied."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import itemgetter
@@ -13,6 +14,7 @@ from braggflow.cluster import RunTasks
 from braggflow.convert.units import CopyUnit
 from braggflow.errors import InputError
 from braggflow.formats import Stack, expand_sources, inspect_source, open_hdf5, read_coord, reading_errors, split_name
+from braggflow.frames import check_alike
 from braggflow.peak_table import RESERVED
 
 #: Files whose headers are read in one task.
@@ -32,13 +34,9 @@ def inspect_all(
     if refusals:
         raise InputError("\n  ".join(refusals))
     stacks: list[Stack] = [stack for _, described, _ in found for stack in described]
+    check_alike(stacks)
     names: set[str] = set()
     for stack in stacks:
-        if (stack.shape, stack.dtype) != (stacks[0].shape, stacks[0].dtype):
-            raise InputError(
-                f"source {stack.name}: its frames are {stack.shape} of {np.dtype(stack.dtype)}, those of "
-                f"{stacks[0].name} are {stacks[0].shape} of {np.dtype(stacks[0].dtype)}; all must be alike"
-            )
         if stack.name in names:
             raise InputError(
                 f"source {stack.name}: is named twice (once by itself, once through a file that links to it)"
@@ -62,27 +60,22 @@ def _inspect_batch(
     return start, stacks, refused
 
 
-def series_coords(stacks: Sequence[Stack], asked: Mapping[str, str]) -> Coords:
-    """Coordinates of the whole series: those asked for, and those that the headers of all files state."""
-    reserved = sorted((RESERVED | {"frame", "frames", "mask", "dark", "flat"}) & set(asked))
-    if reserved:
-        raise InputError(f"--coord {reserved[0]}: the name is taken; choose another, e.g. {reserved[0]}_of_frame")
-    n_frames = sum(stack.frames for stack in stacks)
+def asked_coords(asked: Mapping[str, str], stacks: Sequence[Stack]) -> Coords:
+    """The coordinates of the whole series that are asked for, those in files of their own read from there."""
     coords: Coords = {}
-    for name in stacks[0].facts.coords:
-        if all(name in stack.facts.coords for stack in stacks):
-            parts = [stack.facts.coords[name] for stack in stacks]
-            coords[name] = (np.concatenate([values for values, _ in parts]), parts[0][1])
-    if "time" in coords and "time" not in asked:
-        times, attrs = coords.pop("time")
-        if n_frames == 1 or np.ptp(times) > 0:  # some headers carry one date for all frames
-            attrs = {**attrs, "long_name": f"{attrs['long_name']}, since the first frame's"}
-            coords["time"] = (times - times[0], attrs)
     for name, place in asked.items():
+        if name in RESERVED | {"frame", "frames", "mask", "dark", "flat", "negative_marks"}:
+            raise InputError(f"--coord {name}: the name is taken; choose another, e.g. {name}_of_frame")
+        if not re.fullmatch(r"[^\s/.][^\s/]*", name):
+            raise InputError(f"--coord {name!r}: is no name of a coordinate; must be without spaces and /")
         path, inside = split_name(place)
         if inside:
+            n_frames = sum(stack.frames for stack in stacks)
             with reading_errors(f"--coord {name}: {path}"), open_hdf5(str(path)) as file:
                 coords[name] = read_coord(file, str(path), name, inside, n_frames)
+        else:
+            parts = [stack.facts.coords[name] for stack in stacks]
+            coords[name] = (np.concatenate([values for values, _ in parts]), parts[0][1])
     return coords
 
 

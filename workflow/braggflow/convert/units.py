@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from braggflow.cluster import RunTasks
 from braggflow.errors import InputError
 from braggflow.files import written_whole
-from braggflow.formats import Stack, detector_marks, read_frames
+from braggflow.formats import Stack, read_frames
 from braggflow.frames import open_unfinished_store, unfinished_path
 
 #: (stack, frame in it, why it cannot be read)
@@ -38,7 +38,7 @@ class CopyUnit:
     @property
     def record(self) -> Path:
         """Exists when the unit is written and checked."""
-        return unfinished_path(Path(self.out)) / "progress" / f"{self.number:06d}.npz"
+        return unfinished_path(Path(self.out)) / "progress" / f"{self.number:06d}.npy"
 
 
 def copy_units(units: Sequence[CopyUnit], run_tasks: RunTasks[Any, Any], progress: Callable[[int, int], None]) -> None:
@@ -59,14 +59,16 @@ def copy_units(units: Sequence[CopyUnit], run_tasks: RunTasks[Any, Any], progres
 def copy_unit(unit: CopyUnit) -> tuple[int, list[Failure]]:
     """Read a unit's frames, write them, read them back and compare; return how many were written and what failed."""
     stack = unit.pieces[0][0]
-    block = np.empty((unit.frames, *stack.shape), stack.dtype)
+    block = np.zeros((unit.frames, *stack.shape), stack.dtype)
     failures: list[Failure] = []
     at = 0
     for stack, lo, hi in unit.pieces:
-        try:
-            block[at : at + hi - lo] = read_frames(stack, lo, hi)
-        except InputError:
-            failures += _read_singly(stack, lo, hi, block[at : at + hi - lo])
+        for first, stop in _written(stack, lo, hi):
+            part = block[at + first - lo : at + stop - lo]
+            try:
+                part[:] = read_frames(stack, first, stop)
+            except InputError:
+                failures += _read_singly(stack, first, stop, part)
         at += hi - lo
     if failures:
         return 0, failures
@@ -76,11 +78,20 @@ def copy_unit(unit: CopyUnit) -> tuple[int, list[Failure]]:
     if not np.array_equal(written.view(np.uint8), block.view(np.uint8)):
         reason = "read back from the store, the frames differ from the source: faulty memory or disk"
         return 0, [(stack.name, index, reason) for stack, lo, hi in unit.pieces for index in range(lo, hi)]
-    always, ever = detector_marks(block)
     hashes = np.frombuffer(b"".join(sha256(frame.data).digest() for frame in block), np.uint8).reshape(-1, 32)
     with written_whole(unit.record) as path:
-        np.savez_compressed(path, sha256=hashes, always=np.packbits(always), ever=np.packbits(ever))
+        np.save(path, hashes)
     return unit.frames, []
+
+
+def _written(stack: Stack, lo: int, hi: int) -> list[tuple[int, int]]:
+    """The ranges of frames [lo, hi) of a stack that were ever written."""
+    ranges, start = [], lo
+    for first, stop, _ in sorted(stack.missing):
+        if start < min(first, hi):
+            ranges.append((start, min(first, hi)))
+        start = max(start, min(stop, hi))
+    return [*ranges, (start, hi)] if start < hi else ranges
 
 
 def _read_singly(stack: Stack, lo: int, hi: int, block: NDArray[Any]) -> list[Failure]:

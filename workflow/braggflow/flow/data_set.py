@@ -9,7 +9,6 @@ from typing import Any
 
 import xarray as xr
 
-from braggflow import peak_table
 from braggflow.config import RunConfig
 from braggflow.detect import searched_image
 from braggflow.errors import InputError
@@ -65,9 +64,6 @@ def prepare_data_set(name: str, path: Path, resolved: RunConfig, model: Mapping[
             f"frames.start: {resolved.frames.start} (stop: {resolved.frames.stop}, step: {resolved.frames.step}) "
             f"selects none of the {data.sizes['frame']} frames of {path}"
         )
-    taken = sorted(map(str, peak_table.RESERVED & set(data.variables)))
-    if taken:
-        raise InputError(f"frames store {path}: its coordinate {taken[0]!r} is a name of the peak table; rename it")
     _check_levels(opened)
     identity = run_identity(resolved, frames_identity(path, data), model)
     folder = RunFolder(Path(resolved.output.folder).resolve() / name)

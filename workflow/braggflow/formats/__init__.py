@@ -3,12 +3,6 @@
 from braggflow.formats.damage import reading_errors
 from braggflow.formats.hdf5 import frames_per_chunk, open_hdf5, read_coord
 from braggflow.formats.readers import Stack
-from braggflow.formats.series_metadata import (
-    detector_marks,
-    geometry_attributes,
-    saturation_attributes,
-    stated_pixel_mask,
-)
 from braggflow.formats.sources import (
     FOLDER_SUFFIXES,
     HDF5_SUFFIXES,
@@ -24,10 +18,8 @@ __all__ = [
     "FOLDER_SUFFIXES",
     "HDF5_SUFFIXES",
     "Stack",
-    "detector_marks",
     "expand_sources",
     "frames_per_chunk",
-    "geometry_attributes",
     "has_changed",
     "inspect_source",
     "is_hdf5",
@@ -37,8 +29,6 @@ __all__ = [
     "read_frames",
     "read_image",
     "reading_errors",
-    "saturation_attributes",
     "split_name",
-    "stated_pixel_mask",
     "without_eiger_data",
 ]

@@ -9,10 +9,13 @@ from braggflow.frames.correction import (
     unbinned,
 )
 from braggflow.frames.data_sets import data_set_name, data_set_names, expand_data_sets
+from braggflow.frames.description import described, missing_frames
+from braggflow.frames.file_series import check_alike, series_of
 from braggflow.frames.follow import Follower
 from braggflow.frames.opening import frames_from_array, open_frames
-from braggflow.frames.series import UNREADABLE, OpenedSeries, open_series, selected_positions
+from braggflow.frames.series import OpenedSeries, open_series, selected_positions
 from braggflow.frames.store import (
+    UNREADABLE,
     create_store,
     finish_store,
     frames_per_file,
@@ -27,21 +30,25 @@ __all__ = [
     "Correction",
     "Follower",
     "OpenedSeries",
+    "check_alike",
     "correct_frame",
     "correction_of",
     "create_store",
     "data_set_name",
     "data_set_names",
+    "described",
     "expand_data_sets",
     "finish_store",
     "frames_from_array",
     "frames_per_file",
+    "missing_frames",
     "open_frames",
     "open_series",
     "open_unfinished_store",
     "read_background_frame",
     "read_raw",
     "selected_positions",
+    "series_of",
     "unbinned",
     "unfinished_path",
 ]

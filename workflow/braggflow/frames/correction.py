@@ -26,6 +26,8 @@ class Correction:
     """Raw counts at and above which a pixel is saturated (inf: never)."""
     masked_below: float
     """Raw counts below which a pixel is ignored (-inf: none)."""
+    missing_value: float | None = None
+    """Raw value that says that a pixel was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ def correction_of(data: xr.Dataset, config: FramesConfig) -> Correction:
     """
     shape = data["frames"].shape[1:]
     mask = np.zeros(shape, bool) if "mask" not in data else data["mask"].values != 0
+    if config.negative == "count" and "negative_marks" in data:
+        mask = mask & (data["negative_marks"].values == 0)
     if config.mask is not None:
         mask = mask | (_image("frames.mask", config.mask, shape) != 0)
     dark = _correction_image(data, "dark", config.dark)
@@ -66,15 +70,23 @@ def correction_of(data: xr.Dataset, config: FramesConfig) -> Correction:
     if config.bin > min(shape):
         raise InputError(f"frames.bin: {config.bin} is larger than the frames, {shape}")
     saturation = config.saturation if config.saturation is not None else data.attrs.get("saturation")
-    masked_below = data.attrs.get("masked_below")
     return Correction(
         mask=mask,
         dark=dark,
         flat=flat,
         bin=config.bin,
         saturation=np.inf if saturation is None else float(saturation),
-        masked_below=-np.inf if masked_below is None else float(masked_below),
+        masked_below=_masked_below(data, config.negative),
+        missing_value=data.attrs.get("missing_value"),
     )
+
+
+def _masked_below(data: xr.Dataset, negative: str) -> float:
+    if negative == "count":  # the lowest value of a type is no count in any case
+        dtype = data["frames"].dtype
+        return float(data.attrs.get("underload", np.iinfo(dtype).min + 1 if dtype.kind == "i" else -np.inf))
+    level = float(data.attrs.get("masked_below", -np.inf))
+    return max(level, 0.0) if negative == "mark" else level
 
 
 def read_background_frame(data: xr.Dataset, config: RunConfig) -> NDArray[np.float32] | None:
@@ -115,6 +127,8 @@ def correct_frame(raw: NDArray[Any], correction: Correction) -> CorrectedFrame:
         mask = _join(mask, ~np.isfinite(raw))
     if correction.masked_below > -np.inf:
         mask = _join(mask, raw < correction.masked_below)
+    if correction.missing_value is not None:
+        mask = _join(mask, raw == correction.missing_value)
     if correction.dark is None and correction.flat is None and correction.bin == 1:
         return CorrectedFrame(raw, mask, None, correction.saturation)
     saturated = None

@@ -1,14 +1,24 @@
-"""A series of frames opened with checks: from a frames store, from an HDF5 file, or from an array in memory."""
+"""A series of frames opened with checks: from a frames store, from an HDF5 file, or from an array in memory.
+
+All ways end in `described`, so that the same frames are treated alike however they come.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
 
 from braggflow.errors import InputError
+from braggflow.frames.axes import axes_in_order
+from braggflow.frames.description import described
 from braggflow.frames.store import FRAMES_VERSION, unfinished_path
+from braggflow.peak_table import RESERVED
+
+#: Images that a series may bring beside its frames.
+_IMAGES = ("mask", "dark", "flat")
 
 
 def open_frames(path: str | Path) -> xr.Dataset:
@@ -26,15 +36,15 @@ def open_frames(path: str | Path) -> xr.Dataset:
         `frames` with dimensions (frame, y, x), of an integer type, float32 or float64, in counts; the coordinate
         `frame` with whole numbers, each once; further coordinates along `frame`, if there are any. Where they are
         known: `mask` (y, x), non-zero = ignore, `dark` and `flat` (y, x), and the attributes `saturation` (counts),
-        `masked_below` (counts) and `geometry`. Frames are read when they are asked for.
+        `masked_below` (counts) and `geometry`; `marks`, what the frames themselves showed (up to 16, spread over the
+        series, are looked at). Frames are read when they are asked for.
 
     Raises
     ------
     InputError
         Where there is nothing, or something else, at `path`; where the series is empty, of another dtype or other
-        dimensions, or of a newer version; of an HDF5 file also where it is damaged or ambiguous, and where only reading
-        all frames would tell its dead pixels (then make a store of it with `ingest`). The message names the store, what
-        was found and what is accepted.
+        dimensions, or of a newer version; of an HDF5 file also where it is damaged or ambiguous. The message names the
+        store, what was found and what is accepted.
 
     Examples
     --------
@@ -49,10 +59,10 @@ def open_frames(path: str | Path) -> xr.Dataset:
     (64, 80)
     """
     from braggflow.formats import is_hdf5
-    from braggflow.frames.hdf5_series import open_frames  # here, because few runs read HDF5 files
+    from braggflow.frames.file_series import open_file  # here, because few runs read HDF5 files
 
     if is_hdf5(path):
-        return open_frames(path)
+        return open_file(path)
     path = Path(path)
     if not path.exists():
         hint = (
@@ -61,54 +71,107 @@ def open_frames(path: str | Path) -> xr.Dataset:
             else ""
         )
         raise InputError(f"frames store {path}: does not exist{hint}")
-    try:
-        data: xr.Dataset = xr.open_zarr(path, consolidated=False, chunks=None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"frames store {path}: is not a Zarr store ({error}); make one with: braggflow ingest"
-        ) from error
-    _check(path, data)
-    return data
+    return _prepared(_open_zarr(path), f"frames store {path}")
 
 
 def frames_from_array(images: xr.Dataset | xr.DataArray | NDArray[Any]) -> xr.Dataset:
-    """An array (frame, y, x), or one frame (y, x), as the Dataset that `open_frames` returns, with the same checks."""
+    """An array (frame, y, x), or one frame (y, x), as the Dataset that `open_frames` returns, with the same checks.
+
+    The axes of a DataArray or Dataset are taken by their names where these are among frame, y, x.
+    """
     if isinstance(images, xr.Dataset):
-        _check("dataset", images)
         # It may be a part of a store, whose files say nothing of it.
-        return images.drop_attrs(deep=False).assign_attrs({k: v for k, v in images.attrs.items() if k != "format"})
-    array = images if isinstance(images, xr.DataArray) else xr.DataArray(images)
+        attrs = {key: value for key, value in images.attrs.items() if key != "format"}
+        return _prepared(images.drop_attrs(deep=False).assign_attrs(attrs), "dataset")
+    array = images if isinstance(images, xr.DataArray) else xr.DataArray(np.asarray(images))
     if array.ndim not in (2, 3):
-        raise InputError(f"frames: array has shape {array.shape}, must be (frame, y, x) or (y, x)")
-    if array.ndim == 2:
-        array = array.expand_dims("frame")
-    array = array.rename(dict(zip(array.dims, ("frame", "y", "x"), strict=True))).drop_vars(["y", "x"], errors="ignore")
-    if "frame" not in array.coords:
-        array = array.assign_coords(frame=np.arange(array.sizes["frame"]))
-    data = array.to_dataset(name="frames")
-    _check("array", data)
+        raise InputError(f"array: frames has shape {array.shape}, must be (frame, y, x) or (y, x)")
+    return _prepared(array.to_dataset(name="frames", promote_attrs=False), "array")
+
+
+def _open_zarr(path: Path) -> xr.Dataset:
+    """A Zarr store as xarray reads it, but for `frames`, whose numbers stay as they are stored."""
+
+    def opened(*, scaled: bool) -> xr.Dataset:
+        data: xr.Dataset = xr.open_dataset(
+            path,
+            engine="zarr",
+            consolidated=False,
+            chunks=None,
+            # A fill value is what was never written, and no sign that a pixel was not measured: 0 by default.
+            use_zarr_fill_value_as_mask=False,
+            mask_and_scale={"frames": scaled},
+        )
+        return data
+
+    try:
+        data = opened(scaled=False)
+        if "frames" in data and {"scale_factor", "add_offset"} & set(data["frames"].attrs):
+            data = opened(scaled=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"frames store {path}: {_why_not_a_store(path, error)}") from error
     return data
 
 
-def _check(path: str | Path, data: xr.Dataset) -> None:
-    def refuse(found: str) -> InputError:
-        return InputError(f"frames store {path}: {found}")
+def _why_not_a_store(path: Path, error: Exception) -> str:
+    """What is at `path`, where xarray opens no Dataset there, and what to do."""
+    try:
+        node = zarr.open(path, mode="r")
+        arrays = {} if isinstance(node, zarr.Array) else {name: array.shape for name, array in node.arrays()}
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return f"is not a Zarr store ({error}); make one with: braggflow ingest"
+    how = (
+        "must be a group with an array 'frames' that names its dimensions frame, y, x (xarray writes such: "
+        'xr.Dataset({"frames": (("frame", "y", "x"), array)}).to_zarr(...))'
+    )
+    if isinstance(node, zarr.Array):
+        return f"is a Zarr array of shape {node.shape}, {how}"
+    listed = ", ".join(f"{name} {shape}" for name, shape in arrays.items()) or "none"
+    return f"is a Zarr group that xarray does not read ({error}; its arrays: {listed}), {how}"
 
+
+def _prepared(data: xr.Dataset, what: str) -> xr.Dataset:
+    """A Dataset with `frames` and images in order, numbered, checked, and described."""
+    if "frames" not in data:
+        found = ", ".join(map(str, data.variables)) or "nothing"
+        raise InputError(f"{what}: has no array 'frames' (has: {found})")
     version = data.attrs.get("format_version", FRAMES_VERSION)
     if version > FRAMES_VERSION:
-        raise refuse(f"format_version {version} is newer than {FRAMES_VERSION}, the newest this version reads")
-    if "frames" not in data:
-        raise refuse(f"has no array 'frames' (has: {', '.join(map(str, data.variables)) or 'nothing'})")
+        raise InputError(
+            f"{what}: format_version {version} is newer than {FRAMES_VERSION}, the newest this version reads"
+        )
+    data = axes_in_order(data, _IMAGES, what)
+    if "frame" not in data.coords:
+        data = data.assign_coords(frame=np.arange(data.sizes["frame"]))
+    _check(data, what)
+    fill = data["frames"].attrs.get("_FillValue", data["frames"].attrs.get("missing_value"))
+    if "missing_value" not in data.attrs and _says_missing(fill):
+        data = data.assign_attrs(missing_value=np.asarray(fill).item())
+    return described(data)
+
+
+def _says_missing(fill: Any) -> bool:
+    """Whether a fill value can be the sign of a pixel that was not measured: 0 counts are a measurement."""
+    value = np.asarray(fill) if fill is not None else np.asarray(np.nan)
+    return value.size == 1 and value.dtype.kind in "iuf" and bool(np.isfinite(value).all()) and bool(value != 0)
+
+
+def _check(data: xr.Dataset, what: str) -> None:
+    def refuse(found: str) -> InputError:
+        return InputError(f"{what}: {found}")
+
     frames = data["frames"]
-    if frames.dims != ("frame", "y", "x"):
-        raise refuse(f"frames has dimensions {frames.dims}, must be ('frame', 'y', 'x')")
     if frames.dtype.kind not in "iuf" or frames.dtype.itemsize > 8 or frames.dtype == np.float16:
         raise refuse(f"frames has dtype {frames.dtype}, must be an integer type, float32 or float64")
     if 0 in frames.shape:
         raise refuse(f"frames has shape {frames.shape}: the series is empty")
     numbers = data["frame"].values
     if numbers.dtype.kind not in "iu" or len(np.unique(numbers)) != len(numbers):
-        raise refuse("coordinate 'frame' must hold whole numbers, each once")
-    for name in ("mask", "dark", "flat"):
-        if name in data and data[name].shape != frames.shape[1:]:
-            raise refuse(f"{name} has shape {data[name].shape}, the frames are {frames.shape[1:]}")
+        raise refuse(
+            "coordinate 'frame' must hold whole numbers, each once; keep other values as another coordinate along frame"
+        )
+    taken = sorted(
+        str(name) for name, variable in data.variables.items() if name in RESERVED and "frame" in variable.dims
+    )
+    if taken:
+        raise refuse(f"its coordinate {taken[0]!r} is a name of the peak table; rename it")

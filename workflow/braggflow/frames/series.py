@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from braggflow.config import RunConfig
+from braggflow.errors import InputError
 from braggflow.frames.correction import (
     CorrectedFrame,
     Correction,
@@ -15,11 +16,9 @@ from braggflow.frames.correction import (
     correction_of,
     read_background_frame,
 )
+from braggflow.frames.description import missing_frames
 from braggflow.frames.reader import FrameReader
 from braggflow.frames.store import read_raw
-
-#: What reading a damaged chunk raises: file system errors, the codecs' own, and what a length made of nonsense does.
-UNREADABLE = (OSError, ValueError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,13 @@ class OpenedSeries:
     """(n,) positions of the selected frames in the store."""
     numbers: list[int]
     """Numbers of the selected frames."""
+    missing: dict[int, str]
+    """Why frames were never written, by their position."""
 
     def raw(self, position: int) -> NDArray[Any]:
-        """The frame at a position, (y, x), as it is stored; raises as `read_raw` does."""
+        """The frame at a position, (y, x), as it is stored; raises as `read_raw` does, `OSError` if never written."""
+        if position in self.missing:
+            raise OSError(self.missing[position])
         frame: NDArray[Any] = read_raw(self.data, self.positions[position : position + 1])[0]
         return frame
 
@@ -61,6 +64,13 @@ def selected_positions(data: xr.Dataset, config: RunConfig) -> NDArray[np.int64]
 def open_series(data: xr.Dataset, config: RunConfig) -> OpenedSeries:
     """What tasks need of a series; raises `InputError` where an image that the configuration names does not fit."""
     positions = selected_positions(data, config)
+    absent = missing_frames(data)
+    missing = {at: absent[position] for at, position in enumerate(positions.tolist()) if position in absent}
+    if missing and config.frames.require_complete:
+        raise InputError(
+            f"frames.require_complete: {len(missing)} of {len(positions)} frames were never written "
+            f"({next(iter(missing.values()))})"
+        )
     return OpenedSeries(
         data,
         FrameReader(data),
@@ -69,4 +79,5 @@ def open_series(data: xr.Dataset, config: RunConfig) -> OpenedSeries:
         read_background_frame(data, config),
         positions,
         data["frame"].values[positions].tolist(),
+        missing,
     )

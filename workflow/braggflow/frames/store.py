@@ -17,6 +17,8 @@ from zarr.codecs import BloscCodec
 
 FRAMES_FORMAT = "braggflow-frames"
 FRAMES_VERSION = 1
+#: What reading a damaged chunk raises: file system errors, the codecs' own, and what a length made of nonsense does.
+UNREADABLE = (OSError, ValueError, RuntimeError, MemoryError)
 #: Aimed-at size of one chunk before compression: long enough to amortise a read, short enough to hold a few.
 CHUNK_BYTES = 16 * 2**20
 #: What is compressed at a time. In Blosc's own choice for this codec, 32 KiB, frames take more space and twice as long

@@ -64,6 +64,7 @@ def search_chunk(
     The chunk with the selected frame at position `following` is read from its file meanwhile.
     """
     config = opened.config
+    skip = {**opened.missing, **skip} if opened.missing else skip
     positions = [position for position in range(first, stop) if position not in skip]
     numbers = [opened.numbers[position] for position in positions]
     seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
