@@ -184,11 +184,27 @@ def test_levels_in_noise_multiples_follow_the_frame():
         assert len(detect(image, no_mask(image), config).table) == 1
 
 
-def test_noise_multiples_on_a_frame_without_noise_are_refused():
+def test_noise_multiples_on_a_frame_whose_noise_was_cut_off_are_refused():
     image = np.zeros((50, 50), np.uint16)
-    image[20, 20] = 100
+    image[20:25, 20:25] = 100
     with pytest.raises(InputError, match=r"no noise.*detect\.minval"):
         detect(image, no_mask(image), DetectConfig())
+
+
+@pytest.mark.parametrize("background", ["none", "local"])
+@pytest.mark.parametrize("mean", [0.0, 1e-5, 0.001, 0.02, 0.05, 0.1, 0.3])
+def test_noise_multiples_hold_for_frames_of_few_counts(mean, background):
+    y, x = np.mgrid[:256, :256]
+    spot = 60 * np.exp(-((y - 100) ** 2 + (x - 150) ** 2) / (2 * 1.2**2))
+    config = DetectConfig(background=background)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        empty = rng.poisson(mean, (256, 256)).astype(np.uint16)
+        assert len(detect(empty, no_mask(empty), config).table) <= 1
+        found = detect(rng.poisson(mean + spot).astype(np.uint32), no_mask(empty), config).table
+        near = np.hypot(found["y_pixel"] - 100, found["x_pixel"] - 150) < 4
+        assert near.sum() == 1
+        assert len(found) <= 2
 
 
 def test_wholly_masked_frame_is_refused():

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from xarray.core.indexing import IndexSelResult
+from xarray.indexes import PandasIndex
 
 #: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound.
 SCHEMA_VERSION = 2
@@ -172,6 +174,22 @@ def to_dataset(
     )
 
 
+class PeakFrameIndex(PandasIndex):
+    """Selection of peaks by the frame they lie in: any number of them, 1 and 0 too, for one frame."""
+
+    def sel(self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None) -> IndexSelResult:
+        """As of any index; but a frame's number selects all of its peaks, whether these are many, one or none."""
+        (label,) = labels.values()
+        number = getattr(label, "values", label)
+        if isinstance(label, slice) or np.ndim(number) or method is not None:
+            return super().sel(labels, method=method, tolerance=tolerance)
+        number = np.asarray(number).item()
+        if self.index.is_monotonic_increasing:
+            first, stop = (int(self.index.searchsorted(number, side)) for side in ("left", "right"))
+            return IndexSelResult({self.dim: slice(first, stop)})
+        return IndexSelResult({self.dim: np.flatnonzero(self.index == number)})
+
+
 def with_frame_index(data: xr.Dataset) -> xr.Dataset:
     """The table with its index: `peaks.sel(peak_frame=17)`."""
-    return data.set_coords("peak_frame").set_xindex("peak_frame")
+    return data.set_coords("peak_frame").set_xindex("peak_frame", PeakFrameIndex)

@@ -1,19 +1,31 @@
 """`minval` and `minscore` in counts, from the frame's own noise where they are given as multiples of it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from braggflow.config import DetectConfig, Level
 from braggflow.errors import InputError
 
 #: Pixels sampled for the frame's noise, for a precision of about half a per cent.
 _NOISE_SAMPLE = 16_384
+#: Mean counts a pixel up to which levels come from counting statistics; above, sigma describes the noise.
+_FEW_COUNTS = 3.0
+#: Counts that never are below this, where there are enough of them, were cut off: the flanks of peaks hold some.
+_LOW_COUNT, _ENOUGH = 4, 8
+#: What is further from the others than this many times the noise is no noise.
+_CLIP = 4.0
 
 
 def levels_in_counts(image: NDArray[Any], mask: NDArray[np.bool_], config: DetectConfig) -> tuple[float, float]:
-    """`minval` and `minscore` in counts; a `minval` in noise multiples is counted from the frame's median."""
+    """`minval` and `minscore` in counts; a `minval` in noise multiples is counted from the frame's median.
+
+    Of frames with few counts a pixel, a multiple stands for its chance, and the level is the count of that chance.
+    """
     return levels_of_sample(_sample(image, mask), config)
 
 
@@ -21,14 +33,57 @@ def levels_of_sample(sample: NDArray[np.float64], config: DetectConfig) -> tuple
     """As `levels_in_counts`, from a sample of the searched frame's pixels."""
     if isinstance(config.minval, float) and isinstance(config.minscore, float):
         return config.minval, config.minscore
+    if sample.size == 0:
+        raise InputError("every pixel of the frame is masked or NaN")
+    mean = _few_counts(sample)
+    if mean is not None:
+        minval = _in_counts(config.minval, partial(_rare_count, mean))
+        return minval, _in_counts(config.minscore, lambda multiple: _rare_count(mean, multiple) - 1 - mean)
     median, sigma = _noise(sample)
-    minval = _in_counts(config.minval, sigma, offset=median)
+    minval = _in_counts(config.minval, lambda multiple: median + multiple * sigma)
     # A pixel at 0 belongs to no peak, also where the background was over-subtracted.
-    return max(minval, float(np.finfo(np.float32).tiny)), _in_counts(config.minscore, sigma)
+    return max(minval, float(np.finfo(np.float32).tiny)), _in_counts(config.minscore, lambda multiple: multiple * sigma)
 
 
-def _in_counts(level: Level, sigma: float, *, offset: float = 0.0) -> float:
-    return level if isinstance(level, float) else offset + level.sigma * sigma
+def _in_counts(level: Level, of_multiple: Callable[[float], float]) -> float:
+    return level if isinstance(level, float) else of_multiple(level.sigma)
+
+
+def _few_counts(sample: NDArray[np.float64]) -> float | None:
+    """The mean of pixels that hold a few counts each, as fast detectors give them; None where they hold others.
+
+    Their median is 0 or close to it, and clipping at multiples of a deviation would leave no count at all: what is
+    left out as a peak's is what counts of the mean of the rest do not reach by chance.
+    """
+    if (sample < 0).any() or (sample != np.rint(sample)).any():
+        return None
+    left = sample
+    while True:
+        # One more than was seen: a sample without a count is none without noise.
+        mean = (float(left.sum()) + 1) / left.size
+        kept = left[left < _rare_count(mean, _CLIP)]
+        if kept.size == left.size or kept.size == 0:
+            cut_off = not left.any() and _cut_off(sample[sample > 0])
+            return mean if mean <= _FEW_COUNTS and kept.size and not cut_off else None
+        left = kept
+
+
+def _cut_off(above: NDArray[np.float64]) -> bool:
+    """Whether the counts above a floor of 0 lack the lowest, as where a detector sets all below a level to 0."""
+    return above.size >= _ENOUGH and above.min() > _LOW_COUNT
+
+
+def _rare_count(mean: float, multiple: float) -> float:
+    """The lowest count that a pixel reaches by a chance no larger than that of noise to be `multiple` sigma up.
+
+    Counts of a mean follow Poisson's distribution, whose tail is longer than that of sigma = sqrt(mean) by far where
+    the mean is small: of 262,144 pixels with 0.1 counts, 1,200 are beyond 6 sigma = 1.9.
+    """
+    chance = special.ndtr(-multiple)
+    count = 1
+    while special.gammainc(count, mean) > chance:  # the chance of `count` or more
+        count += 1
+    return float(count)
 
 
 def _sample(image: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -50,11 +105,9 @@ def _noise(sample: NDArray[np.float64]) -> tuple[float, float]:
 
     Raises `InputError` where the noise is 0: the detector cut it off, and only levels in counts make sense.
     """
-    if sample.size == 0:
-        raise InputError("every pixel of the frame is masked or NaN")
     from scipy.stats import sigmaclip  # takes 0.4 s to import, and most runs have their levels in counts
 
-    clipped = sigmaclip(sample, 4, 4).clipped
+    clipped = sigmaclip(sample, _CLIP, _CLIP).clipped
     sigma = float(clipped.std())
     if sigma == 0:
         raise InputError(

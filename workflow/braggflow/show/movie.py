@@ -164,7 +164,7 @@ class _Picture:
             title += ": could not be processed"
         else:
             self.image.set_data(shrink(self._searched(number), FRAME_PIXELS)[0])
-        peaks = self.table[["y", "x", "method"]].sel(peak_frame=slice(number, number)).load()
+        peaks = self.table[["y", "x", "method"]].sel(peak_frame=number).load()
         for method, ring in self.rings.items():
             chosen = peaks["method"].values == method
             ring.set_offsets(np.column_stack([peaks["x"].values[chosen], peaks["y"].values[chosen]]))

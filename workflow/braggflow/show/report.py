@@ -201,7 +201,7 @@ def _example_frames(table: xr.Dataset) -> list[int]:
 
 def _of_frame(table: xr.Dataset, number: int) -> xr.Dataset:
     # A slice, for a frame without peaks is no error.
-    return table.sel(peak_frame=slice(number, number)).load()
+    return table.sel(peak_frame=number).load()
 
 
 def _typical_frame(seen: SearchedFrame, table: xr.Dataset, number: int, background: str) -> list[_Picture]:
