@@ -16,6 +16,8 @@ MAX_LOOKED_AT = 16
 _MAX_MARKS = 3
 #: Share of pixels below 0 in some of the frames looked at up to which they can be marks wherever they stand.
 _STRAY_SHARE = 0.01
+#: Pixels that chance may be expected to make look like marks.
+_BY_CHANCE = 0.5
 #: A pixel at a type's largest value is saturated and no mark where what surrounds it rises above the background by
 #: this share of the way up: the flank of a peak does, the surroundings of a gap or dead pixel do not.
 _FLANK = 1 / 8
@@ -56,8 +58,8 @@ class Look:
     lowest: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
     highest: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
     negative_share: float = 0.0
-    pattern: NDArray[np.bool_] | None = None
-    """Pixels below 0 in the first frame that has any."""
+    example: NDArray[Any] | None = None
+    """The first frame that has pixels below 0."""
 
     def add(self, frame: NDArray[Any]) -> None:
         """Look at a frame, shape (y, x); NaN says nothing."""
@@ -71,8 +73,8 @@ class Look:
             negative = (frame < 0) & ~self.known
             share = _count(negative) / max(1, _count(~self.known))
             self.negative_share += (share - self.negative_share) / self.frames
-            if share and self.pattern is None:
-                self.pattern = negative
+            if share and self.example is None:
+                self.example = frame.copy()
 
     def marks(self) -> Marks:
         """What follows from what was seen."""
@@ -87,7 +89,7 @@ class Look:
     def _negative(self) -> tuple[str, NDArray[np.bool_]]:
         """How pixels below 0 are to be taken, and those of them that are marks in every frame."""
         nowhere = np.zeros(self.known.shape, bool)
-        if self.pattern is None:
+        if self.example is None:
             return "none", nowhere
         valid = ~self.known
         if self.lowest.dtype.kind == "i":  # the type's lowest value is a mark whatever the others are
@@ -100,12 +102,13 @@ class Look:
         loose = valid & (self.lowest < 0) & ~settled
         few = len(np.unique(np.concatenate([self.lowest[loose], self.highest[loose & (self.highest < 0)]])))
         stray = _count(loose) <= _STRAY_SHARE * _count(valid)
-        if not loose.any() or (few <= _MAX_MARKS and (stray or _in_blocks(self.pattern & loose))):
+        if not loose.any() or (few <= _MAX_MARKS and (stray or _in_blocks((self.example < 0) & loose))):
             return "mark", always
-        # Noise around 0. A pixel that never changes is a mark all the same where chance would not make one.
-        at_once = _count(self.pattern & loose) / max(1, _count(valid & ~settled))
-        by_chance = at_once**self.frames * _count(valid)
-        return "count", (always & ~valid) | (settled if by_chance < 0.5 else nowhere)
+        # Noise around 0. A pixel that never changes is a mark all the same where chance would hardly make one.
+        values = self.example[(self.example < 0) & loose]
+        shares = np.unique(values, return_counts=True)[1] / max(1, _count(valid & ~settled))
+        by_chance = float((shares**self.frames).sum()) * _count(valid)
+        return "count", (always & ~valid) | (settled if by_chance < _BY_CHANCE else nowhere)
 
     def _top(self, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Pixels at or next to the largest value of the type, or of a narrower one, in every frame."""
