@@ -1,0 +1,63 @@
+"""Series of others, and such as ended early: what is there is processed, what is not is said."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+import braggflow
+from braggflow.cli import app
+from braggflow.cluster.connect import local_cluster
+from braggflow.config import ComputeConfig
+from braggflow.errors import InputError
+from braggflow.flow import run
+from braggflow.results import RunFolder, open_peaks, read_run_info
+from tests.stores import spots
+
+SETTINGS = {
+    "detect": {"minval": 40, "minscore": 20},
+    "locate": {"network": "none", "position": "fit"},
+    "compute": {"workers": 1, "task_seconds": 0.01},
+}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with local_cluster(ComputeConfig(workers=1)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.stack([spots((64, 72), 5, seed=seed) for seed in range(10)])
+
+
+def store_of_others(path, images, **attrs):
+    data = xr.Dataset({"frames": (("frame", "y", "x"), images)}, attrs=attrs)
+    data.to_zarr(path, zarr_format=3, consolidated=False)
+    return path
+
+
+def test_a_store_without_frame_numbers_has_its_report_and_its_movie(tmp_path, images, client):
+    store = store_of_others(tmp_path / "bare.zarr", images)
+    (outcome,) = run(SETTINGS, [store], out=tmp_path / "runs", client=client)
+    assert outcome.status == "complete"
+    assert RunFolder(outcome.folder).report.stat().st_size > 10_000
+    result = CliRunner().invoke(app, ["movie", str(outcome.folder)])
+    assert result.exit_code == 0, result.output
+    assert list(outcome.folder.glob("*.gif")) or list(outcome.folder.glob("*.mp4"))
+
+
+def test_frames_never_written_are_failed_with_their_reason_and_the_others_are_processed(tmp_path, images, client):
+    reason = "scan_data_000002.h5 is missing"
+    store = store_of_others(tmp_path / "early.zarr", images, missing_frames=[[6, 10, reason]])
+    (outcome,) = run(SETTINGS, [store], out=tmp_path / "runs", client=client)
+    assert (outcome.status, outcome.frames_failed) == ("partial", 4)
+    failures = read_run_info(RunFolder(outcome.folder))["failures"]
+    assert [(failure["frame"], failure["reason"]) for failure in failures] == [(at, reason) for at in range(6, 10)]
+    whole = braggflow.find_peaks(images, config=SETTINGS)
+    np.testing.assert_array_equal(open_peaks(outcome.folder)["y"], whole.sel(peak_frame=slice(0, 5))["y"])
+    complete = SETTINGS | {"frames": {"require_complete": True}}
+    with pytest.raises(InputError, match=r"require_complete: 4 of 10 frames were never written.*000002\.h5"):
+        run(complete, [store], out=tmp_path / "other", client=client)
+    assert not (tmp_path / "other").exists()
