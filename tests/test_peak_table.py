@@ -1,7 +1,9 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+import xarray as xr
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braggflow import peak_table
@@ -60,3 +62,39 @@ def test_the_documented_table_is_the_schema():
         assert f"| `{name}` | {variable.dtype} | {variable.units} | {variable.long_name} |" in text
     for flag, meaning in peak_table.FLAG_MEANINGS.items():
         assert f"| `{flag.name}` | {int(flag)} | {meaning} |" in text
+
+
+def table_of(peaks_of_frame):
+    """The Dataset of a table with so many peaks in each frame, by number."""
+    table = peak_table.empty(sum(peaks_of_frame.values()))
+    table["peak_frame"] = np.repeat(list(peaks_of_frame), list(peaks_of_frame.values()))
+    return peak_table.to_dataset(table, xr.Dataset(coords={"frame": list(peaks_of_frame)}), [], {})
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.integers(-3, 30), st.integers(0, 4), min_size=1, max_size=6))
+def test_the_peaks_of_a_frame_are_selected_however_many_they_are(peaks_of_frame):
+    table = table_of(dict(sorted(peaks_of_frame.items())))
+    for number, n in peaks_of_frame.items():
+        for label in (number, np.int32(number), table["frame"].sel(frame=number)):
+            assert table.sel(peak_frame=label)["y"].shape == (n,)
+    first, last = min(peaks_of_frame), max(peaks_of_frame)
+    assert table.sel(peak_frame=slice(first, last)).sizes["peak"] == table.sizes["peak"]
+
+
+def test_selection_by_frame_survives_what_people_do_with_tables():
+    table = table_of({4: 2, 5: 0, 9: 1})
+    copies = {
+        "pickled": pickle.loads(pickle.dumps(table)),
+        "copied": table.copy(deep=True),
+        "filtered": table.isel(peak=table["peak_frame"] != 4),
+        "reversed": table.isel(peak=slice(None, None, -1)),
+        "of some variables": table[["y", "x"]],
+        "joined": xr.concat([table[["y"]], table[["y"]]], "peak"),
+    }
+    expected = {"filtered": (0, 0, 1), "joined": (4, 0, 2)}
+    for what, other in copies.items():
+        for number, n in zip((4, 5, 9), expected.get(what, (2, 0, 1)), strict=True):
+            assert other.sel(peak_frame=number)["y"].shape == (n,), what
+    assert table.sel(peak_frame=[4, 9])["y"].shape == (3,)
+    assert table.sel(peak_frame=5).to_dataframe().empty

@@ -309,6 +309,16 @@ def test_checksum_of_a_source_is_that_of_its_frames_however_the_store_is_cut(
         }
 
 
+@pytest.mark.parametrize("name", ["a b", "a/b", "", ".hidden", "score", "frame", "mask", "y", "peak_count"])
+def test_names_that_no_coordinate_can_have_are_refused(tmp_path: Path, name: str) -> None:
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = series(3)
+        file["omega"] = [1.0, 2.0, 3.0]
+    with pytest.raises(InputError, match=r"--coord .*(is no name|name is taken)"):
+        ingest([tmp_path / "scan.h5"], tmp_path / "scan.zarr", coords={name: "/omega"}, workers=1)
+    assert not (tmp_path / "scan.zarr").exists()
+
+
 def test_worker_processes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_units(monkeypatch)
     source = with_omega(tmp_path, series(9))

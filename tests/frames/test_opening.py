@@ -150,5 +150,5 @@ def test_zarr_arrays_that_are_no_store_are_refused_with_what_they_are(frames, tm
     zarr.open_group(tmp_path / "bare.zarr", mode="w").create_array("frames", data=frames)
     with pytest.raises(InputError, match=r"its arrays: frames \(3, 48, 64\).*dimensions frame, y, x"):
         open_frames(tmp_path / "bare.zarr")
-    with pytest.raises(InputError, match="frame numbers|whole numbers"):
+    with pytest.raises(InputError, match="whole numbers"):
         frames_from_array(xr.DataArray(frames, dims=AXES, coords={"frame": [0.5, 1, 2]}))

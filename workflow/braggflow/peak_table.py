@@ -178,16 +178,15 @@ class PeakFrameIndex(PandasIndex):
     """Selection of peaks by the frame they lie in: any number of them, 1 and 0 too, for one frame."""
 
     def sel(self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None) -> IndexSelResult:
-        """As of any index; but a frame's number selects all of its peaks, whether these are many, one or none."""
+        """As of any index; but frames' numbers select all of their peaks, whether these are many, one or none."""
         (label,) = labels.values()
-        number = getattr(label, "values", label)
-        if isinstance(label, slice) or np.ndim(number) or method is not None:
+        if isinstance(label, slice) or method is not None:
             return super().sel(labels, method=method, tolerance=tolerance)
-        number = np.asarray(number).item()
-        if self.index.is_monotonic_increasing:
-            first, stop = (int(self.index.searchsorted(number, side)) for side in ("left", "right"))
+        numbers = np.asarray(getattr(label, "values", label))
+        if numbers.ndim == 0 and self.index.is_monotonic_increasing:
+            first, stop = (int(self.index.searchsorted(numbers.item(), side)) for side in ("left", "right"))
             return IndexSelResult({self.dim: slice(first, stop)})
-        return IndexSelResult({self.dim: np.flatnonzero(self.index == number)})
+        return IndexSelResult({self.dim: np.flatnonzero(np.isin(self.index, numbers))})
 
 
 def with_frame_index(data: xr.Dataset) -> xr.Dataset:
