@@ -1,37 +1,15 @@
-"""What detector files say about themselves: geometry, saturation, angles and times, from text headers and NeXus groups.
+"""What detector files say about themselves: geometry, saturation, angles and times; here from text headers.
 
 Only what a file states is taken over, converted to one set of units; nothing is guessed.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-
-#: hc in keV Å (CODATA 2018), from photon energy to wavelength.
-HC_KEV_ANGSTROM = 12.398419843
-
-_METRES = {
-    "m": 1.0,
-    "metre": 1.0,
-    "meter": 1.0,
-    "cm": 1e-2,
-    "mm": 1e-3,
-    "millimeter": 1e-3,
-    "um": 1e-6,
-    "µm": 1e-6,
-    "μm": 1e-6,
-    "micron": 1e-6,
-    "micrometer": 1e-6,
-    "nm": 1e-9,
-    "angstrom": 1e-10,
-    "å": 1e-10,
-    "a": 1e-10,
-}
-_KEV = {"ev": 1e-3, "kev": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +22,8 @@ class Facts:
     """Counts at which a pixel is saturated."""
     saturation_source: str = ""
     """Name of the header entry that says so."""
-    coords: dict[str, tuple[Any, dict[str, str]]] = field(default_factory=dict)
-    """Per-frame values, shape (frame,), and attributes; `time` is in seconds since 1970."""
+    coords: dict[str, tuple[Any, dict[str, str]]] = field(default_factory=dict, compare=False)
+    """Per-frame values, shape (frame,), and attributes; `time` is in seconds since 1970. Arrays: not compared."""
     pixel_mask: tuple[str, str] | None = None
     """File and data set of the detector's own mask."""
     underload: float | None = None
@@ -161,81 +139,6 @@ def _coords(n_frames: int, **entries: Any) -> dict[str, tuple[Any, dict[str, str
             first, step, units, long_name = entry
             coords[name] = (first + (step or 0.0) * np.arange(n_frames), {"units": units, "long_name": long_name})
     return coords
-
-
-def facts_from_nexus(groups: Iterator[tuple[str, Any]], data_set: str, shape: tuple[int, int]) -> Facts:
-    """Facts of a NeXus file from its (path, group) pairs: NXdetector, NXbeam, NXmonochromator.
-
-    With several detectors, the one that holds `data_set`; if none does, nothing is taken from any.
-    """
-    of_class: dict[str, list[tuple[str, Any]]] = {}
-    for path, group in groups:
-        of_class.setdefault(text_of(group.attrs.get("NX_class", "")), []).append((path, group))
-    detectors = of_class.get("NXdetector", [])
-    if len(detectors) > 1:
-        detectors = [(path, group) for path, group in detectors if data_set.startswith(path + "/")]
-    detector = detectors[0][1] if len(detectors) == 1 else {}
-    pixel = [_length(detector, f"{axis}_pixel_size", "m") for axis in "yx"]
-    beam = [_scalar(detector, f"beam_center_{axis}") for axis in "yx"]
-    centre = [
-        value if units not in _METRES else value * _METRES[units] / size - 0.5 if size else None
-        for (value, units), size in zip([b for b in beam if b], pixel, strict=False)
-    ]
-    distance = _length(detector, "distance", "m") or _length(detector, "detector_distance", "m")
-    saturation, name = None, ""
-    for name in (
-        "saturation_value",
-        "countrate_correction_count_cutoff",
-        "detectorSpecific/countrate_correction_count_cutoff",
-    ):
-        if found := _scalar(detector, name):
-            saturation = found[0]
-            break
-    mask = next((detector[n] for n in ("pixel_mask", "detectorSpecific/pixel_mask") if n in detector), None)
-    return Facts(
-        geometry=_geometry(
-            wavelength_angstrom=_wavelength(of_class),
-            distance_mm=distance and distance * 1e3,
-            pixel_size_um=None not in pixel and [size * 1e6 for size in pixel if size],
-            beam_centre_px=len(centre) == 2 and None not in centre and centre,
-        ),
-        saturation=saturation,
-        saturation_source=name.rpartition("/")[2] if saturation is not None else "",
-        pixel_mask=(mask.file.filename, mask.name) if mask is not None and mask.shape == shape else None,
-    )
-
-
-def _wavelength(of_class: dict[str, list[tuple[str, Any]]]) -> float | None:
-    """Wavelength in Å from NXbeam or NXmonochromator, if only one value is stated."""
-    found: set[float] = set()
-    for path_class in ("NXbeam", "NXmonochromator"):
-        for _, group in of_class.get(path_class, []):
-            for name in ("incident_wavelength", "wavelength"):
-                if length := _length(group, name, "angstrom"):
-                    found.add(round(length * 1e10, 9))
-            for name in ("incident_energy", "energy"):
-                energy = _scalar(group, name)
-                if energy and energy[0] > 0 and energy[1] in _KEV and not found:
-                    found.add(HC_KEV_ANGSTROM / (energy[0] * _KEV[energy[1]]))
-        if found:
-            break
-    return found.pop() if len(found) == 1 else None
-
-
-def _length(group: Any, name: str, default_units: str) -> float | None:
-    """A length in metres, in `default_units` where the file has none; None if absent, or in a unit not known here."""
-    found = _scalar(group, name)
-    metres = found and _METRES.get(found[1] or default_units)
-    return found[0] * metres if found and metres else None
-
-
-def _scalar(group: Any, name: str) -> tuple[float, str] | None:
-    """One finite number and its unit in lower case."""
-    item = group.get(name)
-    if item is None or not hasattr(item, "dtype") or item.dtype.kind not in "iuf" or item.size != 1:
-        return None
-    value = float(np.ravel(item[()])[0])
-    return (value, text_of(item.attrs.get("units", "")).strip().lower()) if np.isfinite(value) else None
 
 
 def text_of(value: Any) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from braggflow.errors import InputError
 from braggflow.formats.damage import reading_errors
-from braggflow.formats.hdf5 import inspect_hdf5
+from braggflow.formats.hdf5 import FoundDataSet, inspect_hdf5
 from braggflow.formats.metadata import facts_from_text
 from braggflow.formats.readers import OPENERS, READERS, Stack, stored_dtype
 from braggflow.formats.sources import kind_of, split_name
@@ -31,14 +31,25 @@ def inspect_source(path: str, inside: str = "", *, coords: Mapping[str, str] | N
         if inside and kind not in ("hdf5", "npz"):
             raise InputError(f"source {path}: only HDF5 and .npz files have data sets inside, {inside} is none")
         if kind == "hdf5":
-            return [
-                _checked(path=p, inside=name, kind=kind, shape=shape, dtype=dtype, files=_stamp(files), facts=facts)
-                for p, name, shape, dtype, files, facts in inspect_hdf5(path, inside, coords or {})
-            ]
+            return [_of_hdf5(found) for found in inspect_hdf5(path, inside, coords or {})]
         shape, dtype, name, header = OPENERS[kind](path, inside)
         stack = _checked(path=path, inside=name, kind=kind, shape=shape, dtype=dtype, files=_stamp([path]))
         facts = facts_from_text(header, stack.frames)
         return [Stack(path, name, kind, stack.frames, stack.shape, stack.dtype, stack.files, facts)]
+
+
+def _of_hdf5(found: FoundDataSet) -> Stack:
+    return _checked(
+        path=found.path,
+        inside=found.inside,
+        kind="hdf5",
+        shape=found.shape,
+        dtype=found.dtype,
+        files=_stamp(found.files),
+        facts=found.facts,
+        missing=found.missing,
+        others=found.others,
+    )
 
 
 def _checked(*, shape: tuple[int, ...], dtype: np.dtype[Any], path: str, inside: str, **rest: Any) -> Stack:
@@ -67,13 +78,25 @@ def has_changed(stack: Stack) -> bool:
 def read_frames(stack: Stack, lo: int, hi: int) -> NDArray[Any]:
     """Frames lo to hi (exclusive) of a stack, shape (hi - lo, y, x), C order, dtype of the stack.
 
-    Raises `InputError` naming the file and why it cannot be read.
+    Raises `InputError` naming the file and why it cannot be read, which it never is where frames are missing.
     """
+    for first, stop, reason in stack.missing:
+        if first < hi and lo < stop:
+            at = f"frame {first} is" if stop - first == 1 else f"frames {first} to {stop - 1} are"
+            raise InputError(f"{stack.name}: {at} missing: {reason}")
     with reading_errors(stack.name):
         frames = np.ascontiguousarray(READERS[stack.kind](stack, lo, hi), dtype=stack.dtype)
         if frames.shape != (hi - lo, *stack.shape):
             raise ValueError(f"frames {lo} to {hi - 1} have shape {frames.shape}, must be {(hi - lo, *stack.shape)}")
         return frames
+
+
+def _calibration_source(path: str, inside: str) -> list[Stack]:
+    """The stacks of a file of a mask, dark or flat, which in a file of frames are never taken for the frames."""
+    with reading_errors(path):
+        if kind_of(Path(path)) == "hdf5":
+            return [_of_hdf5(found) for found in inspect_hdf5(path, inside, {}, calibration=True)]
+    return inspect_source(path, inside)
 
 
 def read_image(key: str, source: str | Path, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -85,7 +108,7 @@ def read_image(key: str, source: str | Path, shape: tuple[int, ...]) -> NDArray[
     if not path.is_file():
         raise InputError(f"{key}: {path} does not exist")
     try:
-        stacks = inspect_source(str(path), inside)
+        stacks = _calibration_source(str(path), inside)
         if len(stacks) != 1 or stacks[0].frames != 1:
             raise InputError(f"{source} holds {sum(stack.frames for stack in stacks)} frames, must be one 2-D image")
         image: NDArray[Any] = read_frames(stacks[0], 0, 1)[0]
