@@ -45,7 +45,7 @@ def choose(file: Any, path: str, inside: str, tree: Tree, *, calibration: bool =
         if not hasattr(named(file, path, inside, tree), "keys"):
             return Choice(inside)
         tree = read_tree(file, inside)
-    candidates = [node for node in tree.nodes if _may_be_frames(node, tree.below, calibration)]
+    candidates = [node for node in tree.nodes if may_be_frames(node, tree.below, calibration=calibration)]
     series = _eiger_series(file, path, tree)
     if series:
         members = [tree.by_name.get(name) for name in series.values()]
@@ -97,7 +97,8 @@ def listing(tree: Tree) -> str:
     return "its numeric data sets: " + (_shortened([_with_shape(node) for node in found]) or "none")
 
 
-def _may_be_frames(node: Node, below: str, calibration: bool) -> bool:
+def may_be_frames(node: Node, below: str, *, calibration: bool = False) -> bool:
+    """Whether a data set can be images, and is not called like a `calibration` where none is meant."""
     if not node.is_numeric or not 2 <= len(node.shape) <= 4 or min(node.shape[-2:]) < MIN_PIXELS or node.in_sample:
         return False
     return calibration or not all(_is_calibration(name, below) for name in node.names)

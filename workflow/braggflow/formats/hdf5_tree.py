@@ -47,7 +47,7 @@ class Node:
     default: str = ""
     signal: str = ""
     in_sample: bool = False
-    """Whether it lies below an NXsample."""
+    """Whether it lies below an NXsample by all its names."""
 
     @property
     def is_numeric(self) -> bool:
@@ -101,8 +101,9 @@ def _add(tree: Tree, name: str, item: Any, in_sample: bool, links: deque[tuple[s
         name, item, in_sample = todo.pop()
         identity = _identity(item)
         if identity in tree.by_identity:
-            tree.by_identity[identity].names.append(name)
-            tree.by_name[name] = tree.by_identity[identity]
+            known = tree.by_name[name] = tree.by_identity[identity]
+            known.names.append(name)
+            known.in_sample &= in_sample
             continue
         node = _describe(name, item, in_sample)
         tree.nodes.append(node)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from braggflow.errors import InputError
+from braggflow.formats.hdf5_choice import may_be_frames
 from braggflow.formats.hdf5_layout import holds
 from braggflow.formats.hdf5_tree import LINK_ERRORS, Node, Tree, attribute_text, why_broken
 from braggflow.formats.metadata import Facts
@@ -174,8 +175,8 @@ def _pixel_mask(
             return place[0], f"{place[1]}/panel_{panel}"
         if mask.shape[-2:] == shape and set(mask.shape[:-2]) <= {1} and len(mask.shape) <= 4:
             return place
-        others = [n for n in tree.nodes if n.is_numeric and len(n.shape) > 2 and max(n.shape[:-2]) > 1]
-        if not (node is not None and holds(of_detector, node)) and any(holds(of_detector, n) for n in others):
+        own = any(holds(of_detector, n) for n in tree.nodes if may_be_frames(n, tree.below) and len(n.shape) > 2)
+        if own and not (node is not None and holds(of_detector, node)):
             stated.doubt(mask, mask.shape, f"{shape} for frames that the detector does not hold itself")
             return None
         raise InputError(
