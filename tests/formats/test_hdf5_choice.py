@@ -174,6 +174,20 @@ def test_a_link_over_several_files_is_followed_to_where_it_breaks(tmp_path: Path
     assert "links to b.h5:/d, where /d links to gone.h5:/d, which is missing" in refused(tmp_path / "a.h5")
 
 
+@pytest.mark.parametrize("what", ["default", "signal"])
+def test_a_default_or_signal_that_is_not_there_is_named_and_nothing_is_taken_for_it(tmp_path: Path, what: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["entry/other"] = frames()
+        file.attrs["default"] = "entry" if what == "signal" else "gone"
+        nxdata(file["entry"], "plot", "gone" if what == "signal" else None)
+        file["entry"].attrs["default"] = "plot"
+    lost = "/entry/plot/gone" if what == "signal" else "/gone"
+    assert f"the default that may be the frames leads nowhere: there is no {lost}. Mend it" in refused(
+        tmp_path / "a.h5"
+    )
+    assert chosen(tmp_path / "a.h5", "/entry/other") == [("/entry/other", 3, SHAPE)]
+
+
 def test_an_eiger_series_of_which_no_file_is_there_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "s_master.h5", "w") as file:
         file["entry/data/data_000001"] = link(1)

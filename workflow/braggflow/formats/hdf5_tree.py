@@ -190,6 +190,8 @@ def why_broken(file: Any, name: str, depth: int = _LINKS_IN_A_ROW) -> str:
         try:
             link = parent.get(part, getlink=True)
         except (AttributeError, *LINK_ERRORS):
+            link = None
+        if link is None:
             return f"there is no {place}"
         if isinstance(link, h5py.SoftLink):
             target = join(posixpath.dirname(place), link.path)
