@@ -100,7 +100,9 @@ def test_nan_is_kept(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (series(2, "c8"), "complex64"),
-        (np.zeros((2, 3, 4, 5)), r"\(2, 3, 4, 5\), must be \(frame, y, x\)"),
+        (np.zeros((2, 2, 2, 9, 9)), r"\(2, 2, 2, 9, 9\), must be \(frame, y, x\)"),
+        (np.zeros((1440, 2)), r"\(1440, 2\), smaller than a patch"),
+        (np.zeros((4, 20, 20, 3)), r"\(20, 3\), smaller than a patch"),
         (np.zeros((0, 4, 5)), "the series is empty"),
         (np.array([["a"]]), "must be integers"),
     ],

@@ -1,6 +1,7 @@
 """One writer for each format: a small series as other programs write it."""
 
 import gzip
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,11 @@ import fabio
 import h5py
 import hdf5plugin
 import numpy as np
+import pytest
 import tifffile
 
+from braggflow.errors import InputError
+from braggflow.formats import inspect_source, read_frames
 from tests.convert.conversions import SHAPE
 
 # ---------------------------------------------------------------- formats: one writer each, all read back alike
@@ -163,3 +167,88 @@ def with_omega(folder: Path, data: np.ndarray, **data_sets: Any) -> Path:
             file[f"entry/data/{name}"] = values
         file["entry/data/omega"].attrs["units"] = "degree"
     return folder / "a.h5"
+
+
+# ---------------------------------------------------------------- formats of which no library at hand is the writer
+
+
+def merlin(
+    path: Path, data: np.ndarray, *, kind: str = "U16", stored: str = ">u2", header: int = 384, layout: str = "1x1"
+) -> Path:
+    """A Merlin file as the manual of Quantum Detectors describes it: a text header before the values of each frame."""
+    content = b""
+    for number, frame in enumerate(data, 1):
+        fields = f"MQ1,{number:06d},{header:05d},01,{frame.shape[1]:04d},{frame.shape[0]:04d},{kind},{layout:>6},01,"
+        content += (fields + "2020-05-18 16:51:49.971626,0.000555,0,0,0,1.2E+2,MQ1A,").encode().ljust(header)
+        content += frame.astype(stored).tobytes()
+    path.write_bytes(content)
+    return path
+
+
+def frame_cache_npz(path: Path, data: np.ndarray, threshold: int, **metadata: Any) -> Path:
+    """The arrays that hexrd's writer (imageseries/save.py) puts into a frame cache of the style npz."""
+    arrays: dict[str, Any] = {}
+    for number, frame in enumerate(data):
+        rows, columns = np.nonzero(frame > threshold)
+        arrays[f"{number}_row"], arrays[f"{number}_col"] = rows.astype(np.uint16), columns.astype(np.uint16)
+        arrays[f"{number}_data"] = frame[rows, columns]
+    arrays |= {"shape": data.shape[1:], "nframes": len(data), "dtype": str(data.dtype).encode()}
+    np.savez_compressed(path, **(arrays | metadata))
+    return path
+
+
+def frame_cache_fch5(path: Path, data: np.ndarray, threshold: int, **metadata: Any) -> Path:
+    """The data sets that hexrd's writer (imageseries/save.py) puts into a frame cache of the style fch5."""
+    blosc = hdf5plugin.Blosc(cname="zstd", clevel=5)
+    places = [np.argwhere(frame > threshold).astype(np.uint16) for frame in data]
+    ends = np.cumsum([0, *(len(place) for place in places)])
+    with h5py.File(path, "w") as file:
+        file.attrs["HEXRD_FRAMECACHE_VERSION"] = 1
+        file["shape"], file["nframes"], file["dtype"] = data.shape[1:], len(data), str(data.dtype).encode()
+        values = np.concatenate([frame[frame > threshold] for frame in data])
+        file.create_dataset("data", data=values[:, np.newaxis], **blosc)
+        file.create_dataset("indices", data=np.concatenate(places), **blosc)
+        file["frame_ids"] = np.stack([ends[:-1], ends[1:]], axis=1).ravel().astype(np.uint64)
+        for name, entry in metadata.items():
+            file[f"metadata/{name}"] = entry
+    return path
+
+
+def raxis(path: Path, frame: np.ndarray) -> Path:
+    """An R-AXIS frame by the order of entries that fabio reads: big-endian, the header one record, each row another."""
+    sizes = {"float": ("f", 0.0), "long": ("l", 0)}
+    entries = {"X Pixels": frame.shape[1], "Y Pixels": frame.shape[0], "Photomultiplier Ratio": 8.0}
+    entries["Record Length"] = 2 * frame.shape[1]
+    header = b""
+    for name, kind in fabio.raxisimage.RIGAKU_KEYS.items():
+        if isinstance(kind, int):
+            header += (b"R-AXIS4" if not header else b"").ljust(max(kind, 0), b"\0")
+        else:
+            code, value = sizes[kind]
+            header += struct.pack(f">{code}", entries.get(name, value))
+    path.write_bytes(header.ljust(2 * frame.shape[1], b"\0") + frame.astype(">u2").tobytes())
+    return path
+
+
+def npy_header(shape: tuple[int, ...], dtype: str = "<u2") -> bytes:
+    """The header of a .npy file, which may lie."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def found(path: Path, inside: str = "") -> np.ndarray:
+    """All frames of a file, as they are read in two parts."""
+    (stack,) = inspect_source(str(path), inside)
+    middle = stack.frames // 2
+    parts = [read_frames(stack, lo, hi) for lo, hi in ((0, middle), (middle, stack.frames)) if lo < hi]
+    return np.concatenate(parts)
+
+
+def refused(path: Path, inside: str = "") -> str:
+    """The message with which a file is refused when it is inspected or read."""
+    with pytest.raises(InputError) as caught:
+        found(path, inside)
+    message = str(caught.value)
+    assert path.name in message
+    return message

@@ -17,9 +17,9 @@ RESULT_WINGS = ("formats", "frames", "detect", "locate", "fit", "pipeline")
 def sources_hash(*wings: str) -> str:
     """A hash of all modules of these wings and of the ground floor, 16 hexadecimal digits."""
     content = sha256()
-    for folder in (_PACKAGE, *(_PACKAGE / wing for wing in sorted(wings))):
-        for path in sorted(folder.glob("*.py")):
-            content.update(f"{folder.name}/{path.name}\n".encode() + path.read_bytes() + b"\n")
+    rooms = [*_PACKAGE.glob("*.py"), *(room for wing in wings for room in (_PACKAGE / wing).rglob("*.py"))]
+    for path in sorted(rooms):
+        content.update(f"{path.relative_to(_PACKAGE)}\n".encode() + path.read_bytes() + b"\n")
     return content.hexdigest()[:16]
 
 

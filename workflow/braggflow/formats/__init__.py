@@ -1,8 +1,7 @@
 """Detector files of others: HDF5/NeXus, TIFF, CBF, EDF, ...: what is in them, and what they say of themselves."""
 
 from braggflow.formats.damage import reading_errors
-from braggflow.formats.hdf5 import frames_per_chunk, read_coord
-from braggflow.formats.hdf5_tree import open_hdf5
+from braggflow.formats.hdf5 import frames_per_chunk, open_hdf5, read_coord
 from braggflow.formats.readers import Stack
 from braggflow.formats.sources import (
     FOLDER_SUFFIXES,

@@ -32,69 +32,106 @@ class Facts:
     """What the file states that cannot be true and is therefore not used, a sentence each."""
 
 
-def facts_from_text(header: Mapping[str, Any], n_frames: int) -> Facts:
-    """Facts of a file with a text header as fabio or tifffile give it: Pilatus (CBF, TIFF), ADSC, or none."""
+def scan_coords(rows: int, columns: int) -> dict[str, tuple[Any, dict[str, str]]]:
+    """Row and column of each frame of a scan over a grid, whose frames are numbered row by row."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    return {
+        "scan_y": (row, {"long_name": "row of the scan"}),
+        "scan_x": (column, {"long_name": "column of the scan"}),
+    }
+
+
+def facts_from_text(header: Mapping[str, Any], n_frames: int, shape: tuple[int, int]) -> Facts:
+    """Facts of a file with a text header as fabio or tifffile give it: Pilatus (CBF, TIFF), ADSC, or none.
+
+    `shape` is (y, x) of the frames. What cannot be true is not used, and said in `notes`.
+    """
     contents = str(header.get("_array_data.header_contents", ""))
     if contents:
         return _pilatus(contents, n_frames)
     if "CCD_IMAGE_SATURATION" in header or "OSC_START" in header:
-        return _adsc(header, n_frames)
+        return _adsc(header, n_frames, shape)
     return Facts()
+
+
+class _Stated:
+    """Numbers that a header states; those that cannot be true are left out and noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def positive(self, name: str, value: float | None, *, zero_is_unset: bool = True) -> float | None:
+        """A value that must be above 0; programs write 0 for what nobody told them."""
+        if value is None or value > 0 or (value == 0 and zero_is_unset):
+            return value or None
+        self.notes.append(f"{name} is {value:g}, which cannot be true, and is not used")
+        return None
 
 
 def _pilatus(text: str, n_frames: int) -> Facts:
     """The `# Key value unit` lines of DECTRIS detectors (header convention SLS/DECTRIS)."""
+    stated = _Stated()
 
     def values(pattern: str) -> list[float] | None:
         match = re.search(pattern, text)
         numbers = [_number(group) for group in match.groups()] if match else [None]
         return None if None in numbers else [float(number) for number in numbers if number is not None]
 
-    distance, wavelength = values(r"Detector_distance\s+(\S+)\s+m\b"), values(r"Wavelength\s+(\S+)\s+A\b")
+    def positive(name: str, pattern: str, *, zero_is_unset: bool = True) -> float | None:
+        found = values(rf"{name}\s+{pattern}")
+        return stated.positive(name, found[0] if found else None, zero_is_unset=zero_is_unset)
+
+    distance, wavelength = positive("Detector_distance", r"(\S+)\s+m\b"), positive("Wavelength", r"(\S+)\s+A\b")
     pixel = values(r"Pixel_size\s+(\S+)\s+m\s+x\s+(\S+)\s+m\b")
+    pixel = pixel if pixel and None not in [stated.positive("Pixel_size", size) for size in pixel] else None
     beam = values(r"Beam_xy\s+\(\s*([^,\s]+)\s*,\s*([^)\s]+)\s*\)")
-    cutoff = values(r"Count_cutoff\s+(\S+)")
+    cutoff = positive("Count_cutoff", r"(\S+)", zero_is_unset=False)
     start, increment = values(r"Start_angle\s+(\S+)\s+deg"), values(r"Angle_increment\s+(\S+)\s+deg")
-    exposure, period = values(r"Exposure_time\s+(\S+)\s+s\b"), values(r"Exposure_period\s+(\S+)\s+s\b")
+    exposure, period = positive("Exposure_time", r"(\S+)\s+s\b"), positive("Exposure_period", r"(\S+)\s+s\b")
     moment = re.search(r"#\s*(\d{4}-\w+-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?)", text)
     when = _moment(moment[1], ("%Y-%m-%dT%H:%M:%S.%f", "%Y-%b-%dT%H:%M:%S.%f")) if moment else None
     return Facts(
         geometry=_geometry(
-            wavelength_angstrom=wavelength and wavelength[0],
-            distance_mm=distance and distance[0] * 1e3,
+            wavelength_angstrom=wavelength,
+            distance_mm=distance and distance * 1e3,
             pixel_size_um=pixel and [pixel[1] * 1e6, pixel[0] * 1e6],
             beam_centre_px=beam and [beam[1], beam[0]],
         ),
-        saturation=cutoff[0] if cutoff else None,
+        saturation=cutoff,
         saturation_source="Count_cutoff" if cutoff else "",
         coords=_coords(
             n_frames,
             rotation_angle=start and (start[0], increment[0] if increment else None, "degree", "Start_angle"),
-            time=when and (when, period[0] if period else None, "s", "start of exposure"),
-            exposure=exposure and (exposure[0], 0.0, "s", "Exposure_time"),
+            time=when and (when, period, "s", "start of exposure"),
+            exposure=exposure and (exposure, 0.0, "s", "Exposure_time"),
         ),
+        notes=tuple(stated.notes),
     )
 
 
-def _adsc(header: Mapping[str, Any], n_frames: int) -> Facts:
+def _adsc(header: Mapping[str, Any], n_frames: int, shape: tuple[int, int]) -> Facts:
     """The `KEY=value;` header of ADSC detectors (SMV).
 
     BEAM_CENTER_X and _Y are in mm from the outer edge of the first pixel, and X runs down the rows (the convention of
     MOSFLM). On real frames the background's centre of symmetry lies there, and not where X along a row would put it.
     """
+    stated = _Stated()
     number = {key: _number(str(value).split(";")[0]) for key, value in header.items()}
-    pixel = number.get("PIXEL_SIZE")
-    beam = (number.get("BEAM_CENTER_X"), number.get("BEAM_CENTER_Y"))
+    pixel = stated.positive("PIXEL_SIZE", number.get("PIXEL_SIZE"))
     start = number.get("OSC_START") if number.get("OSC_START") is not None else number.get("PHI")
     axis = re.sub(r"\W", "", str(header.get("AXIS", ""))).lower() or "phi"
     when = _moment(str(header.get("DATE", "")).strip(), ("%a %b %d %H:%M:%S %Y.%f",))
-    exposure, saturation = number.get("TIME"), number.get("CCD_IMAGE_SATURATION")
+    exposure = stated.positive("TIME", number.get("TIME"))
+    saturation = stated.positive("CCD_IMAGE_SATURATION", number.get("CCD_IMAGE_SATURATION"), zero_is_unset=False)
+    wavelength = stated.positive("WAVELENGTH", number.get("WAVELENGTH"))
+    distance = stated.positive("DISTANCE", number.get("DISTANCE"))
+    centre = _adsc_centre(number.get("BEAM_CENTER_X"), number.get("BEAM_CENTER_Y"), pixel, shape, stated)
     return Facts(
         geometry=_geometry(
-            wavelength_angstrom=number.get("WAVELENGTH"),
-            distance_mm=number.get("DISTANCE"),
+            wavelength_angstrom=wavelength,
+            distance_mm=distance,
             pixel_size_um=pixel and [pixel * 1e3, pixel * 1e3],
-            beam_centre_px=pixel and None not in beam and [round(mm / pixel - 0.5, 6) for mm in beam if mm is not None],
+            beam_centre_px=centre,
         ),
         saturation=saturation,
         saturation_source="CCD_IMAGE_SATURATION" if saturation is not None else "",
@@ -104,7 +141,24 @@ def _adsc(header: Mapping[str, Any], n_frames: int) -> Facts:
             time=when and (when, None, "s", "DATE of the header"),
             exposure=exposure is not None and (exposure, 0.0, "s", "TIME of the header"),
         ),
+        notes=tuple(stated.notes),
     )
+
+
+def _adsc_centre(
+    x: float | None, y: float | None, pixel: float | None, shape: tuple[int, int], stated: _Stated
+) -> list[float] | None:
+    """Beam centre [y, x] in pixels from mm; none where that is beyond the frame: some programs write pixels there."""
+    if x is None or y is None or not pixel or not (x or y):
+        return None
+    centre = [round(mm / pixel - 0.5, 6) for mm in (x, y)]
+    if all(-0.5 <= place <= length - 0.5 for place, length in zip(centre, shape, strict=True)):
+        return centre
+    stated.notes.append(
+        f"BEAM_CENTER_X, BEAM_CENTER_Y ({x:g}, {y:g}) as mm are beyond the frame of {shape[0]} x {shape[1]} pixels of "
+        f"{pixel:g} mm (perhaps they are pixels), and are not used"
+    )
+    return None
 
 
 def _number(text: str) -> float | None:

@@ -1,28 +1,22 @@
-"""A stack of frames of each kind of file: opening it, and reading any range of its frames.
+"""What the readers of all formats share: the stack of frames in a file, and checks of what a header states."""
 
-A new format is an opener and a reader here, its name in `OPENERS` and `READERS`, and its suffixes in `sources`.
-"""
-
-import bz2
-import gzip
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from braggflow.errors import InputError
-from braggflow.formats.hdf5 import read_hdf5
 from braggflow.formats.metadata import Facts
-from braggflow.formats.sources import suffix_of
 
-#: More than any CBF header takes.
-_CBF_HEADER_BYTES = 2**20
-#: Enough to see whether padding or another header follows the last frame of an EDF file.
-_EDF_REST_BYTES = 512
+#: Pixels on a side of the smallest patch: an array that is smaller is no detector frame.
+SMALLEST_SIDE = 9
+#: One frame above this, in a file that is less than a thousandth of it, is a header that lies: no detector makes frames
+#: so large, and no lossless compression of counts is so good.
+_LARGEST_FRAME_BYTES = 2**32
+_LARGEST_RATIO = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +27,7 @@ class Stack:
     inside: str
     """Data set in an HDF5 file or array in a .npz, else empty."""
     kind: str
-    """hdf5, tiff, npy, npz or fabio."""
+    """hdf5, tiff, npy, npz, frame_cache, merlin or fabio."""
     frames: int
     shape: tuple[int, int]
     """(y, x)"""
@@ -53,140 +47,59 @@ class Stack:
         return f"{self.path}:{self.inside}" if self.inside else self.path
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the opener of a format finds in a file."""
+
+    shape: tuple[int, ...]
+    """(frame, y, x), (y, x), or (scan row, scan column, y, x)."""
+    dtype: np.dtype[Any]
+    """As in the file: any byte order, bool and float16 too."""
+    inside: str = ""
+    header: Mapping[str, Any] = field(default_factory=dict)
+    """Text header."""
+    coords: Mapping[str, tuple[Any, dict[str, str]]] = field(default_factory=dict)
+    """Per-frame values that the file states beside its frames, and their attributes."""
+    others: tuple[str, ...] = ()
+
+
 def stored_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
     """The dtype in which frames are stored: native byte order; bool as uint8, float16 as float32 (both exact)."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     if dtype == np.float16:
         return np.dtype(np.float32)
+    if dtype.hasobject:
+        raise InputError(f"{name}: holds Python objects, which are never loaded; save the numbers alone")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise InputError(f"{name}: holds {dtype}, must be integers, booleans, or floats of 16, 32 or 64 bits")
     return dtype.newbyteorder("=")
 
 
-Layout = tuple[tuple[int, ...], np.dtype[Any], str, Mapping[str, Any]]
-"""Shape, dtype, name inside the file, text header."""
+def is_image_stack(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether an array may be frames: 2 to 4 axes, of numbers, y and x no smaller than a patch."""
+    numbers = dtype.kind in "biuf" and dtype.itemsize <= 8
+    return numbers and len(shape) in (2, 3, 4) and min(shape[-2:]) >= SMALLEST_SIDE and prod(shape) > 0
 
 
-def _open_tiff(path: str, _: str) -> Layout:
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        if len(tiff.series) != 1:
-            shapes = ", ".join(str(series.shape) for series in tiff.series[:5])
-            raise InputError(f"source {path}: holds {len(tiff.series)} image series of shapes {shapes}; must be one")
-        series: Any = tiff.series[0]
-        page: Any = tiff.pages[0]
-        if not series.axes.endswith("YX"):
-            raise InputError(
-                f"source {path}: has axes {series.axes} and shape {series.shape}, must end in YX (no colours)"
-            )
-        text = page.description
-        # Pilatus and EIGER TIFFs carry the header lines of a CBF here.
-        header = {"_array_data.header_contents": text} if text.lstrip().startswith("#") else {}
-        return series.shape, series.dtype, "", header
+def check_stated_size(path: str, stated: int, offset: int = 0) -> None:
+    """Refuse a file that is shorter than the uncompressed values which its header states."""
+    length = Path(path).stat().st_size
+    if stated < 0 or offset + stated > length:
+        raise ValueError(f"its header states {stated:,} bytes of values, the file has {max(length - offset, 0):,}")
 
 
-def _read_tiff(stack: Stack, lo: int, hi: int) -> NDArray[Any]:
-    import tifffile
-
-    with tifffile.TiffFile(stack.path) as tiff:
-        series: Any = tiff.series[0]
-        if series.dataoffset is not None:
-            dtype = series.dtype.newbyteorder(tiff.byteorder)
-            whole = np.memmap(stack.path, dtype, "r", series.dataoffset, (stack.frames, *stack.shape))
-            return np.array(whole[lo:hi])
-        if len(series.pages) == stack.frames:
-            return np.stack([series.pages[index].asarray() for index in range(lo, hi)])
-        return np.asarray(series.asarray().reshape(stack.frames, *stack.shape)[lo:hi])
+def check_frame_size(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a header that states frames of a size which the file cannot hold, compressed or not."""
+    size, length = prod(shape[-2:]) * dtype.itemsize, Path(path).stat().st_size
+    if min(shape, default=0) < 0 or (size > _LARGEST_FRAME_BYTES and size > _LARGEST_RATIO * length):
+        raise ValueError(f"its header states frames of {shape[-2:]} pixels, {size:,} bytes; the file has {length:,}")
 
 
-def _open_npy(path: str, _: str) -> Layout:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array.shape, array.dtype, "", {}
-
-
-def _read_npy(stack: Stack, lo: int, hi: int) -> NDArray[Any]:
-    array = np.load(stack.path, mmap_mode="r", allow_pickle=False)
-    return np.array(array.reshape(stack.frames, *stack.shape)[lo:hi])
-
-
-def _open_npz(path: str, inside: str) -> Layout:
-    with zipfile.ZipFile(path) as archive:
-        layouts = {}
-        for member in archive.namelist():
-            with archive.open(member) as file:
-                layouts[member.removesuffix(".npy")] = _npy_header(file)
-    name = inside.strip("/")
-    stacks = [key for key, (shape, _, _) in layouts.items() if len(shape) in (2, 3)]
-    if not name and len(stacks) == 1:
-        name = stacks[0]
-    if name not in layouts:
-        raise InputError(f"source {path}: name one of its arrays as {path}:/NAME (has: {', '.join(layouts) or 'none'})")
-    shape, _, dtype = layouts[name]
-    return shape, dtype, f"/{name}", {}
-
-
-def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran order, and dtype; the file is left at the first value."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, fortran, dtype
-
-
-def _read_npz(stack: Stack, lo: int, hi: int) -> NDArray[Any]:
-    with zipfile.ZipFile(stack.path) as archive, archive.open(stack.inside.strip("/") + ".npy") as file:
-        shape, fortran, dtype = _npy_header(file)
-        if fortran:
-            raise ValueError("the array is in Fortran order; save it with numpy.ascontiguousarray")
-        size = stack.shape[0] * stack.shape[1] * dtype.itemsize
-        file.seek(lo * size, 1)
-        values = np.frombuffer(file.read((hi - lo) * size), dtype)
-        return values.reshape(hi - lo, *shape[-2:])
-
-
-def _open_fabio(path: str, _: str) -> Layout:
-    import fabio
-
-    _check_cbf(path)
-    with fabio.open(path) as image:
-        if isinstance(image, fabio.edfimage.EdfImage) and suffix_of(Path(path)) == Path(path).suffix[1:].lower():
-            _check_edf(path, image._frames[-1])
-        shape = image.data.shape
-        return (image.nframes, *shape) if image.nframes > 1 else shape, image.data.dtype, "", dict(image.header)
-
-
-def _check_cbf(path: str) -> None:
-    """Refuse a CBF file cut off before its binary data: fabio would look for their start for ever."""
-    if suffix_of(Path(path)) == "cbf":
-        opener: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(Path(path).suffix.lower(), open)
-        with opener(path, "rb") as file:
-            if b"\x0c\x1a\x04\xd5" not in file.read(_CBF_HEADER_BYTES):
-                raise ValueError("its header is not followed by binary data")
-
-
-def _check_edf(path: str, last: Any) -> None:
-    """Refuse an EDF file cut off in the header of a frame: fabio would end the series one frame earlier."""
-    if last.start is not None and last.blobsize is not None and last.bfname is None:
-        with Path(path).open("rb") as file:
-            file.seek(last.start + last.blobsize)
-            if file.read(_EDF_REST_BYTES).strip(b"\0\r\n "):
-                raise ValueError("after the last whole frame comes a part of another")
-
-
-def _read_fabio(stack: Stack, lo: int, hi: int) -> NDArray[Any]:
-    import fabio
-
-    with fabio.open(stack.path) as image:
-        if stack.frames == 1:
-            return np.asarray(image.data)[np.newaxis]
-        return np.stack([image.getframe(index).data for index in range(lo, hi)])
-
-
-def _read_hdf5(stack: Stack, lo: int, hi: int) -> NDArray[Any]:
-    return read_hdf5(stack.path, stack.inside, lo, hi)
-
-
-OPENERS = {"tiff": _open_tiff, "npy": _open_npy, "npz": _open_npz, "fabio": _open_fabio}
-READERS = {"hdf5": _read_hdf5, "tiff": _read_tiff, "npy": _read_npy, "npz": _read_npz, "fabio": _read_fabio}
+def refuse_unlike(path: str, number: int, found: tuple[Any, Any], first: tuple[Any, Any]) -> None:
+    """Refuse frame `number` of (shape, dtype) `found` in a file whose first frame has others."""
+    if found != first:
+        raise InputError(
+            f"source {path}: frame {number} is {tuple(found[0])} of {found[1]}, frame 0 is {tuple(first[0])} of "
+            f"{first[1]}; all frames of a file must be alike"
+        )

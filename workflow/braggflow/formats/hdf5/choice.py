@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from braggflow.errors import InputError
-from braggflow.formats.hdf5_tree import LINK_ERRORS, Node, Tree, join, read_tree, why_broken
+from braggflow.formats.hdf5.tree import LINK_ERRORS, Node, Tree, join, read_tree, why_broken
+from braggflow.formats.readers import SMALLEST_SIDE
 
-#: Fewer pixels in y or x than the smallest patch has are no image: a matrix, a table of positions.
-MIN_PIXELS = 9
 #: A data set or group whose name is made of such words only, with one of the first kind, holds no frames.
 _CALIBRATION = re.compile(
     r"(bad|dead|hot)?(pixel)?masks?|badpixels?|darks?|(dark|flat|white)field|flats?|whites?|pedestals?|gains?|gainmap|"
@@ -99,7 +98,7 @@ def listing(tree: Tree) -> str:
 
 def may_be_frames(node: Node, below: str, *, calibration: bool = False) -> bool:
     """Whether a data set can be images, and is not called like a `calibration` where none is meant."""
-    if not node.is_numeric or not 2 <= len(node.shape) <= 4 or min(node.shape[-2:]) < MIN_PIXELS or node.in_sample:
+    if not node.is_numeric or not 2 <= len(node.shape) <= 4 or min(node.shape[-2:]) < SMALLEST_SIDE or node.in_sample:
         return False
     return calibration or not all(_is_calibration(name, below) for name in node.names)
 
@@ -144,7 +143,7 @@ def _eiger_series(file: Any, path: str, tree: Tree) -> dict[int, str]:
 
 
 def _is_member(node: Node | None) -> bool:
-    return node is None or (node.is_numeric and len(node.shape) == 3 and min(node.shape[-2:]) >= MIN_PIXELS)
+    return node is None or (node.is_numeric and len(node.shape) == 3 and min(node.shape[-2:]) >= SMALLEST_SIDE)
 
 
 def _signals(file: Any, tree: Tree) -> list[tuple[str, Node | None]]:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.errors import InputError
-from braggflow.formats.hdf5_choice import Choice, choose
-from braggflow.formats.hdf5_holes import Missing, find_cells, runs
-from braggflow.formats.hdf5_layout import (
+from braggflow.formats.hdf5.choice import Choice, choose
+from braggflow.formats.hdf5.holes import Missing, find_cells, runs
+from braggflow.formats.hdf5.layout import (
     Layout,
     checked_panels,
     frames_in_chunk,
@@ -21,9 +21,9 @@ from braggflow.formats.hdf5_layout import (
     scan_coords,
     split_panel,
 )
-from braggflow.formats.hdf5_tree import LINK_ERRORS, Tree, located, open_hdf5, read_tree, why_broken
+from braggflow.formats.hdf5.nexus import facts_from_nexus
+from braggflow.formats.hdf5.tree import LINK_ERRORS, Tree, located, open_hdf5, read_tree, why_broken
 from braggflow.formats.metadata import Facts, text_of
-from braggflow.formats.nexus import facts_from_nexus
 
 
 @dataclass(frozen=True, slots=True)

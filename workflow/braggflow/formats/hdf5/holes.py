@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.errors import InputError
-from braggflow.formats.hdf5_tree import LINK_ERRORS, located, open_hdf5
+from braggflow.formats.hdf5.tree import LINK_ERRORS, located, open_hdf5
 
 Missing = tuple[tuple[int, int, str], ...]
 """(first frame, the one after the last, reason)"""

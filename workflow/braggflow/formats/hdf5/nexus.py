@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from braggflow.errors import InputError
-from braggflow.formats.hdf5_choice import may_be_frames
-from braggflow.formats.hdf5_layout import holds
-from braggflow.formats.hdf5_tree import LINK_ERRORS, Node, Tree, attribute_text, why_broken
+from braggflow.formats.hdf5.choice import may_be_frames
+from braggflow.formats.hdf5.layout import holds
+from braggflow.formats.hdf5.tree import LINK_ERRORS, Node, Tree, attribute_text, why_broken
 from braggflow.formats.metadata import Facts
 
 #: hc in keV Å (CODATA 2018), from photon energy to wavelength.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.errors import InputError
-from braggflow.formats.hdf5_tree import LINK_ERRORS, Node, Tree, attribute_text, attribute_texts, join
+from braggflow.formats.hdf5.tree import LINK_ERRORS, Node, Tree, attribute_text, attribute_texts, join
 from braggflow.peak_table import RESERVED
 
 _PANEL = re.compile(r"(.+)/panel_(\d+)")
