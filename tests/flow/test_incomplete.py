@@ -1,5 +1,6 @@
 """Series of others, and such as ended early: what is there is processed, what is not is said."""
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,7 +13,7 @@ from braggflow.config import ComputeConfig
 from braggflow.errors import InputError
 from braggflow.flow import run
 from braggflow.results import RunFolder, open_peaks, read_run_info
-from tests.stores import spots
+from tests.stores import assert_same_table, spots
 
 SETTINGS = {
     "detect": {"minval": 40, "minscore": 20},
@@ -61,3 +62,34 @@ def test_frames_never_written_are_failed_with_their_reason_and_the_others_are_pr
     with pytest.raises(InputError, match=r"require_complete: 4 of 10 frames were never written.*000002\.h5"):
         run(complete, [store], out=tmp_path / "other", client=client)
     assert not (tmp_path / "other").exists()
+
+
+def test_an_eiger_series_whose_last_file_is_missing_gives_what_its_store_gives(tmp_path, images, client):
+    with h5py.File(tmp_path / "s_master.h5", "w") as master:
+        for number, part in enumerate((images[:4], images[4:8], images[8:]), 1):
+            name = f"s_data_{number:06d}.h5"
+            with h5py.File(tmp_path / name, "w") as file:
+                file["entry/data/data"] = part
+            master[f"entry/data/data_{number:06d}"] = h5py.ExternalLink(name, "entry/data/data")
+        master["entry/instrument/detector/detectorSpecific/nimages"] = 10
+        master["entry/instrument/detector/detectorSpecific/ntrigger"] = 1
+    (tmp_path / "s_data_000003.h5").unlink()
+    (direct,) = run(SETTINGS, [tmp_path / "s_master.h5"], out=tmp_path / "runs", client=client)
+    store = braggflow.ingest([tmp_path / "s_master.h5"], tmp_path / "made.zarr", workers=1)
+    (of_store,) = run(SETTINGS, [store], out=tmp_path / "runs", client=client)
+    for outcome in (direct, of_store):
+        assert (outcome.status, outcome.frames, outcome.frames_failed) == ("partial", 10, 2)
+        failures = read_run_info(RunFolder(outcome.folder))["failures"]
+        assert [failure["frame"] for failure in failures] == [8, 9]
+        assert all("s_data_000003.h5" in failure["reason"] for failure in failures)
+    assert_same_table(open_peaks(direct.folder), open_peaks(of_store.folder))
+
+
+def test_a_scan_that_was_aborted_is_read_up_to_there(tmp_path, images, client):
+    with h5py.File(tmp_path / "aborted.h5", "w") as file:
+        frames = file.create_dataset("d", images.shape, images.dtype, chunks=(2, 32, 36))
+        frames[:4] = images[:4]
+    (outcome,) = run(SETTINGS, [tmp_path / "aborted.h5"], out=tmp_path / "runs", client=client)
+    assert (outcome.status, outcome.frames_failed) == ("partial", 6)
+    whole = braggflow.find_peaks(images[:4], config=SETTINGS)
+    np.testing.assert_array_equal(open_peaks(outcome.folder)["y"], whole["y"])

@@ -10,7 +10,7 @@ import tifffile
 
 from braggflow.errors import InputError
 from braggflow.formats import inspect_source
-from braggflow.formats.metadata import facts_from_text, scan_coords
+from braggflow.formats.metadata import facts_from_text, grid_coords
 from tests.convert.conversions import copied, refusal, series
 from tests.formats.writers import (
     eiger,
@@ -222,6 +222,6 @@ def test_zeros_that_mean_unknown_are_left_out_without_a_note() -> None:
 
 
 def test_frames_of_a_grid_are_numbered_row_by_row() -> None:
-    coords = scan_coords(2, 3)
+    coords = grid_coords(2, 3)
     assert coords["scan_y"][0].tolist() == [0, 0, 0, 1, 1, 1]
     assert coords["scan_x"][0].tolist() == [0, 1, 2, 0, 1, 2]

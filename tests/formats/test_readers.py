@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from braggflow.convert import ingest
 from braggflow.errors import InputError
 from braggflow.formats import expand_sources
+from braggflow.frames import missing_frames, open_frames
 from tests.convert.conversions import copied, refusal, series
 from tests.formats.writers import (
     edf_frames,
@@ -180,16 +182,28 @@ def test_hdf5_without_frames_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- HDF5 whose data lie elsewhere
 
 
+def incomplete(source: Path, data: np.ndarray, absent: set[int], reason: str) -> None:
+    """Check that a source is read as far as it goes, directly and through a store, or refused if all of it is asked."""
+    there = sorted(set(range(len(data))) - absent)
+    store = ingest([source], source.parent / "part.zarr", workers=1)
+    for opened in (open_frames(source), open_frames(store)):
+        stated = missing_frames(opened)
+        assert set(stated) == absent
+        assert all(reason in why for why in stated.values())
+        np.testing.assert_array_equal(opened["frames"][there].values, data[there])
+    with pytest.raises(InputError, match=f"--require-complete: {len(absent)} of {len(data)} frames were never written"):
+        ingest([source], source.parent / "whole.zarr", require_complete=True, workers=1)
+
+
 @pytest.mark.parametrize("damage", ["file", "data set", "length"])
-def test_incomplete_virtual_data_set_is_refused_instead_of_filled(tmp_path: Path, damage: str) -> None:
-    source = h5_virtual(tmp_path, series())
+def test_incomplete_virtual_data_set_is_read_as_far_as_it_goes_and_not_filled(tmp_path: Path, damage: str) -> None:
+    data = series()
+    source = h5_virtual(tmp_path, data)
     (tmp_path / "part3.h5").unlink()
     if damage != "file":
         with h5py.File(tmp_path / "part3.h5", "w") as file:
-            file["y" if damage == "data set" else "x"] = series(1)[:, :10]
-    message = refusal(source, tmp_path)
-    assert "part3.h5" in message
-    assert ("missing" if damage != "length" else "only shape (1, 10, 30)") in message
+            file["y" if damage == "data set" else "x"] = data[:1, :10]
+    incomplete(source, data, {3}, "part3.h5")
 
 
 def test_missing_or_short_external_file_is_refused_instead_of_filled(tmp_path: Path) -> None:
@@ -200,7 +214,9 @@ def test_missing_or_short_external_file_is_refused_instead_of_filled(tmp_path: P
     assert "frames.raw, which is missing or too short" in refusal(source, tmp_path)
 
 
-def test_missing_eiger_data_file_is_refused(tmp_path: Path) -> None:
-    eiger(tmp_path, series())
-    (tmp_path / "s_data_000003.h5").unlink()
-    assert "links to s_data_000003.h5:entry/data/data, which is missing" in refusal(tmp_path / "s_master.h5", tmp_path)
+@pytest.mark.parametrize(("number", "absent"), [(1, {0, 1}), (2, {2, 3}), (3, {4, 5})])
+def test_missing_eiger_data_file_leaves_the_others(tmp_path: Path, number: int, absent: set[int]) -> None:
+    data = series(6)
+    eiger(tmp_path, data)
+    (tmp_path / f"s_data_{number:06d}.h5").unlink()
+    incomplete(tmp_path / "s_master.h5", data, absent, f"s_data_{number:06d}.h5")

@@ -32,7 +32,7 @@ class Facts:
     """What the file states that cannot be true and is therefore not used, a sentence each."""
 
 
-def scan_coords(rows: int, columns: int) -> dict[str, tuple[Any, dict[str, str]]]:
+def grid_coords(rows: int, columns: int) -> dict[str, tuple[Any, dict[str, str]]]:
     """Row and column of each frame of a scan over a grid, whose frames are numbered row by row."""
     row, column = np.divmod(np.arange(rows * columns), columns)
     return {

@@ -20,7 +20,7 @@ from braggflow.formats.fabio_files import open_fabio, read_fabio
 from braggflow.formats.frame_cache import open_frame_cache, read_frame_cache
 from braggflow.formats.hdf5 import FoundDataSet, inspect_hdf5, read_hdf5
 from braggflow.formats.merlin import open_mib, read_mib
-from braggflow.formats.metadata import facts_from_text, scan_coords
+from braggflow.formats.metadata import facts_from_text, grid_coords
 from braggflow.formats.numpy_files import open_npy, open_npz, read_npy, read_npz
 from braggflow.formats.readers import SMALLEST_SIDE, Stack, stored_dtype
 from braggflow.formats.sources import content_of, kind_for, split_name, suffix_of
@@ -103,7 +103,7 @@ def _file_stack(path: str, inside: str, kind: str) -> Stack:
     layout = OPENERS[kind](path, inside)
     shape, coords = layout.shape, dict(layout.coords)
     if len(shape) == 4:
-        coords |= scan_coords(*shape[:2])
+        coords |= grid_coords(*shape[:2])
         shape = (prod(shape[:2]), *shape[2:])
     stack = _checked(path=path, inside=layout.inside, kind=kind, shape=shape, dtype=layout.dtype, files=_stamp([path]))
     facts = facts_from_text(layout.header, stack.frames, stack.shape)

@@ -14,11 +14,11 @@ from braggflow.formats.hdf5.choice import Choice, choose
 from braggflow.formats.hdf5.holes import Missing, find_cells, runs
 from braggflow.formats.hdf5.layout import (
     Layout,
+    axis_coords,
     checked_panels,
     frames_in_chunk,
     layout_of,
     read_layout,
-    scan_coords,
     split_panel,
 )
 from braggflow.formats.hdf5.nexus import facts_from_nexus
@@ -61,7 +61,7 @@ def inspect_hdf5(path: str, inside: str, coords: Mapping[str, str], *, calibrati
             first, name = choice.name, f"source {path}:{choice.name}"
             data_set, node = file[first], tree.find(file, first)
             layout = checked_panels(file, tree, node, data_set, layout_of(data_set, name, panel), name)
-            own = scan_coords(file, tree, node, data_set, layout)
+            own = axis_coords(file, tree, node, data_set, layout)
             found = [_found(data_set, layout)]
         n_frames = sum(part.shape[0] for part in found)
         _refuse_if_all_missing(path, found, n_frames)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from braggflow.errors import InputError
 from braggflow.formats.hdf5.tree import LINK_ERRORS, Node, Tree, attribute_text, attribute_texts, join
+from braggflow.formats.metadata import grid_coords
 from braggflow.peak_table import RESERVED
 
 _PANEL = re.compile(r"(.+)/panel_(\d+)")
@@ -148,15 +149,11 @@ def axis_names(file: Any, tree: Tree, node: Node | None, data_set: Any) -> tuple
         return [""] * rank, ""
 
 
-def scan_coords(file: Any, tree: Tree, node: Node | None, data_set: Any, layout: Layout) -> Coords:
+def axis_coords(file: Any, tree: Tree, node: Node | None, data_set: Any, layout: Layout) -> Coords:
     """Where in a grid each frame was taken: row and column, and the values of the axes that its NXdata group names."""
     if len(layout.grid) != 2:
         return {}
-    rows, columns = np.indices(layout.grid)
-    coords: Coords = {
-        "scan_y": (rows.ravel(), {"long_name": "row of the scan grid"}),
-        "scan_x": (columns.ravel(), {"long_name": "column of the scan grid"}),
-    }
+    coords: Coords = {**grid_coords(*layout.grid)}
     names, group = axis_names(file, tree, node, data_set)
     for axis, name in enumerate(names[:2] if group else ()):
         axis_node = tree.find(file, join(group, name))
