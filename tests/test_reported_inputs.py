@@ -1,7 +1,7 @@
 """Inputs in the shape of public reports on other programs, each with its right value.
 
-More of each kind in the tests of the wings; stores without frame numbers (f7) in tests/flow/test_incomplete.py, terminals
-that lack characters (f21) in tests/cli/test_streams.py.
+More of each kind in the tests of the wings; stores without frame numbers (f7) in tests/flow/test_incomplete.py,
+terminals that lack characters (f21) in tests/cli/test_streams.py.
 """
 
 from pathlib import Path
