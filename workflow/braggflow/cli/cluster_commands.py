@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from braggflow.cli.streams import say
 from braggflow.errors import InputError
 
 cluster_app = typer.Typer(
@@ -33,10 +34,10 @@ def check(
         if not path.exists():
             raise InputError(f"{path}: does not exist here either")
     for group, text in job_scripts(loaded):
-        typer.secho(f"# ---- job script of group {group} ----", bold=True)
-        typer.echo(text)
+        say(f"# ---- job script of group {group} ----")
+        say(text)
     if not scripts_only:
-        check_profile(loaded, RunConfig(), paths or (), say=typer.echo)
+        check_profile(loaded, RunConfig(), paths or (), say=say)
 
 
 @cluster_app.command()
@@ -65,9 +66,9 @@ def script(
         arguments += ["--set", setting]
     text = sbatch_script(load_profile(profile), profile, arguments, walltime=walltime)
     if write is None:
-        typer.echo(text, nl=False)
+        say(text, end="")
         return
     if write.exists() and not overwrite:
         raise InputError(f"--write {write}: exists; choose another name or add --overwrite")
     write.write_text(text, encoding="utf-8")
-    typer.echo(f"{write} written. Next: sbatch {write}")
+    say(f"{write} written. Next: sbatch {write}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from braggflow.cli.options import Overwrite
+from braggflow.cli.streams import say
 from braggflow.errors import InputError
 
 config_app = typer.Typer(
@@ -29,7 +30,7 @@ def init(
         path.write_text(starter_config(), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    typer.echo(f"{path} written. Next: braggflow run {path} NAME.zarr")
+    say(f"{path} written. Next: braggflow run {path} NAME.zarr")
 
 
 @config_app.command()
@@ -39,4 +40,4 @@ def schema() -> None:
 
     from braggflow.config import config_schema
 
-    typer.echo(json.dumps(config_schema(), indent=1))
+    say(json.dumps(config_schema(), indent=1))

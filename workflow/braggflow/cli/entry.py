@@ -7,11 +7,12 @@ import typer
 
 from braggflow.cli.cluster_commands import cluster_app
 from braggflow.cli.config_commands import config_app
-from braggflow.cli.data_commands import ingest, simulate
+from braggflow.cli.data_commands import ingest, inspect, simulate
 from braggflow.cli.evaluate_commands import evaluate, score
 from braggflow.cli.options import PARTIAL, REFUSED
 from braggflow.cli.run_commands import run, status
 from braggflow.cli.show_commands import movie, report
+from braggflow.cli.streams import never_stop_at_a_character, say, say_error
 from braggflow.cli.train_commands import finetune, train
 from braggflow.errors import InputError
 from braggflow.version import __version__
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
-for command in (ingest, simulate, run, status, report, movie, score, train, finetune, evaluate):
+for command in (inspect, ingest, simulate, run, status, report, movie, score, train, finetune, evaluate):
     app.command()(command)
 app.add_typer(config_app, name="config")
 app.add_typer(cluster_app, name="cluster")
@@ -35,6 +36,7 @@ app.add_typer(cluster_app, name="cluster")
 
 def main() -> None:
     """Run the command line; bad input ends with one message and exit status 2."""
+    never_stop_at_a_character()
     try:
         app()
     except InputError as error:
@@ -46,18 +48,18 @@ def main() -> None:
     except SystemExit as end:
         if end.code != _INTERRUPTED:
             raise
-        typer.echo("braggflow: stopped; run the same command again to go on", err=True)
+        say_error("braggflow: stopped; run the same command again to go on")
         sys.exit(PARTIAL)
 
 
 def _refuse(message: str) -> None:
-    typer.secho(f"braggflow: {message}", err=True, fg="red")
+    say_error(f"braggflow: {message}")
     sys.exit(REFUSED)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from braggflow.cli.options import Device, JsonFile, PatchSize, section_from_options, write_json
+from braggflow.cli.streams import say
 from braggflow.config import LocateConfig, PatchesConfig
 from braggflow.errors import InputError
 
@@ -21,7 +22,7 @@ def score(
     from braggflow.results import open_peaks
 
     result = score(open_peaks(run), load_truth(truth), radius=radius)
-    typer.echo(result.table())
+    say(result.table())
     if json_file is not None:
         write_json(json_file, result.as_dict())
 
@@ -58,7 +59,7 @@ def evaluate(
     chosen = select_estimators(method, weights, section_from_options(LocateConfig, {"device": device}), size=side)
     with evaluation_progress() as show:
         result = evaluate(chosen, n=peaks, seed=seed, size=side, frames=frames, progress=show)
-    typer.echo(accuracy_table(result))
+    say(accuracy_table(result))
     if json_file is not None:
         write_json(json_file, result.as_dict())
     if plot is not None:

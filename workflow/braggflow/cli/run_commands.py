@@ -20,6 +20,9 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results (default: output.folder).")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="Change a key: detect.minval=20; repeat.")] = [],  # noqa: B006
+    require_complete: Annotated[
+        bool, typer.Option("--require-complete", help="Refuse a series of which frames were never written.")
+    ] = False,
     workers: Workers = None,
     cluster: Annotated[
         Path | None, typer.Option(metavar="PROFILE", help="Where to compute: a cluster profile, YAML (default: here).")
@@ -36,6 +39,8 @@ def run(
 
     if workers is not None:
         settings = [*settings, f"compute.workers={workers}"]
+    if require_complete:
+        settings = [*settings, "frames.require_complete=true"]
     resolved = load_config(config, settings)
     if idle is not None and follow is None:
         raise InputError(f"--idle {idle:g}: is for --follow, which is not given")
@@ -43,13 +48,24 @@ def run(
         from braggflow.cluster import start_worker_server
 
         start_worker_server(resolved)  # it imports while this process does
-    from braggflow.cli.terminal import run_progress, show_summary
+    from braggflow.cli.series_table import run_head
+    from braggflow.cli.terminal import open_console, run_progress, show_summary
     from braggflow.flow import run
 
     # A batch system that ends this process asks for the same orderly end as a user does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with run_progress() as show:
-        outcomes = run(resolved, data or (), out=out, cluster=cluster, follow=follow, idle_seconds=idle, progress=show)
+    console = open_console(stderr=True)
+    with run_progress(console) as show:
+        outcomes = run(
+            resolved,
+            data or (),
+            out=out,
+            cluster=cluster,
+            follow=follow,
+            idle_seconds=idle,
+            progress=show,
+            opened=run_head(console),
+        )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and told
     show_summary(outcomes)
     raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)

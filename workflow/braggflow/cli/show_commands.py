@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from braggflow.cli.streams import say
+
 
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write report.html of a run again."""
     from braggflow.show import write_report
 
-    typer.echo(write_report(run))
+    say(write_report(run))
 
 
 def movie(
@@ -27,4 +29,4 @@ def movie(
     """Animate the frames with their located peaks."""
     from braggflow.show import write_movie
 
-    typer.echo(write_movie(run, out, fps=fps, frames=slice(start, stop, step), max_frames=max_frames))
+    say(write_movie(run, out, fps=fps, frames=slice(start, stop, step), max_frames=max_frames))

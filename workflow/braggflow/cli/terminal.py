@@ -15,7 +15,6 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 from rich.text import Text
 
-from braggflow.frames import open_frames
 from braggflow.results import DataSetStatus, RunFolder, data_set_statuses
 
 if TYPE_CHECKING:
@@ -34,16 +33,15 @@ _LOG_WIDTH = 200
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(title: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
     """Progress in frames, shown by calling it with (done, total)."""
-    with _line(_console(stderr=True), title) as show:
+    with _line(console or open_console(stderr=True), title) as show:
         yield lambda done, total: show(title, done / total, f"{done}/{total} frames")
 
 
 @contextmanager
-def run_progress() -> Iterator[Callable[["Progress"], None]]:
+def run_progress(console: Console) -> Iterator[Callable[["Progress"], None]]:
     """A run's progress: frames, rate, peaks, failures, workers, time left; the dashboard and each note once."""
-    console = _console(stderr=True)
     start, told, dataset = None, set[str](), "braggflow"
     with _line(console, "starting (a first run compiles its kernels)") as line:
 
@@ -54,7 +52,7 @@ def run_progress() -> Iterator[Callable[["Progress"], None]]:
                 start = time.monotonic()
             for note in (f"dashboard: {state.dashboard}", *state.notes):
                 if note not in told:
-                    _plain(console, note)
+                    plain(console, note)
                     told.add(note)
             seconds = time.monotonic() - (start or time.monotonic())
             rate = _rate((state.frames_done - state.frames_before) / max(seconds, 1e-3))
@@ -77,7 +75,7 @@ def run_progress() -> Iterator[Callable[["Progress"], None]]:
 @contextmanager
 def training_progress() -> Iterator[Callable[["TrainProgress"], None]]:
     """A training's progress: steps, loss on what is learned from and on what is not, rate, time left."""
-    with _line(_console(stderr=True), "training") as line:
+    with _line(open_console(stderr=True), "training") as line:
 
         def show(state: "TrainProgress") -> None:
             validation = "" if math.isnan(state.validation) else f", validation {state.validation:.4f}"
@@ -111,7 +109,7 @@ def _line(console: Console, title: str) -> Iterator[Callable[[str, float, str], 
             now = time.monotonic()
             display.update(task, description=title, completed=share, total=1.0, facts=f"left, {facts}")
             if not console.is_terminal and (now - last > _LINE_SECONDS or (share >= 1 and not whole)):
-                _plain(console, f"{title}: {facts}")
+                plain(console, f"{title}: {facts}")
                 last, whole = now, share >= 1
 
         yield show
@@ -144,31 +142,31 @@ def show_summary(outcomes: Sequence["Outcome"]) -> None:
             "done before" if outcome.status == "complete" and not outcome.frames_processed else rate,
             f"{outcome.seconds:.1f}",
         )
-    console = _console()
+    console = open_console()
     if many:
         by_status = Counter(outcome.status for outcome in outcomes)
-        _plain(console, f"{len(outcomes)} data sets: {', '.join(f'{n} {status}' for status, n in by_status.items())}")
+        plain(console, f"{len(outcomes)} data sets: {', '.join(f'{n} {status}' for status, n in by_status.items())}")
     if shown:
         console.print(table)
     if not_begun:
-        _plain(console, f"not begun: {len(not_begun)} data sets; the same command goes on with them.")
+        plain(console, f"not begun: {len(not_begun)} data sets; the same command goes on with them.")
     if rerun := sum(outcome.tasks_rerun for outcome in outcomes):
-        _plain(console, f"tasks run again after their worker was lost or a read failed: {rerun}")
+        plain(console, f"tasks run again after their worker was lost or a read failed: {rerun}")
     for outcome in shown:
         if outcome.message:
-            _plain(console, f"{outcome.name}: {outcome.message}")
+            plain(console, f"{outcome.name}: {outcome.message}")
         if outcome.status == "partial":
-            _plain(
+            plain(
                 console,
                 f"{outcome.name}: {outcome.frames_failed} frames failed, see: braggflow status {outcome.folder}\n"
                 "The same command tries them again.",
             )
         if outcome.status == "interrupted":
-            _plain(console, f"{outcome.name}: stopped; the same command goes on from here.")
+            plain(console, f"{outcome.name}: stopped; the same command goes on from here.")
         folder = RunFolder(outcome.folder)
         for what, path in {"peaks": folder.peaks, "report": folder.report}.items():
             if outcome.status in ("complete", "partial") and path.exists():
-                _plain(console, f"{what}: {path}")
+                plain(console, f"{what}: {path}")
 
 
 def show_status(folder: Path, *, watch: bool = False) -> None:
@@ -177,20 +175,20 @@ def show_status(folder: Path, *, watch: bool = False) -> None:
     With `watch`, line and rows are drawn again and again until no run goes on, or Ctrl-C.
     """
     states = data_set_statuses(folder)
-    console = _console()
+    console = open_console()
     if watch:
         with suppress(KeyboardInterrupt):
             _watch(console, folder, states)
         states = data_set_statuses(folder)
-    _plain(console, _standing(states))
+    plain(console, _standing(states))
     console.print(_rows(states))
     for state in states:
         for reason in state.reasons:
-            _plain(console, f"{state.name}: {reason}")
+            plain(console, f"{state.name}: {reason}")
         if state.more:
-            _plain(console, f"{state.name}: and {state.more} more frames, see {RunFolder(state.path).info}")
+            plain(console, f"{state.name}: and {state.more} more frames, see {RunFolder(state.path).info}")
         if state.status in _NEXT:
-            _plain(console, f"{state.name}: {_NEXT[state.status]}")
+            plain(console, f"{state.name}: {_NEXT[state.status]}")
 
 
 _NEXT = {
@@ -209,7 +207,7 @@ def _watch(console: Console, folder: Path, states: Sequence[DataSetStatus]) -> N
                 shown = states[-max(1, console.height - 6) :]
                 view.update(Group(Text(_standing(states)), _rows(shown)), refresh=True)
             elif time.monotonic() - last >= _LINE_SECONDS:
-                _plain(console, _standing(states))
+                plain(console, _standing(states))
                 last = time.monotonic()
             time.sleep(_WATCH_SECONDS)
             states = data_set_statuses(folder)
@@ -239,19 +237,10 @@ def _rows(states: Sequence[DataSetStatus]) -> Table:
     return table
 
 
-def show_frames_store(path: Path) -> None:
-    """One line about a frames store that was made."""
-    data = open_frames(path)
-    shape = " × ".join(map(str, data["frames"].shape))
-    coords = ", ".join(str(name) for name in data.coords if name != "frame") or "none"
-    masked = f"{int((data['mask'] != 0).sum())} pixels masked" if "mask" in data else "no mask"
-    _plain(_console(), f"{path}: {shape} {data['frames'].dtype}, {masked}, coordinates: {coords}")
-
-
 @contextmanager
 def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
     """An evaluation's progress, shown by calling it with what is next and the share done."""
-    with _line(_console(stderr=True), "evaluating") as show:
+    with _line(open_console(stderr=True), "evaluating") as show:
         yield lambda what, share: show("evaluating", share, what)
 
 
@@ -262,10 +251,10 @@ def show_evaluation(figures: Mapping[str, Any]) -> None:
     table = Table("class", *(Column(name.replace("_", " "), justify="right") for name in names))
     for kind, values in classes.items():
         table.add_row(kind, *("–" if values[name] is None else f"{values[name]:.4f}" for name in names))
-    console = _console()
+    console = open_console()
     console.print(table)
     shares = ", ".join(f"{kind} {share:.3f}" for kind, share in figures["outliers"].items())
-    _plain(console, f"share of outliers flagged: {shares}")
+    plain(console, f"share of outliers flagged: {shares}")
 
 
 def show_verdict(found: Mapping[str, Any]) -> None:
@@ -281,19 +270,21 @@ def show_verdict(found: Mapping[str, Any]) -> None:
             f"{values['low']:+.4f} to {values['high']:+.4f}",
             values["judged"],
         )
-    console = _console()
+    console = open_console()
     console.print(table)
-    _plain(console, f"The new weights are {'' if found['better'] else 'not '}better than {found['old']['file']}.")
+    plain(console, f"The new weights are {'' if found['better'] else 'not '}better than {found['old']['file']}.")
 
 
 def _rate(per_second: float) -> str:
     return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"
 
 
-def _console(*, stderr: bool = False) -> Console:
+def open_console(*, stderr: bool = False) -> Console:
+    """A console whose lines nobody can widen where it is no terminal, but a log."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=_LOG_WIDTH)
 
 
-def _plain(console: Console, text: str) -> None:
+def plain(console: Console, text: str) -> None:
+    """A line as it is, however long."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from braggflow.cli.options import Device, Overwrite, section_from_options
+from braggflow.cli.streams import say
 from braggflow.config import LocateConfig
 from braggflow.errors import InputError
 
@@ -147,4 +148,4 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _say_written(out: Path) -> None:
-    typer.echo(f"weights: {out}\ncard: {out.with_suffix('.json')}")
+    say(f"weights: {out}\ncard: {out.with_suffix('.json')}")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from braggflow.cluster import task_pool
 from braggflow.config import digest
+from braggflow.convert.inspection import SeriesFacts, series_facts
 from braggflow.convert.plan import Coords, asked_coords, inspect_all, plan_units
 from braggflow.convert.units import CopyUnit, copy_units
 from braggflow.errors import InputError
@@ -51,6 +52,7 @@ def ingest(
     require_complete: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    opened: Callable[[SeriesFacts], None] | None = None,
 ) -> Path:
     """Copy the frames of detector files into a frames store, checked by reading back.
 
@@ -80,6 +82,8 @@ def ingest(
         cluster, and a script that calls this needs the ``if __name__ == "__main__":`` of multiprocessing.
     progress : callable, optional
         Called with (frames done, frames in all).
+    opened : callable, optional
+        Called with what will be copied, as `braggflow inspect` shows it, before any frame is.
 
     Returns
     -------
@@ -131,14 +135,19 @@ def ingest(
             name: source for name, source in (("mask", mask), ("dark", dark), ("flat", flat)) if source is not None
         }
         images = {name: read_image(f"--{name}", source, shape) for name, source in given.items()}
+        coordinates = _coordinates(stated, asked)
+        series = described(_with_mask(stated, images.get("mask")))
+        if opened is not None:
+            with_coords = series.assign_coords({name: ("frame", *of_name) for name, of_name in coordinates.items()})
+            opened(series_facts(with_coords, ", ".join(map(str, sources)), stacks))
         with _disk_errors(out):
-            store = _begin(out, stacks, _coordinates(stated, asked), images)
+            store = _begin(out, stacks, coordinates, images)
             units = plan_units(stacks, frames_per_file(store), str(out))
             copy_units(units, run_tasks, progress or (lambda _done, _total: None))
             moved = next((stack.name for stack in stacks if has_changed(stack)), None)
             if moved is not None:
                 raise InputError(f"source {moved}: changed while it was read; run the same command again")
-            _finish(out, stacks, units, stated, images.get("mask"))
+            _finish(out, stacks, units, series)
     return out
 
 
@@ -184,17 +193,18 @@ def _coordinates(stated: xr.Dataset, asked: Coords) -> Coords:
     return found | asked
 
 
-def _finish(
-    out: Path, stacks: Sequence[Stack], units: Sequence[CopyUnit], stated: xr.Dataset, user_mask: NDArray[Any] | None
-) -> None:
-    """Describe the series by its frames, write mask and attributes, then give the store its name."""
-    series = stated.copy()
-    series.attrs["mask_pixels"] = dict(series.attrs.get("mask_pixels", {}))
-    if user_mask is not None and user_mask.any():
-        joined = (user_mask != 0) | (stated["mask"].values if "mask" in stated else False)
-        series["mask"] = (("y", "x"), joined)
-        series.attrs["mask_pixels"] |= {"file": int(np.count_nonzero(user_mask))}
-    series = described(series)
+def _with_mask(stated: xr.Dataset, user_mask: NDArray[Any] | None) -> xr.Dataset:
+    """The series with the user's mask joined to that of the files, and its pixels counted."""
+    if user_mask is None or not user_mask.any():
+        return stated
+    joined = (user_mask != 0) | (stated["mask"].values if "mask" in stated else False)
+    series = stated.assign(mask=(("y", "x"), joined))
+    pixels = {**series.attrs.get("mask_pixels", {}), "file": int(np.count_nonzero(user_mask))}
+    return series.assign_attrs(mask_pixels=pixels)
+
+
+def _finish(out: Path, stacks: Sequence[Stack], units: Sequence[CopyUnit], series: xr.Dataset) -> None:
+    """Write mask and attributes, then give the store its name."""
     group = zarr.open_group(unfinished_path(out), mode="r+")
     for name in ("mask", "negative_marks"):
         if name in series:

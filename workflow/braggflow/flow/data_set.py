@@ -13,7 +13,7 @@ from braggflow.config import RunConfig
 from braggflow.detect import searched_image
 from braggflow.errors import InputError
 from braggflow.flow.tasks import TaskSeries
-from braggflow.frames import UNREADABLE, OpenedSeries, open_frames, open_series
+from braggflow.frames import UNREADABLE, OpenedSeries, open_series
 from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, regroup
 from braggflow.results import (
     PartSummary,
@@ -55,9 +55,12 @@ class DataSetRun:
     resources: ExitStack = field(default_factory=ExitStack)
 
 
-def prepare_data_set(name: str, path: Path, resolved: RunConfig, model: Mapping[str, Any] | None) -> DataSetRun:
-    """Check one data set against the configuration and an earlier run; nothing is written."""
-    data = open_frames(path)
+def prepare_data_set(
+    name: str, path: Path, data: xr.Dataset, resolved: RunConfig, model: Mapping[str, Any] | None
+) -> DataSetRun:
+    """Check one opened data set against the configuration and an earlier run; nothing is written."""
+    for key, checked in (("data", path), ("output.folder", Path(resolved.output.folder))):
+        _check_is_text(key, checked.resolve())
     opened = open_series(data, resolved)
     if not opened.numbers:
         raise InputError(
@@ -89,6 +92,17 @@ def prepare_data_set(name: str, path: Path, resolved: RunConfig, model: Mapping[
         groups=groups,
         need=memory_need(opened, groups),
     )
+
+
+def _check_is_text(key: str, path: Path) -> None:
+    """Refuse a path that cannot be written into run.json and run.yaml, which are UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{key}: {path}: is no text in this locale, which results could name; "
+            "rename it, or set a locale of UTF-8 (LC_ALL=C.UTF-8)"
+        ) from error
 
 
 def _check_levels(opened: OpenedSeries) -> None:

@@ -2,14 +2,16 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import xarray as xr
 
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
 from braggflow.flow.data_set import DataSetRun, prepare_data_set, take_up_parts
 from braggflow.flow.outcome import Outcome
-from braggflow.frames import Follower, data_set_name
+from braggflow.frames import Follower, data_set_name, open_frames
 from braggflow.results import read_run_info
 
 POLL_SECONDS = 2.0
@@ -19,12 +21,17 @@ class DataSetQueue:
     """Data sets as the dispatcher asks for them: one opened, the outcome of one that is done, or None for none yet."""
 
     def __init__(
-        self, resolved: RunConfig, paths: Sequence[Path], follower: Follower | None, idle_seconds: float | None
+        self,
+        resolved: RunConfig,
+        paths: Sequence[Path],
+        follower: Follower | None,
+        idle_seconds: float | None,
+        opened: Callable[[Path, xr.Dataset, int], None] | None = None,
     ) -> None:
         self.resolved, self.waiting, self.follower = resolved, list(paths), follower
         self.alone = len(paths) == 1 and follower is None
         self._named = {os.path.realpath(path) for path in paths}
-        self.idle_seconds = idle_seconds
+        self.idle_seconds, self.opened = idle_seconds, opened
         self.given = 0
         self.paths: dict[str, Path] = {}
         """Paths of the data sets given out, by name."""
@@ -74,12 +81,15 @@ class DataSetQueue:
             return Outcome(name, folder, "refused", message=f"data: {path}: another data set is named {name} too")
         self.paths[name] = path
         try:
-            work = prepare_data_set(name, path, self.resolved, self.model)
+            data = open_frames(path)
+            work = prepare_data_set(name, path, data, self.resolved, self.model)
         except (InputError, OSError) as error:
             if self.alone:
                 raise
             return Outcome(name, folder, "refused", message=str(error))
         if not take_up_parts(work):
+            if self.opened is not None:
+                self.opened(path, data, self.total())
             return work
         counts = read_run_info(work.folder)["counts"]
         return Outcome(name, work.folder.path, "complete", frames=counts["frames"], peaks=counts["peaks"])

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from distributed import Client
 
 from braggflow.cluster import Profile, cluster_of_client, load_profile, open_cluster
@@ -33,6 +34,7 @@ def run(
     follow: str | Path | None = None,
     idle_seconds: float | None = None,
     progress: Callable[[Progress], None] | None = None,
+    opened: Callable[[Path, xr.Dataset, int], None] | None = None,
 ) -> list[Outcome]:
     """Process data sets into ``OUT/DATASET/``, taking up what an earlier run of the same settings left.
 
@@ -58,6 +60,9 @@ def run(
         With `follow`: end when no store has come for this long, seconds. Default: only Ctrl-C ends it.
     progress : callable, optional
         Called with a `Progress` about twice a second and after each finished group.
+    opened : callable, optional
+        Called with each data set that has work to do, when it is opened: its path, what `open_frames` returned, and how
+        many data sets are known so far.
 
     Returns
     -------
@@ -102,7 +107,7 @@ def run(
     paths = expand_data_sets(resolved.data)
     names = data_set_names(paths)
     follower = Follower(Path(follow)) if follow is not None else None
-    source = DataSetQueue(resolved, paths, follower, idle_seconds)
+    source = DataSetQueue(resolved, paths, follower, idle_seconds, opened)
     before, first = first_work(source)
     folder, several = Path(resolved.output.folder), len(paths) > 1 or follower is not None
 
@@ -126,8 +131,8 @@ def run(
                 if client is not None
                 else stack.enter_context(open_cluster(where, resolved, needed))
             )
-            opened = chain(before, [first], source)
-            dispatcher = Dispatcher(used, resolved, opened, total=source.total, record=record, progress=progress)
+            coming = chain(before, [first], source)
+            dispatcher = Dispatcher(used, resolved, coming, total=source.total, record=record, progress=progress)
             outcomes = dispatcher.run()
     unfinished = source.unfinished()
     outcomes = [*outcomes, *source.not_begun(), *unfinished]

@@ -15,6 +15,7 @@ from braggflow.frames.follow import Follower
 from braggflow.frames.opening import frames_from_array, open_frames
 from braggflow.frames.series import OpenedSeries, open_series, selected_positions
 from braggflow.frames.store import (
+    FRAMES_FORMAT,
     UNREADABLE,
     create_store,
     finish_store,
@@ -25,6 +26,7 @@ from braggflow.frames.store import (
 )
 
 __all__ = [
+    "FRAMES_FORMAT",
     "UNREADABLE",
     "CorrectedFrame",
     "Correction",
