@@ -31,9 +31,13 @@ ENVIRONMENT = {
 }
 HELP = {
     "config": [],
-    "ingest": ["--out", "--dataset", "--coord", "--mask", "--dark", "--flat", "--workers", "--overwrite"],
+    "inspect": ["--dataset", "--coord", "--json"],
+    "ingest": [
+        *("--out", "--dataset", "--coord", "--mask", "--dark", "--flat", "--workers", "--require-complete"),
+        "--overwrite",
+    ],
     "simulate": ["--frames", "--size", "--peaks", "--seed", "--overwrite"],
-    "run": ["--out", "--set", "--workers", "--cluster", "--follow", "--idle"],
+    "run": ["--out", "--set", "--require-complete", "--workers", "--cluster", "--follow", "--idle"],
     "cluster": ["check", "script"],
     "cluster check": ["--scripts"],
     "cluster script": ["--out", "--set", "--follow", "--walltime", "--write", "--overwrite"],
@@ -176,7 +180,9 @@ def test_a_partial_run_says_what_failed_and_how_to_go_on(beamtime):
 
 
 def test_the_same_command_completes_the_run_and_shows_in_a_log_how_it_goes_and_where_the_result_is(beamtime):
-    address, *lines = beamtime.second.stderr.splitlines()
+    name, frames, *lines = beamtime.second.stderr.splitlines()
+    assert (name, frames) == ("scan.zarr", "  frames       12 frames of 96 × 96 pixels (y, x), uint16")
+    address = next(line for line in lines if not line.startswith("  "))
     assert re.fullmatch(r"dashboard: http://127\.0\.0\.1:\d+/status", address)
     assert re.fullmatch(r"scan: 12/12 frames, [\d.]+ frames/s, \d+ peaks, 0 frames failed", lines[-1])
     run = beamtime.folder / "runs" / "scan"
