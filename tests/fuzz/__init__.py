@@ -1,0 +1,1 @@
+"""Files that are cut off, damaged or lie about themselves, and what must become of them: `make fuzz`."""
