@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,19 +86,30 @@ class Campaign:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.findings: list[str] = []
 
-    def go(self) -> None:
-        """Try all."""
-        with ThreadPoolExecutor(self.workers) as pool:
-            for part in pool.map(self._some, [self.cases[at :: self.workers] for at in range(self.workers)]):
-                for answer in part:
-                    self._count(answer)
+    def go(self, tell: Callable[[str], None] = lambda _finding: None) -> None:
+        """Try all; each finding is told when it is made."""
+        workers = [Worker() for _ in range(self.workers)]
+        idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in workers:
+            idle.put(worker)
 
-    def _some(self, cases: list[int]) -> list[dict[str, object]]:
-        worker = Worker()
+        def answer(case: int) -> dict[str, object]:
+            worker = idle.get()
+            try:
+                return worker.ask(case)
+            finally:
+                idle.put(worker)
+
         try:
-            return [worker.ask(case) for case in cases]
+            with ThreadPoolExecutor(self.workers) as pool:
+                for answered in pool.map(answer, self.cases):
+                    known = len(self.findings)
+                    self._count(answered)
+                    for finding in self.findings[known:]:
+                        tell(finding)
         finally:
-            worker.stop()
+            for worker in workers:
+                worker.stop()
 
     def _count(self, answer: dict[str, object]) -> None:
         with tempfile.TemporaryDirectory() as folder:
