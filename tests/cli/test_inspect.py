@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from braggflow.cli import app
 from braggflow.cli.series_table import run_head
 from braggflow.cli.terminal import open_console
-from braggflow.convert import conversion
+from braggflow.convert import ingest
 from braggflow.errors import InputError
-from braggflow.formats import Stack
 from braggflow.frames import open_frames
+from tests.convert.conversions import series
+from tests.formats.writers import edf_frames, eiger, ge, marccd, npy, npz, tiff_pages
 from tests.stores import make_store, spots
 
 COMPLETE, PARTIAL = 0, 3
@@ -62,6 +63,38 @@ def test_many_files_are_named_by_the_first_and_the_last(files: Path) -> None:
     assert "f_0.npy ... f_5.npy, 6 sources" in called("inspect", "f_*.npy").stdout
 
 
+MADE = {
+    "EIGER master": eiger,
+    "TIFF, pages": tiff_pages,
+    "EDF, several frames": edf_frames,
+    "GE": ge,
+    "MarCCD": marccd,
+    "NumPy array": npy,
+    "NumPy archive": npz,
+    "frames store": lambda folder, data: ingest([npy(folder, data)], folder / "a.zarr", workers=1),
+    "Zarr store of others": lambda folder, data: make_store(folder / "b.zarr", data, chunk=1),
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_the_documents_say_what_is_read_of_each_format(kind: str, tmp_path: Path) -> None:
+    said = called("inspect", MADE[kind](tmp_path, series(5))).stdout
+    joined = " ".join(said.partition("read from")[2].partition("\n  mask")[0].partition("\n  chunks")[0].split())
+    page = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
+    assert f"| {kind} | `{re.sub(r', [0-9.]+ MB', '', joined)}` |" in page
+
+
+@pytest.mark.parametrize("source", ["pilatus300k/in16c_010001.cbf", "snase_ccd/*.img", "zr_ge2/zr_ge2.h5"])
+def test_the_documents_quote_what_is_said_of_real_frames(
+    source: str, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _, name = source.partition("/")
+    monkeypatch.chdir(real_data / folder)
+    said = "".join(f"    {line}" for line in called("inspect", name).stdout.splitlines(keepends=True))
+    page = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
+    assert said in page
+
+
 def test_json_is_one_document_and_nothing_else(files: Path) -> None:
     make_store(Path("a.zarr"), np.stack([spots((64, 80), 3, seed=0)]), chunk=1)
     result = called("inspect", "scan.h5", "a.zarr", "--json")
@@ -75,22 +108,16 @@ def test_what_is_no_series_is_refused(files: Path) -> None:
 
 
 @pytest.fixture
-def with_holes(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two frames of the file count as never written, whatever finds that out."""
-    made = conversion.inspect_all
-
-    def inspect_all(*words: Any) -> list[Stack]:
-        from dataclasses import replace
-
-        return [replace(stack, missing=((2, 4, "no chunk of it is written"),)) for stack in made(*words)]
-
-    monkeypatch.setattr("braggflow.convert.conversion.inspect_all", inspect_all)
-    monkeypatch.setattr("braggflow.convert.inspection.inspect_all", inspect_all)
+def with_holes(files: Path) -> Path:
+    """A scan of six frames that ended before the third."""
+    with h5py.File("scan.h5", "w") as file:
+        frames = file.create_dataset("entry/data/data", (6, 64, 80), "u2", chunks=(1, 64, 80))
+        frames[:2] = np.stack([spots((64, 80), 3, seed=seed) for seed in range(2)])
     return files
 
 
 def test_missing_frames_are_told_before_and_after_and_end_with_3(with_holes: Path) -> None:
-    told = "2 of 6 frames are missing: 2-3 (no chunk of it is written)."
+    told = "4 of 6 frames are missing: 2-5 (never written to scan.h5:/entry/data/data)."
     inspected = called("inspect", "scan.h5")
     assert inspected.exit_code == PARTIAL
     assert told in " ".join(inspected.stdout.split())
@@ -99,11 +126,11 @@ def test_missing_frames_are_told_before_and_after_and_end_with_3(with_holes: Pat
     assert told in " ".join(made.stderr.split())
     assert f"{told} A run lists them as failed." in made.stdout
     assert called("inspect", "a.zarr").exit_code == PARTIAL
-    with pytest.raises(InputError, match="--require-complete: 2 of 6 frames"):
+    with pytest.raises(InputError, match="--require-complete: 4 of 6 frames"):
         called("ingest", "scan.h5", "--out", "b.zarr", "--workers", 1, "--require-complete")
     assert not Path("b.zarr").exists()
     called("config", "init", "c.yaml")
-    with pytest.raises(InputError, match=r"frames\.require_complete: 2 of 6 frames were never written"):
+    with pytest.raises(InputError, match=r"frames\.require_complete: 4 of 6 frames were never written"):
         called("run", "c.yaml", "a.zarr", "--require-complete", "--set", "locate.network=none", "--workers", 1)
 
 

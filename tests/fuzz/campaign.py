@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,10 +24,11 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"
 
 
 class Worker:
-    """A process that tries cases; anew where it hung or died."""
+    """A process that tries cases; anew where it hung or died. Its files lie in a folder that goes with it."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
+        self.folder = ""
 
     def ask(self, case: int) -> dict[str, object]:
         """What became of a case."""
@@ -35,16 +37,16 @@ class Worker:
         process.stdin.write(f"{case}\n")
         process.stdin.flush()
         line = self._line(HANG)
-        if line is None:
-            self.stop()
-            return {"case": case, "traceback": f"hangs for more than {HANG:g} s"}
-        if not line:
-            code = process.wait()
-            self.process = None
-            how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            return {"case": case, "traceback": f"the process died of it ({how})"}
-        answer: dict[str, object] = json.loads(line)
-        return answer
+        if line:
+            answer: dict[str, object] = json.loads(line)
+            return answer
+        code = None if line is None else process.wait()
+        process.kill()
+        process.wait()
+        where = (Path(self.folder) / "errors").read_text(errors="replace")
+        self.stop()
+        how = f"hangs for more than {HANG:g} s" if code is None else f"the process died of it ({_died(code)})"
+        return {"case": case, "traceback": f"{where}\n{how}, {_place(where)}"}
 
     def stop(self) -> None:
         """End the process."""
@@ -52,15 +54,24 @@ class Worker:
             self.process.kill()
             self.process.communicate()
             self.process = None
+            shutil.rmtree(self.folder)
 
     def _start(self) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "tests.fuzz.trial"]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True)
+        self.folder = tempfile.mkdtemp(prefix="fuzz")
+        with (Path(self.folder) / "errors").open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fuzz.trial"],
+                cwd=ROOT,
+                env={**ENVIRONMENT, "TMPDIR": self.folder},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         self.lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=_forward, args=(self.process, self.lines), daemon=True).start()
         if self._line(PATIENCE) != "ready\n":
-            raise RuntimeError("the worker of the fuzzer did not start")
+            raise RuntimeError((Path(self.folder) / "errors").read_text())
         return self.process
 
     def _line(self, seconds: float) -> str | None:
@@ -76,6 +87,16 @@ def _forward(process: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> Non
     for line in process.stdout:
         lines.put(line)
     lines.put("")
+
+
+def _died(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+
+def _place(trace: str) -> str:
+    """The innermost line of the last traceback that faulthandler wrote."""
+    frames = [line.strip() for line in trace.rpartition("most recent call first")[2].splitlines() if "File" in line]
+    return frames[0].replace(f"{ROOT}/", "") if frames else "nobody knows where"
 
 
 class Campaign:

@@ -1,5 +1,6 @@
 """What is tried with one file, and what may become of it; a worker process tries one after the other."""
 
+import faulthandler
 import json
 import logging
 import resource
@@ -14,6 +15,8 @@ import numpy as np
 
 #: Memory that a file may take beyond what the program takes itself, bytes.
 MEMORY = 2 * 2**30
+#: Seconds after which it is written where a case stands.
+TELL_WHERE = 15.0
 CONFIG = {"detect": {"minval": 20, "minscore": 10}, "locate": {"network": "none"}}
 
 
@@ -61,6 +64,7 @@ def serve() -> None:
     """Try the cases whose numbers come on standard input, a line each; answer with a line of JSON."""
     from tests.fuzz.mutations import make_case
 
+    faulthandler.enable()
     answers = sys.stdout
     sys.stdout = sys.stderr
     warnings.simplefilter("ignore")
@@ -72,12 +76,14 @@ def serve() -> None:
     for line in sys.stdin:
         folder = Path(tempfile.mkdtemp(prefix="fuzz"))
         answer: dict[str, object] = {}
+        faulthandler.dump_traceback_later(TELL_WHERE)
         try:
             kind, done, path = make_case(int(line), folder)
             answer = {"kind": kind, "mutation": done}
             answer["found"] = trial(path, folder)
         except BaseException:  # noqa: BLE001 - what it is, is told
             answer["traceback"] = traceback.format_exc()
+        faulthandler.cancel_dump_traceback_later()
         shutil.rmtree(folder, ignore_errors=True)
         print(json.dumps({"case": int(line), **answer}), file=answers, flush=True)
 

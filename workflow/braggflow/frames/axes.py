@@ -10,6 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from braggflow.errors import InputError
+from braggflow.frames.store import reading_store
 
 _AXES = ("frame", "y", "x")
 
@@ -63,7 +64,8 @@ def _image(image: xr.DataArray, shape: tuple[int, ...], what: str) -> xr.Variabl
     variable: xr.Variable = image.variable.transpose(roles["y"], roles["x"])
     if variable.shape != shape:
         raise InputError(f"{what} has shape {variable.shape}, the frames are {shape}")
-    return xr.Variable(("y", "x"), variable.values, image.attrs)
+    with reading_store(what):
+        return xr.Variable(("y", "x"), variable.values, image.attrs)
 
 
 def _in_order(frames: xr.Variable) -> xr.Variable:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from braggflow.errors import InputError
 from braggflow.frames.axes import axes_in_order
 from braggflow.frames.description import described
-from braggflow.frames.store import FRAMES_VERSION, unfinished_path
+from braggflow.frames.store import FRAMES_VERSION, reading_store, unfinished_path
 from braggflow.peak_table import RESERVED
 
 #: Images that a series may bring beside its frames.
@@ -71,7 +71,8 @@ def open_frames(path: str | Path) -> xr.Dataset:
             else ""
         )
         raise InputError(f"frames store {path}: does not exist{hint}")
-    return _prepared(_open_zarr(path), f"frames store {path}")
+    with reading_store(f"frames store {path}"):
+        return _prepared(_open_zarr(path), f"frames store {path}")
 
 
 def frames_from_array(images: xr.Dataset | xr.DataArray | NDArray[Any]) -> xr.Dataset:
@@ -141,6 +142,9 @@ def _prepared(data: xr.Dataset, what: str) -> xr.Dataset:
             f"{what}: format_version {version} is newer than {FRAMES_VERSION}, the newest this version reads"
         )
     data = axes_in_order(data, _IMAGES, what)
+    for name in data.coords:
+        with reading_store(f"{what}: {name}"):
+            data.variables[name].load()
     if "frame" not in data.coords:
         data = data.assign_coords(frame=np.arange(data.sizes["frame"]))
     _check(data, what)

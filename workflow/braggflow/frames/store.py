@@ -5,7 +5,9 @@ A frames store holds `frames(frame, y, x)` in its raw dtype, optional `mask(y, x
 """
 
 import shutil
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import xarray as xr
 import zarr
 from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import BloscCodec
+
+from braggflow.errors import InputError
 
 FRAMES_FORMAT = "braggflow-frames"
 FRAMES_VERSION = 1
@@ -129,6 +133,18 @@ def read_raw(data: xr.Dataset, positions: NDArray[np.int64]) -> NDArray[Any]:
         raise ValueError(f"chunk {', '.join(map(str, chunks))} of frames is damaged ({error})") from error
     native: NDArray[Any] = values.astype(values.dtype.newbyteorder("="), copy=False)
     return native
+
+
+@contextmanager
+def reading_store(what: str) -> Iterator[None]:
+    """Turn what a damaged store raises, or one that states what cannot be, into an `InputError` that begins with it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (*UNREADABLE, LookupError, TypeError, AttributeError, ArithmeticError, struct.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{what}: cannot be read; damaged or incomplete? ({reason})") from error
 
 
 def _file_frames(data: xr.Dataset) -> int:
