@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 
 PYTHONS := 3.12 3.13
 
-.PHONY: demo test test-slow test-slurm test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
+.PHONY: demo test test-slow test-slurm fuzz test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
         bench-peers docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -28,6 +28,11 @@ test-slow: $(INSTALLED)
 ## As root, with SLURM installed: cluster/test-slurm.sh install
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+## Files that are cut off, damaged or lie about themselves: none may do more harm than to be refused. FUZZ="--first 2000"
+## for others, "--case 42" for one
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 # uv installs in seconds what takes pip minutes; it looks for wheels where pip is told to.
 UV = $(BIN)/uv pip install --quiet $(addprefix --find-links ,$(PIP_FIND_LINKS)) --python $(@D)/venv/bin/python

@@ -19,6 +19,11 @@ from tests.patience import PATIENCE
 
 #: Seconds after which a file counts as one that hangs.
 HANG = 20.0
+#: Where a hang is no fault of ours that could be mended here, by the place where it hangs.
+KNOWN = {
+    # HDF5 2.0.0: texts of attributes lie in a global heap, and a size of 0 in it is walked over for ever.
+    "h5py/_hl/attrs.py": "libhdf5 loops over a damaged global heap",
+}
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
@@ -99,6 +104,11 @@ def _place(trace: str) -> str:
     return frames[0].replace(f"{ROOT}/", "") if frames else "nobody knows where"
 
 
+def _known(answer: dict[str, object]) -> str | None:
+    last = str(answer.get("traceback", "")).rpartition("\n")[2]
+    return next((why for place, why in KNOWN.items() if last.startswith("hangs") and place in last), None)
+
+
 class Campaign:
     """Cases, what became of each, and what must not have."""
 
@@ -135,6 +145,9 @@ class Campaign:
     def _count(self, answer: dict[str, object]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             kind, mutation, _ = make_case(int(str(answer["case"])), Path(folder))
+        if (known := _known(answer)) is not None:
+            self.counts[kind, known] += 1
+            return
         if "traceback" in answer:
             self.counts[kind, "finding"] += 1
             lines = str(answer["traceback"]).strip().splitlines()

@@ -1,6 +1,5 @@
 """Files that are cut off, damaged or lie about themselves are refused with one message, or read as far as they go."""
 
-
 from tests.fuzz.campaign import Campaign
 
 #: Some of each kind; `make fuzz` tries 2,000.

@@ -169,6 +169,8 @@ def _check(data: xr.Dataset, what: str) -> None:
         raise refuse(f"frames has dtype {frames.dtype}, must be an integer type, float32 or float64")
     if 0 in frames.shape:
         raise refuse(f"frames has shape {frames.shape}: the series is empty")
+    if data["frame"].dims != ("frame",):
+        raise refuse(f"coordinate 'frame' has dimensions {data['frame'].dims}, must be ('frame',)")
     numbers = data["frame"].values
     if numbers.dtype.kind not in "iu" or len(np.unique(numbers)) != len(numbers):
         raise refuse(
