@@ -1,0 +1,66 @@
+"""The smallest inputs of what the fuzzer found, each mended."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import braggflow
+from braggflow.convert import inspect_series
+from braggflow.errors import InputError
+from tests.stores import make_store, spots
+
+
+def store(folder: Path) -> Path:
+    frames = np.stack([spots((48, 56), 2, seed=seed) for seed in range(2)])
+    return make_store(folder / "a.zarr", frames, chunk=1, mask=np.eye(48, 56, dtype=bool))
+
+
+@pytest.mark.parametrize("name", ["mask", "time"])
+def test_a_small_array_of_a_store_that_is_damaged_is_named(name: str, tmp_path: Path) -> None:
+    path = store(tmp_path)
+    (file,) = (found for found in (path / name / "c").rglob("*") if found.is_file())
+    file.write_bytes(file.read_bytes()[:5])
+    with pytest.raises(
+        InputError, match=rf"^frames store .*a\.zarr: {name}: cannot be read; damaged or incomplete\? \("
+    ):
+        braggflow.open_frames(path)
+
+
+def test_a_length_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    path = store(tmp_path)
+    described = json.loads((path / "mask" / "zarr.json").read_text())
+    described["chunk_grid"]["configuration"]["chunk_shape"] = [2**63 - 1, 56]
+    (path / "mask" / "zarr.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"mask: cannot be read"):
+        braggflow.open_frames(path)
+
+
+def test_a_fill_value_that_its_type_does_not_hold_is_refused(tmp_path: Path) -> None:
+    path = store(tmp_path)
+    described = json.loads((path / "frames" / "zarr.json").read_text())
+    described["fill_value"] = 2**63 - 1
+    (path / "frames" / "zarr.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"^frames store .*a\.zarr: "):
+        braggflow.open_frames(path)
+
+
+def test_numbers_of_frames_that_lie_along_something_else_are_refused(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    group.create_array("frames", data=np.zeros((2, 48, 56), "u2"), dimension_names=("frame", "y", "x"))
+    group.create_array("frame", data=np.arange(2), dimension_names=("framu",))
+    with pytest.raises(InputError, match=r"coordinate 'frame' has dimensions \('framu',\), must be \('frame',\)"):
+        braggflow.open_frames(tmp_path / "a.zarr")
+
+
+def test_a_store_without_dimension_names_or_with_an_array_at_its_root_says_what_it_needs(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "root.zarr", data=np.zeros((2, 48, 56), "u2"))
+    zarr.open_group(tmp_path / "bare.zarr", mode="w").create_array("frames", data=np.zeros((2, 48, 56), "u2"))
+    for name in ("root", "bare"):
+        with pytest.raises(InputError, match=r"must be a group with an array 'frames' that names its dimensions"):
+            inspect_series([tmp_path / f"{name}.zarr"])
+    data = xr.DataArray(np.zeros((2, 48, 56), "u2"), dims=("time", "y", "x"), coords={"time": [0.5, 1.5]})
+    assert braggflow.find_peaks(data, network="none").sizes["frame"] == 2
