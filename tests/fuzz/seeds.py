@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 import xarray as xr
 import zarr
+from numcodecs import Zlib
 from numpy.typing import NDArray
 
 from tests.stores import make_store, spots
@@ -126,6 +127,14 @@ def _zarr(version: int) -> Write:
     return write
 
 
+def _zarr_zlib(folder: Path, data: NDArray[np.uint16]) -> Path:
+    group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=2)
+    array = group.create_array("frames", shape=data.shape, dtype=data.dtype, chunks=(1, *SHAPE), compressors=Zlib())
+    array.attrs["_ARRAY_DIMENSIONS"] = ["frame", "y", "x"]
+    array[:] = data
+    return folder / "a.zarr"
+
+
 def _zarr_shards(folder: Path, data: NDArray[np.uint16]) -> Path:
     group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=3)
     array = group.create_array(
@@ -158,6 +167,7 @@ KINDS: dict[str, Write] = {
     "npy": _npy,
     "npz": _npz,
     "zarr 2": _zarr(2),
+    "zarr 2, zlib": _zarr_zlib,
     "zarr 3": _zarr(3),
     "zarr, shards": _zarr_shards,
     "frames store": _frames_store,

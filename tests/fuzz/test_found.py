@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import fabio
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from numcodecs import BZ2, LZMA, Blosc, GZip, Zlib
 
 import braggflow
 from braggflow.convert import inspect_series
@@ -28,6 +31,42 @@ def test_a_small_array_of_a_store_that_is_damaged_is_named(name: str, tmp_path: 
         InputError, match=rf"^frames store .*a\.zarr: {name}: cannot be read; damaged or incomplete\? \("
     ):
         braggflow.open_frames(path)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_table_takes_no_encoding_over_from_the_store_of_its_frames(version: int, tmp_path: Path) -> None:
+    frames = np.stack([spots((48, 56), 2, seed=seed) for seed in range(2)])
+    data = xr.Dataset({"frames": (("frame", "y", "x"), frames)}, {"frame": [0, 1], "time": ("frame", [0.5, 1.0])})
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=version, consolidated=False)
+    table = braggflow.find_peaks(braggflow.open_frames(tmp_path / "a.zarr"), network="none")
+    table.to_zarr(tmp_path / "peaks.zarr", zarr_format=3, consolidated=False)
+    np.testing.assert_array_equal(braggflow.open_frames(tmp_path / "a.zarr")["time"], [0.5, 1.0])
+
+
+@pytest.mark.parametrize("codec", [Blosc(), Zlib(), GZip(), BZ2(), LZMA()])
+def test_a_damaged_chunk_of_any_codec_is_a_failed_frame(codec: Any, tmp_path: Path) -> None:
+    frames = np.stack([spots((48, 56), 2, seed=seed) for seed in range(2)])
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    array = group.create_array("frames", shape=frames.shape, dtype="u2", chunks=(1, 48, 56), compressors=codec)
+    array.attrs["_ARRAY_DIMENSIONS"] = ["frame", "y", "x"]
+    array[:] = frames
+    file = tmp_path / "a.zarr" / "frames" / "1.0.0"
+    whole = file.read_bytes()
+    for damaged in (whole[:30], np.random.default_rng(0).bytes(200), b"\0"):
+        file.write_bytes(damaged)
+        (facts,) = inspect_series([tmp_path / "a.zarr"])
+        assert facts.last is not None
+        assert facts.last.unreadable
+        with pytest.raises(InputError, match="frame 1: "):
+            braggflow.find_peaks(braggflow.open_frames(tmp_path / "a.zarr"), network="none")
+
+
+def test_an_edf_file_of_billions_of_dimensions_is_refused(tmp_path: Path) -> None:
+    fabio.edfimage.EdfImage(data=spots((48, 56), 2, seed=0)).write(str(tmp_path / "a.edf"))
+    content = (tmp_path / "a.edf").read_bytes()
+    (tmp_path / "a.edf").write_bytes(content.replace(b"Dim_2", b"Dim_2147483648"))
+    with pytest.raises(InputError, match="its header states 2147483648 dimensions of a frame"):
+        inspect_series([tmp_path / "a.edf"])
 
 
 def test_a_length_that_cannot_be_is_refused(tmp_path: Path) -> None:

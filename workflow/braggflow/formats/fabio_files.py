@@ -17,6 +17,8 @@ from braggflow.formats.sources import is_compressed, opened, suffix_of
 _CBF_HEADER_BYTES = 2**20
 #: Enough to see whether padding or another header follows the last frame of an EDF file.
 _EDF_REST_BYTES = 512
+#: Where an EDF file's headers are looked at before fabio reads them: all of those of small frames, else the first.
+_EDF_HEADER_BYTES = 2**20
 #: Formats whose pixels fabio gives in a type that depends on how bright the frame is: their widest one holds all.
 _WIDEST = {"BrukerImage": np.uint32, "RaxisImage": np.uint32, "OxdImage": np.int32}
 
@@ -35,6 +37,7 @@ def open_fabio(path: str, _: str) -> Layout:
     from fabio.raxisimage import RaxisImage
 
     _check_cbf(path)
+    _check_edf_dimensions(path)
     with _opened(path) as image:
         if isinstance(image, Mar345Image):
             _check_mar345(path)
@@ -140,6 +143,14 @@ def _check_raxis(path: str, header: Mapping[str, Any]) -> None:
 def _stated(head: bytes, key: bytes) -> int | None:
     found = re.search(rb"X-Binary-" + key + rb":\s*(-?\d+)", head)
     return int(found[1]) if found else None
+
+
+def _check_edf_dimensions(path: str) -> None:
+    """Refuse an EDF file of absurdly many dimensions: fabio would count to their number, for ever and in memory."""
+    with opened(path) as file:
+        head = file.read(_EDF_HEADER_BYTES)
+    if head.lstrip(b"\r\n ")[:1] == b"{" and (found := re.search(rb"(?:Dim|DIM|dim)_(\d{3,})", head)):
+        raise ValueError(f"its header states {found[1].decode()} dimensions of a frame")
 
 
 def _check_edf(path: str, frames: list[Any]) -> None:

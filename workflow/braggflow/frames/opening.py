@@ -142,9 +142,7 @@ def _prepared(data: xr.Dataset, what: str) -> xr.Dataset:
             f"{what}: format_version {version} is newer than {FRAMES_VERSION}, the newest this version reads"
         )
     data = axes_in_order(data, _IMAGES, what)
-    for name in data.coords:
-        with reading_store(f"{what}: {name}"):
-            data.variables[name].load()
+    data = _coordinates_read(data, what)
     if "frame" not in data.coords:
         data = data.assign_coords(frame=np.arange(data.sizes["frame"]))
     _check(data, what)
@@ -152,6 +150,15 @@ def _prepared(data: xr.Dataset, what: str) -> xr.Dataset:
     if "missing_value" not in data.attrs and _says_missing(fill):
         data = data.assign_attrs(missing_value=np.asarray(fill).item())
     return described(data)
+
+
+def _coordinates_read(data: xr.Dataset, what: str) -> xr.Dataset:
+    """The Dataset with its coordinates in memory, and without how their store encodes them, which no table can use."""
+    read = {}
+    for name in data.coords:
+        with reading_store(f"{what}: {name}"):
+            read[name] = xr.Variable(data[name].dims, data.variables[name].values, data[name].attrs)
+    return data.assign_coords(read)
 
 
 def _says_missing(fill: Any) -> bool:

@@ -4,8 +4,10 @@ A frames store holds `frames(frame, y, x)` in its raw dtype, optional `mask(y, x
 `flat(y, x)`, the index coordinate `frame`, and any per-frame coordinates.
 """
 
+import lzma
 import shutil
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +23,10 @@ from braggflow.errors import InputError
 
 FRAMES_FORMAT = "braggflow-frames"
 FRAMES_VERSION = 1
+#: What codecs raise of a damaged chunk, without saying which it is.
+_OF_CODECS = (RuntimeError, SystemError, EOFError, zlib.error, lzma.LZMAError, struct.error)
 #: What reading a damaged chunk raises: file system errors, the codecs' own, and what a length made of nonsense does.
-UNREADABLE = (OSError, ValueError, RuntimeError, MemoryError)
+UNREADABLE = (OSError, ValueError, MemoryError, *_OF_CODECS)
 #: Aimed-at size of one chunk before compression: long enough to amortise a read, short enough to hold a few.
 CHUNK_BYTES = 16 * 2**20
 #: What is compressed at a time. In Blosc's own choice for this codec, 32 KiB, frames take more space and twice as long
@@ -128,7 +132,7 @@ def read_raw(data: xr.Dataset, positions: NDArray[np.int64]) -> NDArray[Any]:
     consecutive = positions[-1] - positions[0] == len(positions) - 1
     try:
         values = data["frames"][slice(positions[0], positions[-1] + 1) if consecutive else positions].values
-    except RuntimeError as error:  # a codec's, which does not say where
+    except _OF_CODECS as error:  # which do not say where
         chunks = np.unique(positions // int(data["frames"].encoding["chunks"][0]))
         raise ValueError(f"chunk {', '.join(map(str, chunks))} of frames is damaged ({error})") from error
     native: NDArray[Any] = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -142,7 +146,7 @@ def reading_store(what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (*UNREADABLE, LookupError, TypeError, AttributeError, ArithmeticError, struct.error) as error:
+    except (*UNREADABLE, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{what}: cannot be read; damaged or incomplete? ({reason})") from error
 
