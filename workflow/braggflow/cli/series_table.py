@@ -56,7 +56,10 @@ def _rows(facts: "SeriesFacts") -> Iterator[tuple[str, str]]:
     parts = ", ".join(f"{name} {count:,}" for name, count in facts.mask_pixels.items())
     pixels = f"{facts.masked:,} pixel{'s' * (facts.masked != 1)}"
     yield "mask", f"{pixels}, {share:.2g} % ({parts or 'in the store'})" if facts.masked else "none"
-    marks = _NEGATIVE.get(facts.marks.get("negative", ""), "no negative values")
+    negative = f" ({100 * facts.marks.get('negative_share', 0):.2g} % of the pixels)"
+    marks = (
+        f"{_NEGATIVE[kind]}{negative}" if (kind := facts.marks.get("negative")) in _NEGATIVE else "no negative values"
+    )
     below = f"; below {facts.masked_below:g} ignored" if facts.masked_below is not None else ""
     looked = facts.marks.get("frames_looked_at", 0)
     yield "marks", f"{marks}{below} ({looked} frame{'s' * (looked != 1)} looked at)"

@@ -101,12 +101,7 @@ def odd_series(data: xr.Dataset, storage: Storage, missing: Missing) -> Iterator
         yield f"The mask covers {_percent(share)} of the frame."
     marks = data.attrs.get("marks", {})
     negative = _percent(marks.get("negative_share", 0.0))
-    if marks.get("negative") == "mark":
-        yield (
-            f"{negative} of the pixels looked at are below 0: taken for marks of the detector and ignored "
-            "(frames.negative: count takes them for counts)."
-        )
-    elif marks.get("negative") == "count":
+    if marks.get("negative") == "count":
         yield (
             f"{negative} of the pixels looked at are below 0: taken for counts, noise around 0 "
             "(frames.negative: mark ignores them)."
