@@ -77,6 +77,15 @@ def test_several_marks_and_a_mark_in_one_frame_only():
     np.testing.assert_array_equal(ignored(frames, 2), expected | pixels(np.s_[8, 8]))
 
 
+@pytest.mark.parametrize("dies_at", [1, 9, 19])
+def test_a_module_that_dies_during_the_series_is_ignored_from_then_on(dies_at):
+    frames = counts(20).astype("i4")
+    frames[:, GAP] = -1
+    frames[dies_at:, :30, :30] = -1
+    np.testing.assert_array_equal(ignored(frames, dies_at - 1), GAP)
+    np.testing.assert_array_equal(ignored(frames, dies_at), GAP | pixels(np.s_[:30, :30]))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 30])
 @pytest.mark.parametrize(("mean", "dark"), [(5, 5), (5, 100), (1, 1), (0.3, 1), (30, 30), (0.1, 1)])
 @pytest.mark.parametrize("dtype", ["i2", "i4", "f4"])

@@ -113,7 +113,7 @@ def run_examples(n):
 
 
 def test_the_same_frames_give_the_same_table_by_all_four_ways():
-    run_examples(30)
+    run_examples(15)
 
 
 @pytest.mark.slow

@@ -59,7 +59,9 @@ class Look:
     highest: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
     negative_share: float = 0.0
     example: NDArray[Any] | None = None
-    """The first frame that has pixels below 0."""
+    """The frame with the most pixels below 0."""
+    most: float = 0.0
+    """Their share in it."""
 
     def add(self, frame: NDArray[Any]) -> None:
         """Look at a frame, shape (y, x); NaN says nothing."""
@@ -73,8 +75,8 @@ class Look:
             negative = (frame < 0) & ~self.known
             share = _count(negative) / max(1, _count(~self.known))
             self.negative_share += (share - self.negative_share) / self.frames
-            if share and self.example is None:
-                self.example = frame.copy()
+            if share > self.most:
+                self.example, self.most = frame.copy(), share
 
     def marks(self) -> Marks:
         """What follows from what was seen."""
