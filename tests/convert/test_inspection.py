@@ -90,6 +90,26 @@ def test_chunks_and_filters_of_hdf5_are_named(case: str, tmp_path: Path) -> None
     assert (facts.kind, facts.chunks, facts.filters) == ("hdf5", (2, *SHAPE), names)
 
 
+def test_a_series_whose_first_file_is_gone_is_told_from_the_next(tmp_path: Path) -> None:
+    from tests.formats.writers import eiger
+
+    eiger(tmp_path, frames(5)[:, :20, :30])
+    (tmp_path / "s_data_000001.h5").unlink()
+    (facts,) = inspect_series([tmp_path / "s_master.h5"])
+    assert (facts.frames, [(first, stop) for first, stop, _ in facts.missing_frames]) == (5, [(0, 2)])
+    assert facts.first is not None
+    assert facts.first.frame == 2
+
+
+def test_a_panel_of_a_data_set_has_its_chunks(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset(
+            "d/panels", data=np.stack([frames(3)] * 2, axis=1), chunks=(1, 1, *SHAPE), compression="lzf"
+        )
+    (facts,) = inspect_series([f"{tmp_path / 'a.h5'}:/d/panels/panel_1"])
+    assert (facts.frames, facts.shape, facts.chunks, facts.filters) == (3, SHAPE, (1, 1, *SHAPE), ("lzf",))
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_of_a_store_of_others_chunks_that_are_not_there_are_told(version: int, tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "v.zarr", mode="w", zarr_format=version)

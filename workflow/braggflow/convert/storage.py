@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from braggflow.formats import Stack, open_hdf5, reading_errors
+from braggflow.formats import Stack, open_hdf5
 from braggflow.frames import FRAMES_FORMAT, UNREADABLE
 
 #: Names of HDF5's own filters, and of those registered with it that detectors write.
@@ -51,19 +51,26 @@ class Storage:
 
 
 def storage_of_stacks(stacks: Sequence[Stack]) -> Storage:
-    """How the first of detector files keeps its frames."""
-    stack = stacks[0]
+    """How the first of detector files that is there keeps its frames."""
+    stack = next((stack for stack in stacks if Path(stack.path).is_file()), stacks[0])
     if stack.kind != "hdf5":
         return Storage(stack.kind)
-    with reading_errors(stack.name), open_hdf5(stack.path) as file:
-        data_set = file[stack.inside]
-        if data_set.is_virtual:
-            return Storage(stack.kind, filters=(f"virtual, of {len(data_set.virtual_sources())} parts",))
-        if data_set.external:
-            return Storage(stack.kind, filters=("values in an external file",))
-        properties = data_set.id.get_create_plist()
-        filters = tuple(_hdf5_filter(*properties.get_filter(at)) for at in range(properties.get_nfilters()))
-        return Storage(stack.kind, data_set.chunks and tuple(map(int, data_set.chunks)), filters)
+    try:
+        with open_hdf5(stack.path) as file:
+            # One panel of a data set is named as if it lay below it.
+            return _of_data_set(file[stack.inside if stack.inside in file else stack.inside.rpartition("/")[0]])
+    except (*UNREADABLE, LookupError):  # whoever reads the frames says so
+        return Storage(stack.kind)
+
+
+def _of_data_set(data_set: Any) -> Storage:
+    if data_set.is_virtual:
+        return Storage("hdf5", filters=(f"virtual, of {len(data_set.virtual_sources())} parts",))
+    if data_set.external:
+        return Storage("hdf5", filters=("values in external files",))
+    properties = data_set.id.get_create_plist()
+    filters = tuple(_hdf5_filter(*properties.get_filter(at)) for at in range(properties.get_nfilters()))
+    return Storage("hdf5", data_set.chunks and tuple(map(int, data_set.chunks)), filters)
 
 
 def _hdf5_filter(code: int, _flags: int, values: Sequence[int], name: bytes) -> str:
