@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import fabio
+import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 import xarray as xr
@@ -61,6 +63,18 @@ def test_a_damaged_chunk_of_any_codec_is_a_failed_frame(codec: Any, tmp_path: Pa
             braggflow.find_peaks(braggflow.open_frames(tmp_path / "a.zarr"), network="none")
 
 
+def test_a_bitshuffle_filter_of_elements_of_no_bytes_ends_no_process(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        options = hdf5plugin.Bitshuffle(cname="lz4")
+        data_set = file.create_dataset("d", data=np.zeros((2, 48, 56), "u4"), chunks=(1, 48, 56), **options)
+        stated = b"".join(int(value).to_bytes(4, "little") for value in data_set.id.get_create_plist().get_filter(0)[2])
+    content = (tmp_path / "a.h5").read_bytes()
+    lie = stated[:8] + bytes(4) + stated[12:]
+    (tmp_path / "a.h5").write_bytes(content.replace(stated, lie))
+    with pytest.raises(InputError, match=r"a\.h5:/d: is damaged: its filter, bitshuffle, states elements of 0 bytes"):
+        inspect_series([tmp_path / "a.h5"])
+
+
 def test_an_edf_file_of_billions_of_dimensions_is_refused(tmp_path: Path) -> None:
     fabio.edfimage.EdfImage(data=spots((48, 56), 2, seed=0)).write(str(tmp_path / "a.edf"))
     content = (tmp_path / "a.edf").read_bytes()
@@ -75,6 +89,14 @@ def test_a_length_that_cannot_be_is_refused(tmp_path: Path) -> None:
     described["chunk_grid"]["configuration"]["chunk_shape"] = [2**63 - 1, 56]
     (path / "mask" / "zarr.json").write_text(json.dumps(described))
     with pytest.raises(InputError, match=r"mask: cannot be read"):
+        braggflow.open_frames(path)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "frames/zarr.json", "time/zarr.json"])
+def test_a_description_of_a_store_that_is_damaged_is_named(name: str, tmp_path: Path) -> None:
+    path = store(tmp_path)
+    (path / name).write_bytes((path / name).read_bytes()[:-9])
+    with pytest.raises(InputError, match=rf"^frames store .*a\.zarr: cannot be read; its {name} is damaged \("):
         braggflow.open_frames(path)
 
 

@@ -3,6 +3,7 @@
 All ways end in `described`, so that the same frames are treated alike however they come.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from braggflow.peak_table import RESERVED
 
 #: Images that a series may bring beside its frames.
 _IMAGES = ("mask", "dark", "flat")
+#: Files that describe the groups and arrays of a Zarr store, in version 3 and 2.
+_DESCRIPTIONS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
 def open_frames(path: str | Path) -> xr.Dataset:
@@ -120,6 +123,8 @@ def _why_not_a_store(path: Path, error: Exception) -> str:
         node = zarr.open(path, mode="r")
         arrays = {} if isinstance(node, zarr.Array) else {name: array.shape for name, array in node.arrays()}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        if damaged := _damaged_description(path):
+            return f"cannot be read; its {damaged} is damaged ({error})"
         return f"is not a Zarr store ({error}); make one with: braggflow ingest"
     how = (
         "must be a group with an array 'frames' that names its dimensions frame, y, x (xarray writes such: "
@@ -129,6 +134,16 @@ def _why_not_a_store(path: Path, error: Exception) -> str:
         return f"is a Zarr array of shape {node.shape}, {how}"
     listed = ", ".join(f"{name} {shape}" for name, shape in arrays.items()) or "none"
     return f"is a Zarr group that xarray does not read ({error}; its arrays: {listed}), {how}"
+
+
+def _damaged_description(path: Path) -> str:
+    """The first file that describes a Zarr group or array and is no JSON, or an empty text."""
+    for file in sorted(found for name in _DESCRIPTIONS for place in (name, f"*/{name}") for found in path.glob(place)):
+        try:
+            json.loads(file.read_bytes())
+        except (OSError, ValueError):
+            return str(file.relative_to(path))
+    return ""
 
 
 def _prepared(data: xr.Dataset, what: str) -> xr.Dataset:

@@ -13,6 +13,8 @@ from braggflow.formats.hdf5.tree import LINK_ERRORS, Node, Tree, attribute_text,
 from braggflow.formats.metadata import grid_coords
 from braggflow.peak_table import RESERVED
 
+#: The registered number of the filter, and which of its values is the size of an element.
+_BITSHUFFLE, _ELEMENT_SIZE = 32008, 2
 _PANEL = re.compile(r"(.+)/panel_(\d+)")
 _PANEL_AXIS = re.compile(r"panel|module|tile|asic|segment", re.I)
 #: What is called so in a frames store, or computed from there, is no coordinate of a file.
@@ -63,7 +65,17 @@ def layout_of(data_set: Any, name: str, panel: int | None = None) -> Layout:
         raise InputError(f"{name}: has shape {shape}, must be (frame, y, x), (y, x), or a grid (scan_y, scan_x, y, x)")
     if panel is not None and (len(shape) < 3 or panel >= shape[-3]):
         raise InputError(f"{name}: has shape {shape}, so it has no panel {panel} (they count from 0)")
+    _refuse_deadly_filter(data_set, name)
     return Layout(tuple(shape[:-2]), panel)
+
+
+def _refuse_deadly_filter(data_set: Any, name: str) -> None:
+    """Refuse what the code of bitshuffle, which divides by the size of an element, would end the process for."""
+    filters = data_set.id.get_create_plist()
+    for at in range(filters.get_nfilters()):
+        code, _, values, _ = filters.get_filter(at)
+        if code == _BITSHUFFLE and len(values) > _ELEMENT_SIZE and values[_ELEMENT_SIZE] == 0:
+            raise InputError(f"{name}: is damaged: its filter, bitshuffle, states elements of 0 bytes")
 
 
 def read_layout(data_set: Any, layout: Layout, lo: int, hi: int) -> NDArray[Any]:
