@@ -137,7 +137,7 @@ def test_of_a_frames_store_of_ours_frames_whose_file_is_gone_are_missing(tmp_pat
 
 
 ODD = {
-    "marks": (lambda a: a.astype("i4") - 1000 * (np.arange(80) < 4), "5 % of the pixels looked at are below 0: taken"),
+    "negative counts": (lambda a: a.astype("i4") - 1000 * (np.arange(80) < 4), "5 % of the pixels looked at"),
     "noise": (lambda a: (a - 4 + np.random.default_rng(0).normal(size=a.shape)).astype("f4"), "taken for counts"),
     "NaN": (lambda a: np.where(np.arange(80) < 8, np.nan, a + 0.5).astype("f4"), "10 % of the pixels of frame 0 are"),
     "no saturation": (lambda a: a.astype("f4") + 0.5, "No saturation is stated or seen"),
