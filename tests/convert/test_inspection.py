@@ -16,7 +16,7 @@ import zarr
 from braggflow.convert import SeriesFacts, ingest, inspect_series
 from braggflow.errors import InputError
 from braggflow.frames import open_frames
-from tests.formats.writers import with_omega
+from tests.formats.writers import eiger, with_omega
 from tests.stores import make_store, spots
 
 SHAPE = (64, 80)
@@ -91,14 +91,20 @@ def test_chunks_and_filters_of_hdf5_are_named(case: str, tmp_path: Path) -> None
 
 
 def test_a_series_whose_first_file_is_gone_is_told_from_the_next(tmp_path: Path) -> None:
-    from tests.formats.writers import eiger
-
     eiger(tmp_path, frames(5)[:, :20, :30])
     (tmp_path / "s_data_000001.h5").unlink()
     (facts,) = inspect_series([tmp_path / "s_master.h5"])
     assert (facts.frames, [(first, stop) for first, stop, _ in facts.missing_frames]) == (5, [(0, 2)])
     assert facts.first is not None
     assert facts.first.frame == 2
+
+
+def test_a_series_whose_first_link_is_missing_is_told_without_chunks(tmp_path: Path) -> None:
+    eiger(tmp_path, frames(5)[:, :20, :30])
+    with h5py.File(tmp_path / "s_master.h5", "a") as master:
+        del master["entry/data/data_000001"]
+    (facts,) = inspect_series([tmp_path / "s_master.h5"])
+    assert (facts.chunks, facts.missing_frames[0][0]) == (None, 0)
 
 
 def test_a_panel_of_a_data_set_has_its_chunks(tmp_path: Path) -> None:

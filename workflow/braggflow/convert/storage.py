@@ -64,6 +64,8 @@ def storage_of_stacks(stacks: Sequence[Stack]) -> Storage:
 
 
 def _of_data_set(data_set: Any) -> Storage:
+    if not hasattr(data_set, "chunks"):  # a series of which no data set is there
+        return Storage("hdf5")
     if data_set.is_virtual:
         return Storage("hdf5", filters=(f"virtual, of {len(data_set.virtual_sources())} parts",))
     if data_set.external:
