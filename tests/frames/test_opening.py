@@ -152,3 +152,22 @@ def test_zarr_arrays_that_are_no_store_are_refused_with_what_they_are(frames, tm
         open_frames(tmp_path / "bare.zarr")
     with pytest.raises(InputError, match="whole numbers"):
         frames_from_array(xr.DataArray(frames, dims=AXES, coords={"frame": [0.5, 1, 2]}))
+
+
+@pytest.mark.parametrize("name", ["marks", "mask_pixels", "notes", "saturation", "masked_below", "underload"])
+@pytest.mark.parametrize("value", ["text", 3, [1, "two"], {"a": 1}, None, True])
+def test_attributes_of_others_with_names_of_ours_do_no_harm(frames, name, value):
+    marked = frames.astype("i4")
+    marked[:, :5] = -1
+    data = xr.Dataset({"frames": (AXES, marked)}, attrs={name: value, "sources": 3, "geometry": "none"})
+    found = braggflow.find_peaks(data, **LEVELS)
+    if name not in ("saturation", "masked_below", "underload") or not isinstance(value, int):
+        expected = braggflow.find_peaks(marked, **LEVELS)
+        np.testing.assert_array_equal(found["flags"], expected["flags"])
+
+
+@pytest.mark.parametrize("value", ["text", 3, [1, 2], [[0, "two", "x"]], [[0, 1]]])
+def test_missing_frames_that_are_none_are_refused(frames, value):
+    data = xr.Dataset({"frames": (AXES, frames)}, attrs={"missing_frames": value})
+    with pytest.raises(InputError, match="missing_frames"):
+        braggflow.find_peaks(data, **LEVELS)

@@ -6,17 +6,20 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from braggflow.errors import InputError
 from braggflow.frames.marks import Look, Marks, frames_looked_at
 from braggflow.frames.store import FRAMES_FORMAT, UNREADABLE, read_raw
 
 #: Version of the rules of `marks`: a store that was described by others is described anew.
 RULES = 1
+
+T = TypeVar("T")
 
 
 def described(data: xr.Dataset) -> xr.Dataset:
@@ -26,7 +29,8 @@ def described(data: xr.Dataset) -> xr.Dataset:
     what was found, with which a Dataset is returned as it is; `notes`. `negative_marks` (y, x) are the pixels of the
     mask that only their negative values put there.
     """
-    if data.attrs.get("marks", {}).get("rules") == RULES:
+    record = data.attrs.get("marks")
+    if isinstance(record, Mapping) and record.get("rules") == RULES:
         return data
     stated, notes = _believed(data.attrs)
     if data.attrs.get("format") == FRAMES_FORMAT:
@@ -43,13 +47,13 @@ def described(data: xr.Dataset) -> xr.Dataset:
         "negative_share": round(marks.negative_share, 6),
     }
     if own.any():
-        stated["mask_pixels"] = {**stated.get("mask_pixels", {}), "detector marks": int(own.sum())}
+        stated["mask_pixels"] = {**_of_type(stated, "mask_pixels", dict), "detector marks": int(own.sum())}
     if (below := _masked_below(data["frames"].dtype, marks, stated)) is not None:
         stated["masked_below"] = below
     if "saturation" not in stated:
         stated.update(_saturation(data["frames"].dtype, marks))
     if notes:
-        stated["notes"] = [*stated.get("notes", []), *notes]
+        stated["notes"] = [*_of_type(stated, "notes", list), *notes]
     images = {"mask": mask, "negative_marks": marks.negative_marks & ~known}
     found = {name: (("y", "x"), image) for name, image in images.items() if image.any()}
     result = data.drop_vars(["negative_marks"], errors="ignore").assign(found)
@@ -59,11 +63,23 @@ def described(data: xr.Dataset) -> xr.Dataset:
 
 def missing_frames(data: xr.Dataset) -> dict[int, str]:
     """Why each frame that was never written is missing, by its position in the series."""
-    return {
-        position: reason
-        for first, stop, reason in data.attrs.get("missing_frames", [])
-        for position in range(int(first), int(stop))
-    }
+    stated = data.attrs.get("missing_frames", [])
+    try:
+        return {
+            position: str(reason)
+            for first, stop, reason in stated
+            for position in range(max(0, int(first)), min(int(stop), data.sizes["frame"]))
+        }
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"attribute missing_frames: is {stated!r}, must be a list of [first, the one after the last, reason]"
+        ) from error
+
+
+def _of_type(attrs: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """An attribute of a type; an empty one where another was written under its name."""
+    value = attrs.get(name)
+    return value if isinstance(value, kind) else kind()
 
 
 def _look(data: xr.Dataset, known: NDArray[np.bool_]) -> Marks:
