@@ -58,6 +58,9 @@ def test_frames_never_written_are_failed_with_their_reason_and_the_others_are_pr
     assert [(failure["frame"], failure["reason"]) for failure in failures] == [(at, reason) for at in range(6, 10)]
     whole = braggflow.find_peaks(images, config=SETTINGS)
     np.testing.assert_array_equal(open_peaks(outcome.folder)["y"], whole.sel(peak_frame=slice(0, 5))["y"])
+    in_memory = braggflow.find_peaks(braggflow.open_frames(store), config=SETTINGS)
+    np.testing.assert_array_equal(in_memory["y"], open_peaks(outcome.folder)["y"])
+    assert in_memory["frame_failed"].values.tolist() == [0] * 6 + [1] * 4
     complete = SETTINGS | {"frames": {"require_complete": True}}
     with pytest.raises(InputError, match=r"require_complete: 4 of 10 frames were never written.*000002\.h5"):
         run(complete, [store], out=tmp_path / "other", client=client)

@@ -77,6 +77,7 @@ def find_peaks(
     xarray.Dataset
         The peak table as `open_peaks` returns it: dimension `peak`, sorted by (peak_frame, y_pixel, x_pixel), and
         dimension `frame` with `peak_count`. Positions are (y, x) in pixels, 0-based, pixel centres at whole numbers.
+        Frames that were never written have no peaks, and `frame_failed` 1.
 
     Raises
     ------
@@ -125,9 +126,10 @@ def find_peaks(
     data = frames_from_array(frames)
     opened = open_series(data, settings)
     found = [search_chunk(opened, position, position + 1) for position in range(len(opened.numbers))]
-    failures = [failure for chunk in found for failure in chunk.failures]
+    never_written = [opened.numbers[position] for position in opened.missing]
+    failures = [failure for chunk in found for failure in chunk.failures if failure["frame"] not in never_written]
     if failures:
         raise InputError("; ".join(f"frame {failure['frame']}: {failure['reason']}" for failure in failures[:5]))
     table, _ = complete_peaks(settings, found, locate_peaks(settings, found)) if found else (peak_table.empty(), {})
     coords = data[["frame"]].isel(frame=opened.positions).load()
-    return to_dataset(table, coords, [], {"source": "array"})
+    return to_dataset(table, coords, never_written, {"source": "array"})
