@@ -1,5 +1,6 @@
 """Clusters on this machine, and schedulers that cannot be joined."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -111,3 +112,16 @@ def test_workers_are_forked_from_a_process_that_keeps_the_memory_it_frees():
     with local_cluster(ComputeConfig(workers=1)) as client:
         (environment,) = client.run(started_with).values()
     assert {f"{name}={value}" for name, value in KEPT_MEMORY.items()} <= set(environment)
+
+
+def _heard() -> tuple[bool, bool]:
+    """Whether a worker would say that its heartbeat failed, and that something else did."""
+    logger = logging.getLogger("distributed.worker")
+    said = ("Failed to communicate with scheduler during heartbeat.", "Worker stream died")
+    records = [logger.makeRecord(logger.name, logging.ERROR, "", 0, text, (), None) for text in said]
+    return tuple(bool(logger.filter(record)) for record in records)
+
+
+def test_a_local_worker_says_no_word_of_a_heartbeat_that_meets_the_end():
+    with local_cluster(ComputeConfig(workers=1)) as client:
+        assert client.submit(_heard).result() == (False, True)

@@ -31,8 +31,13 @@ _CONNECT_SECONDS = 10
 #: How long the end of a run waits for its jobs to leave the queue.
 _GONE_SECONDS = 15.0
 _FORKED = {"distributed.worker.multiprocessing-method": METHOD}
-#: A terminal sends Ctrl-C to workers too; whether they stop is for the client to decide.
-_IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+#: What workers of this machine do first. A terminal sends Ctrl-C to them too; whether they stop is for the client to
+#: decide. Their scheduler lives in the client's process: that a heartbeat met its end is no news, and no error.
+_PRELOAD = """
+import logging, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+logging.getLogger("distributed.worker").addFilter(lambda record: "during heartbeat" not in record.getMessage())
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ def local_cluster(config: ComputeConfig, profile: LocalProfile | None = None) ->
                 security=security,
                 dashboard_address="127.0.0.1:0",
                 memory_limit=profile.memory_limit or config.memory_limit,
-                preload=[_IGNORE_CTRL_C],
+                preload=[_PRELOAD],
                 silence_logs=logging.ERROR,  # that a worker took long to end is no news for a user
             )
     except ValueError as error:
