@@ -112,7 +112,7 @@ def _open_zarr(path: Path) -> xr.Dataset:
         data = opened(scaled=False)
         if "frames" in data and {"scale_factor", "add_offset"} & set(data["frames"].attrs):
             data = opened(scaled=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, AssertionError) as error:
         raise InputError(f"frames store {path}: {_why_not_a_store(path, error)}") from error
     return data
 
