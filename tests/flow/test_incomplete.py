@@ -9,9 +9,11 @@ from typer.testing import CliRunner
 import braggflow
 from braggflow.cli import app
 from braggflow.cluster.connect import local_cluster
-from braggflow.config import ComputeConfig
+from braggflow.config import ComputeConfig, resolve_config
 from braggflow.errors import InputError
 from braggflow.flow import run
+from braggflow.frames import open_series
+from braggflow.pipeline import search_chunk, stages
 from braggflow.results import RunFolder, open_peaks, read_run_info
 from tests.stores import spots
 
@@ -96,3 +98,13 @@ def test_a_scan_that_was_aborted_is_read_up_to_there(tmp_path, images, client):
     assert (outcome.status, outcome.frames_failed) == ("partial", 6)
     whole = braggflow.find_peaks(images[:4], config=SETTINGS)
     np.testing.assert_array_equal(open_peaks(outcome.folder)["y"], whole["y"])
+
+
+def test_kernels_are_compiled_on_a_frame_that_is_there(tmp_path, images):
+    store = store_of_others(tmp_path / "late.zarr", images, missing_frames=[[0, 3, "gone"]])
+    opened = open_series(braggflow.open_frames(store), resolve_config(SETTINGS))
+    with pytest.MonkeyPatch.context() as patch:
+        looked = []
+        patch.setattr(stages, "search_chunk", lambda *words: looked.append(words[1:]) or search_chunk(*words))
+        stages.compile_kernels(opened)
+    assert looked == [(3, 4)]

@@ -34,6 +34,7 @@ from braggflow.frames import (
     frames_per_file,
     missing_frames,
     open_unfinished_store,
+    refuse_incomplete,
     series_of,
     unfinished_path,
 )
@@ -125,12 +126,8 @@ def ingest(
         shape = stacks[0].shape
         asked = asked_coords(coords or {}, stacks)
         stated = series_of(stacks)
-        missing = missing_frames(stated)
-        if missing and require_complete:
-            raise InputError(
-                f"--require-complete: {len(missing)} of {stated.sizes['frame']} frames were never written "
-                f"({next(iter(missing.values()))})"
-            )
+        if require_complete:
+            refuse_incomplete(missing_frames(stated), stated.sizes["frame"], "--require-complete")
         given = {
             name: source for name, source in (("mask", mask), ("dark", dark), ("flat", flat)) if source is not None
         }

@@ -13,7 +13,7 @@ import xarray as xr
 from braggflow.cluster import task_pool
 from braggflow.convert.oddities import FrameFacts, frames_at_ends, joined, odd_series
 from braggflow.convert.plan import asked_coords, inspect_all
-from braggflow.convert.storage import Storage, storage_of_stacks, storage_of_store
+from braggflow.convert.storage import storage_of_stacks, storage_of_store
 from braggflow.errors import InputError
 from braggflow.formats import Stack, inspect_source, split_name
 from braggflow.frames import described, expand_data_sets, open_frames, series_of
@@ -107,7 +107,6 @@ def series_facts(data: xr.Dataset, name: str | Path, stacks: Sequence[Stack] | N
 
     `stacks` are what the files hold, where the caller knows; else the file that `name` says is looked at.
     """
-    storage = Storage("array")
     if stacks is None and "source" not in data.encoding:
         file, inside = split_name(str(name))
         stacks = inspect_source(str(file), inside)

@@ -9,7 +9,7 @@ from braggflow.frames.correction import (
     unbinned,
 )
 from braggflow.frames.data_sets import data_set_name, data_set_names, expand_data_sets
-from braggflow.frames.description import described, missing_frames
+from braggflow.frames.description import described, missing_frames, refuse_incomplete
 from braggflow.frames.file_series import check_alike, series_of
 from braggflow.frames.follow import Follower
 from braggflow.frames.opening import frames_from_array, open_frames
@@ -49,6 +49,7 @@ __all__ = [
     "open_unfinished_store",
     "read_background_frame",
     "read_raw",
+    "refuse_incomplete",
     "selected_positions",
     "series_of",
     "unbinned",

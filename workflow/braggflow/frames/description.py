@@ -76,6 +76,14 @@ def missing_frames(data: xr.Dataset) -> dict[int, str]:
         ) from error
 
 
+def refuse_incomplete(missing: Mapping[int, str], n_frames: int, key: str) -> None:
+    """Raise `InputError`, beginning with the `key` that asks for it, where frames were never written."""
+    if missing:
+        raise InputError(
+            f"{key}: {len(missing)} of {n_frames} frames were never written ({next(iter(missing.values()))})"
+        )
+
+
 def _of_type(attrs: Mapping[str, Any], name: str, kind: type[T]) -> T:
     """An attribute of a type; an empty one where another was written under its name."""
     value = attrs.get(name)

@@ -112,9 +112,6 @@ class _Series(BackendArray):
         stack, start = self.stacks[at], int(self.starts[at])
         if has_changed(stack):
             raise OSError(f"{stack.name}: has changed since it was opened")
-        for lo, hi, reason in stack.missing:
-            if first - start < hi and stop - start > lo:
-                raise OSError(reason)
         try:
             return read_frames(stack, first - start, stop - start)
         except InputError as error:

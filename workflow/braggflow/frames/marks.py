@@ -177,5 +177,4 @@ def _pile_up(highest: NDArray[Any]) -> tuple[float | None, int]:
         return None, 0
     expected = _count((highest >= top / 2) & ~at_top) / (top / 2)
     limit = (top + 1) == 2 ** round(np.log2(top + 1))
-    few, ratio = (2, 4) if limit else (5, 4)
-    return (top, n_top) if n_top >= few and n_top > ratio * expected else (None, 0)
+    return (top, n_top) if n_top >= (2 if limit else 5) and n_top > 4 * expected else (None, 0)

@@ -122,7 +122,7 @@ def _why_not_a_store(path: Path, error: Exception) -> str:
     try:
         node = zarr.open(path, mode="r")
         arrays = {} if isinstance(node, zarr.Array) else {name: array.shape for name, array in node.arrays()}
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, AssertionError):
         if damaged := _damaged_description(path):
             return f"cannot be read; its {damaged} is damaged ({error})"
         return f"is not a Zarr store ({error}); make one with: braggflow ingest"

@@ -8,7 +8,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from braggflow.config import RunConfig
-from braggflow.errors import InputError
 from braggflow.frames.correction import (
     CorrectedFrame,
     Correction,
@@ -16,7 +15,7 @@ from braggflow.frames.correction import (
     correction_of,
     read_background_frame,
 )
-from braggflow.frames.description import missing_frames
+from braggflow.frames.description import missing_frames, refuse_incomplete
 from braggflow.frames.reader import FrameReader
 from braggflow.frames.store import read_raw
 
@@ -66,11 +65,8 @@ def open_series(data: xr.Dataset, config: RunConfig) -> OpenedSeries:
     positions = selected_positions(data, config)
     absent = missing_frames(data)
     missing = {at: absent[position] for at, position in enumerate(positions.tolist()) if position in absent}
-    if missing and config.frames.require_complete:
-        raise InputError(
-            f"frames.require_complete: {len(missing)} of {len(positions)} frames were never written "
-            f"({next(iter(missing.values()))})"
-        )
+    if config.frames.require_complete:
+        refuse_incomplete(missing, len(positions), "frames.require_complete")
     return OpenedSeries(
         data,
         FrameReader(data),

@@ -151,7 +151,8 @@ def _noise(config: RunConfig) -> dict[str, float]:
 def compile_kernels(opened: OpenedSeries) -> None:
     """Process one frame in this process, so that workers find all kernels compiled in numba's cache on disk."""
     native = opened.config.model_copy(update={"detect": opened.config.detect.model_copy(update={"engine": "native"})})
-    found = search_chunk(replace(opened, config=native), 0, 1)
+    there = next((position for position in range(len(opened.numbers)) if position not in opened.missing), 0)
+    found = search_chunk(replace(opened, config=native), there, there + 1)
     patches.filled(found.patches.counts, found.patches.state)
     complete_peaks(native, [found], NetworkResult(None, 0.0))
 
