@@ -379,7 +379,7 @@ def test_a_cluster_without_workers_is_refused(tmp_path, data):
 
 def test_workers_that_cannot_start_are_said_and_not_waited_for(monkeypatch):
     monkeypatch.setattr(connect_module, "NO_WORKERS_SECONDS", 3)
-    monkeypatch.setattr(connect_module, "_IGNORE_CTRL_C", "raise SystemExit('broken on purpose')\n")
+    monkeypatch.setattr(connect_module, "_PRELOAD", "raise SystemExit('broken on purpose')\n")
     with pytest.raises((InputError, RuntimeError)), local_cluster(ComputeConfig(workers=1)):
         pass
 
