@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import PandasIndex
 
-#: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound.
-SCHEMA_VERSION = 2
+#: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound; 3 `significance`, `parent`, the
+#: method disk and the flags deblended, blend and ring.
+SCHEMA_VERSION = 3
 
 
 class Method(IntEnum):
@@ -28,6 +29,7 @@ class Method(IntEnum):
     pseudo_voigt = 3
     centroid = 4
     pixel = 5
+    disk = 6
 
 
 class Flag(IntFlag):
@@ -42,6 +44,9 @@ class Flag(IntFlag):
     low_snr = 64
     disagree = 128
     at_bound = 256
+    deblended = 512
+    blend = 1024
+    ring = 2048
 
 
 FLAG_MEANINGS: dict[Flag, str] = {
@@ -54,6 +59,9 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.low_snr: "intensity below flag_snr_below times its noise",
     Flag.disagree: "network and fit are further apart than max_disagreement times their joint uncertainty",
     Flag.at_bound: "the fit failed at a bound of centre, width or height",
+    Flag.deblended: "one of several peaks without maxima of their own, told apart by the fit",
+    Flag.blend: "no single profile, and not separable: y_std and x_std include what the model misses",
+    Flag.ring: "part of a powder ring or arc",
 }
 
 
@@ -73,6 +81,7 @@ VARIABLES: dict[str, Variable] = {
     "birth": Variable("f8", "count", "level of the maximum in the searched frame"),
     "death": Variable("f8", "count", "level at which the peak merges into a higher one (0 if never)"),
     "score": Variable("f8", "count", "persistence, birth - death"),
+    "significance": Variable("f4", "1", "of the maximum against the noise of its place, as sigma of a normal deviate"),
     "area": Variable("i4", "pixel2", "pixels of the peak, down to the one at which it merges", 0),
     "y": Variable("f8", "pixel", "row of the peak: the position to use, by method"),
     "x": Variable("f8", "pixel", "column of the peak: the position to use, by method"),
@@ -98,6 +107,7 @@ VARIABLES: dict[str, Variable] = {
     "intensity": Variable("f4", "count", "counts above background in the patch"),
     "snr": Variable("f4", "1", "intensity over its noise"),
     "disagreement": Variable("f4", "pixel", "distance between network and fit"),
+    "parent": Variable("i8", "1", "row of the peak in whose residual this one was found (-1: a maximum of its own)", -1),
     "flags": Variable("u2", "1", "quality flags", 0),
     "track": Variable("i4", "1", "track id (-1: none)", -1),
 }
