@@ -166,7 +166,7 @@ def test_filters_drop_and_count(settings_, kept, reason):
     image[0, 11:14] = [10, 20, 10]  # weak, at the edge
     image[19:22, 19:22] = [[20, 30, 20], [30, 100, 30], [20, 30, 20]]
     image[20, 24] = 60  # near the one before
-    config = DetectConfig(minval=5, **{"minscore": 1, **settings_})
+    config = DetectConfig(false_peaks=None, background="none", minval=5, **{"minscore": 1, **settings_})
     found = detect(image, no_mask(image), config)
     assert {(int(y), int(x)) for y, x in found.table[["y_pixel", "x_pixel"]]} == kept
     assert found.removed[reason] == 4 - len(kept)
@@ -174,7 +174,9 @@ def test_filters_drop_and_count(settings_, kept, reason):
 
 def test_levels_in_noise_multiples_follow_the_frame():
     rng = np.random.default_rng(1)
-    config = DetectConfig(minval=NoiseMultiple(sigma=6), minscore=NoiseMultiple(sigma=3))
+    config = DetectConfig(
+        false_peaks=None, background="none", minval=NoiseMultiple(sigma=6), minscore=NoiseMultiple(sigma=3)
+    )
     for level, sigma in ((100, 5), (1000, 40)):
         image = rng.normal(level, sigma, (200, 200)).astype(np.float32)
         image[50, 50] = level + 30 * sigma
@@ -188,7 +190,8 @@ def test_noise_multiples_on_a_frame_whose_noise_was_cut_off_are_refused():
     image = np.zeros((50, 50), np.uint16)
     image[20:25, 20:25] = 100
     with pytest.raises(InputError, match=r"no noise.*detect\.minval"):
-        detect(image, no_mask(image), DetectConfig())
+        detect(image, no_mask(image), DetectConfig(false_peaks=None))
+    assert len(detect(image, no_mask(image), DetectConfig()).table) == 1
 
 
 @pytest.mark.parametrize("background", ["none", "local"])
@@ -196,7 +199,7 @@ def test_noise_multiples_on_a_frame_whose_noise_was_cut_off_are_refused():
 def test_noise_multiples_hold_for_frames_of_few_counts(mean, background):
     y, x = np.mgrid[:256, :256]
     spot = 60 * np.exp(-((y - 100) ** 2 + (x - 150) ** 2) / (2 * 1.2**2))
-    config = DetectConfig(background=background)
+    config = DetectConfig(false_peaks=None, background=background)
     for seed in range(4):
         rng = np.random.default_rng(seed)
         empty = rng.poisson(mean, (256, 256)).astype(np.uint16)
@@ -247,7 +250,7 @@ def test_searching_above_the_local_background_equals_searching_an_image_of_it(im
     mask = np.random.default_rng(seed).random(image.shape) < 0.1 * (seed % 3)
     if mask.all():
         return
-    config = DetectConfig(minval=7.0, minscore=2.0, background="local", background_cell=cell)
+    config = DetectConfig(false_peaks=None, minval=7.0, minscore=2.0, background="local", background_cell=cell)
     above = subtract_background(image, mask, config)
     expected = filter_peaks(persistence(above, mask, 7.0), image.shape, 2.0, config)
     found = detect(image, mask, config)

@@ -36,7 +36,7 @@ def _seen(shape=(40, 60), *, bin=1, peak=(12, 30)):  # noqa: A002
     searched[peak] = 500
     searched[-3:] = np.nan
     raw = np.kron(np.nan_to_num(searched), np.ones((bin, bin))).astype(np.uint16)
-    return SearchedFrame(raw, np.zeros(raw.shape, bool), searched, minval=20.0, bin=bin)
+    return SearchedFrame(raw, np.zeros(raw.shape, bool), searched, floor=np.float32(20), bin=bin)
 
 
 def _table(*positions, **values):
@@ -173,7 +173,7 @@ def test_frames_with_no_or_one_peak_can_be_drawn(n):
 def test_a_frame_of_equal_counts_and_one_all_ignored_can_be_drawn():
     for value in (7.0, np.nan):
         searched = np.full((20, 30), value, np.float32)
-        _draw(frame_pair(SearchedFrame(np.full((20, 30), 7), np.zeros((20, 30), bool), searched, 20.0, 1)))
+        _draw(frame_pair(SearchedFrame(np.full((20, 30), 7), np.zeros((20, 30), bool), searched, np.float32(20), 1)))
 
 
 def test_the_searched_frame_shows_nothing_below_minval_and_the_raw_one_all():

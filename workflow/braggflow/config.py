@@ -66,6 +66,11 @@ class FramesConfig(Section):
     )
     read_noise: float = Field(0.0, ge=0, description="standard deviation of a pixel without light, counts")
 
+    @property
+    def noise(self) -> dict[str, float]:
+        """Noise of a pixel of the searched frames: a binned one is a sum, whose read noise adds up in squares."""
+        return {"counts_per_photon": self.counts_per_photon, "read_noise": self.read_noise * self.bin}
+
     @model_validator(mode="after")
     def _range_not_empty(self) -> Self:
         if self.stop is not None and self.stop <= self.start:
@@ -77,21 +82,44 @@ class DetectConfig(Section):
     """Threshold and topological persistence, then filters whose removals are counted."""
 
     engine: Literal["native", "findpeaks"] = Field("native", description="native (compiled) or findpeaks (reference)")
-    minval: Level = Field(
-        NoiseMultiple(sigma=6), description="pixels below it are set to 0: counts, or 6 sigma (times the noise)"
+    false_peaks: float | None = Field(
+        0.1,
+        gt=0,
+        le=1000,
+        description="false peaks expected in a megapixel: how significant a maximum must be against the noise of its "
+        "place (null: minval and minscore alone decide, exactly as findpeaks has it)",
     )
-    minscore: Level = Field(
-        NoiseMultiple(sigma=3), description="peaks whose persistence is not above it are dropped: as minval"
+    minval: Level | None = Field(
+        None,
+        description="pixels below it are set to 0: counts, or 6 sigma (times the noise) (null: no such cut; "
+        "6 sigma with false_peaks: null)",
+    )
+    minscore: Level | None = Field(
+        None,
+        description="peaks whose persistence is not above it are dropped: as minval (null: no such cut; 3 sigma with "
+        "false_peaks: null)",
     )
     background: str = Field(
-        "none", description="subtracted before detection: none, local (robust level on a coarse grid), or a frame file"
+        "local", description="subtracted before detection: none, local (robust level on a coarse grid), or a frame file"
     )
-    background_cell: int = Field(32, ge=8, le=512, description="cell of the coarse grid of background: local, pixels")
+    background_cell: int = Field(32, ge=8, le=512, description="cell of the coarse grid of local levels, pixels")
     min_area: int = Field(1, ge=1, description="drop peaks of fewer pixels (2 drops lone hot pixels)")
     max_area: int | None = Field(None, ge=1, description="drop peaks of more pixels (powder rings, beam stop)")
     min_edge_distance: int = Field(0, ge=0, description="drop maxima closer than this to the frame's edge, pixels")
     min_neighbour_distance: float = Field(0, ge=0, description="drop maxima closer than this to a higher one, pixels")
     min_snr: float = Field(0, ge=0, description="drop peaks whose intensity is below this many times its noise")
+
+    def levels(self) -> tuple["float | NoiseMultiple", "float | NoiseMultiple"]:
+        """`minval` and `minscore` that hold where none are given."""
+        none = self.false_peaks is not None
+        minval = self.minval if self.minval is not None else 0.0 if none else NoiseMultiple(sigma=6)
+        minscore = self.minscore if self.minscore is not None else 0.0 if none else NoiseMultiple(sigma=3)
+        return minval, minscore
+
+    @property
+    def in_sigma(self) -> bool:
+        """Whether a level is a multiple of the noise."""
+        return any(isinstance(level, NoiseMultiple) for level in self.levels())
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

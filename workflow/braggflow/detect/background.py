@@ -22,12 +22,15 @@ def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int
     return -np.asarray(above_grid(zero, level_grid(counts, mask, cell), cell))
 
 
-def level_grid(counts: NDArray[Any], mask: NDArray[np.bool_], cell: int) -> NDArray[np.float32]:
+def level_grid(
+    counts: NDArray[Any], mask: NDArray[np.bool_], cell: int, *, photon: float = 0.0
+) -> NDArray[np.float32]:
     """Levels at the centres of cells of `cell` × `cell` pixels, smoothed over 3 × 3 cells; float32 (rows, columns).
 
-    Raises `InputError` where no pixel is unmasked.
+    They are medians; with `photon`, the counts of one, means where a cell holds fewer than 3 photons a pixel: most
+    pixels of a sparse frame hold none. Raises `InputError` where no pixel is unmasked.
     """
-    grid: NDArray[np.float32] = _cell_medians(counts, mask, cell)
+    grid: NDArray[np.float32] = _cell_levels(counts, mask, cell, photon)
     empty = np.isnan(grid)
     if empty.all():
         raise InputError("every pixel of the frame is masked or NaN")
@@ -54,7 +57,7 @@ def _fill(grid: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.flo
 
 
 @kernel(nogil=True)
-def _cell_medians(counts: Any, mask: Any, cell: int) -> Any:
+def _cell_levels(counts: Any, mask: Any, cell: int, photon: float) -> Any:
     height, width = counts.shape
     rows, columns = (height + cell - 1) // cell, (width + cell - 1) // cell
     grid = np.empty((rows, columns), np.float32)
@@ -70,7 +73,25 @@ def _cell_medians(counts: Any, mask: Any, cell: int) -> Any:
                         values[n] = counts[y, x]
                         n += 1
             grid[r, c] = _median(bits, n) if n else np.nan
+            if photon > 0 and grid[r, c] < 3 * photon:
+                grid[r, c] = _cell_mean(counts, mask, r * cell, c * cell, cell, photon)
     return grid
+
+
+@kernel(nogil=True)
+def _cell_mean(counts: Any, mask: Any, top: int, left: int, cell: int, photon: float) -> Any:
+    """Mean of a cell's pixels, those left out that counts of that mean do not reach."""
+    total, n, limit = 0.0, 0, 4 * photon
+    for _ in range(2):
+        total, n = 0.0, 0
+        for y in range(top, min(top + cell, counts.shape[0]), 2):
+            for x in range(left, min(left + cell, counts.shape[1]), 2):
+                if not mask[y, x] and counts[y, x] <= limit:
+                    total += counts[y, x]
+                    n += 1
+        mean = total / max(n, 1)
+        limit = mean + (4 * np.sqrt(mean / photon) + 3) * photon
+    return np.float32(total / max(n, 1))
 
 
 @kernel(nogil=True)
@@ -149,6 +170,16 @@ def _grid_level(grid: Any, cell: int, y: int, c: int) -> Any:
 
 
 @kernel(nogil=True)
+def above_at(count: float, grid: Any, cell: int, y: int, x: int) -> Any:
+    """What `above_row` makes of one pixel."""
+    columns = grid.shape[1]
+    c = max(0, min((x - cell // 2) // cell, columns - 2))
+    following = _grid_level(grid, cell, y, min(c + 1, columns - 1))
+    start, slope = _line(_grid_level(grid, cell, y, c), following, c, cell)
+    return np.float32(count) - (start + slope * np.float32(x))
+
+
+@kernel(nogil=True)
 def _line(level: Any, following: Any, c: int, cell: int) -> Any:
     """Value at column 0 of the frame, and slope, of the line through two levels at the centres of cells c and c + 1."""
     slope = (following - level) / np.float32(cell)
@@ -159,16 +190,12 @@ def _line(level: Any, following: Any, c: int, cell: int) -> Any:
 def sample_above(counts: Any, mask: Any, grid: Any, cell: int, step: int) -> Any:
     """Every `step`-th pixel of the frame above its background, as `_sample` takes it of the whole image."""
     height, width = counts.shape
-    columns = grid.shape[1]
     sample = np.empty(height * width // step + 1)
     n = 0
     for p in range(0, height * width, step):
         y, x = p // width, p % width
         if mask[y, x]:
             continue
-        c = max(0, min((x - cell // 2) // cell, columns - 2))
-        following = _grid_level(grid, cell, y, min(c + 1, columns - 1))
-        start, slope = _line(_grid_level(grid, cell, y, c), following, c, cell)
-        sample[n] = np.float32(counts[y, x]) - (start + slope * np.float32(x))
+        sample[n] = above_at(counts[y, x], grid, cell, y, x)
         n += 1
     return sample[:n]

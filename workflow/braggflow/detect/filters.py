@@ -16,15 +16,24 @@ class Detection:
     """The peaks of one frame and what the filters took away."""
 
     table: peak_table.Table
-    """Rows of `PEAK_DTYPE` with `y_pixel`, `x_pixel` (pixels of the searched frame), `birth`, `death`, `score` and
-    `area` set, sorted by (y_pixel, x_pixel)."""
+    """Rows of `PEAK_DTYPE` with `y_pixel`, `x_pixel` (pixels of the searched frame), `birth`, `death`, `score`,
+    `significance` and `area` set, sorted by (y_pixel, x_pixel)."""
     removed: dict[str, int] = field(default_factory=dict)
     """Number of peaks dropped, by the key of the filter that dropped them."""
 
 
-def filter_peaks(maxima: NDArray[np.void], shape: tuple[int, ...], minscore: float, config: DetectConfig) -> Detection:
-    """Drop what the configuration's filters name, counting by reason; `shape` (y, x) is the searched frame's."""
-    removed = {}
+def filter_peaks(
+    maxima: NDArray[np.void],
+    shape: tuple[int, ...],
+    minscore: float,
+    config: DetectConfig,
+    removed: dict[str, int] | None = None,
+) -> Detection:
+    """Drop what the configuration's filters name, counting by reason; `shape` (y, x) is the searched frame's.
+
+    `removed` holds what was dropped before.
+    """
+    removed = dict(removed or {})
 
     def keep(table: NDArray[np.void], key: str, kept: NDArray[np.bool_]) -> NDArray[np.void]:
         removed[key] = int(len(table) - np.count_nonzero(kept))

@@ -30,4 +30,5 @@ def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: 
         row["birth"] = floored[tuple(maximum)]
         row["death"] = 0 if saddle is None else floored[tuple(saddle)]
     table["score"] = table["birth"] - table["death"]
+    table["significance"] = np.nan
     return table[table["score"] > 0]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from braggflow.config import DetectConfig, Level
+from braggflow.config import DetectConfig, NoiseMultiple
 from braggflow.errors import InputError
 
 #: Pixels sampled for the frame's noise, for a precision of about half a per cent.
@@ -26,26 +26,31 @@ def levels_in_counts(image: NDArray[Any], mask: NDArray[np.bool_], config: Detec
 
     Of frames with few counts a pixel, a multiple stands for its chance, and the level is the count of that chance.
     """
+    if not config.in_sigma:
+        minval, minscore = config.levels()
+        return float(minval), float(minscore)
     return levels_of_sample(_sample(image, mask), config)
 
 
 def levels_of_sample(sample: NDArray[np.float64], config: DetectConfig) -> tuple[float, float]:
     """As `levels_in_counts`, from a sample of the searched frame's pixels."""
-    if isinstance(config.minval, float) and isinstance(config.minscore, float):
-        return config.minval, config.minscore
+    minval_given, minscore_given = config.levels()
+    if isinstance(minval_given, float) and isinstance(minscore_given, float):
+        return minval_given, minscore_given
     if sample.size == 0:
         raise InputError("every pixel of the frame is masked or NaN")
     mean = _few_counts(sample)
     if mean is not None:
-        minval = _in_counts(config.minval, partial(_rare_count, mean))
-        return minval, _in_counts(config.minscore, lambda multiple: _rare_count(mean, multiple) - 1 - mean)
+        minval = _in_counts(minval_given, partial(_rare_count, mean))
+        return minval, _in_counts(minscore_given, lambda multiple: _rare_count(mean, multiple) - 1 - mean)
     median, sigma = _noise(sample)
-    minval = _in_counts(config.minval, lambda multiple: median + multiple * sigma)
+    minval = _in_counts(minval_given, lambda multiple: median + multiple * sigma)
     # A pixel at 0 belongs to no peak, also where the background was over-subtracted.
-    return max(minval, float(np.finfo(np.float32).tiny)), _in_counts(config.minscore, lambda multiple: multiple * sigma)
+    minscore = _in_counts(minscore_given, lambda multiple: multiple * sigma)
+    return max(minval, float(np.finfo(np.float32).tiny)), minscore
 
 
-def _in_counts(level: Level, of_multiple: Callable[[float], float]) -> float:
+def _in_counts(level: float | NoiseMultiple, of_multiple: Callable[[float], float]) -> float:
     return level if isinstance(level, float) else of_multiple(level.sigma)
 
 
@@ -63,12 +68,12 @@ def _few_counts(sample: NDArray[np.float64]) -> float | None:
         mean = (float(left.sum()) + 1) / left.size
         kept = left[left < _rare_count(mean, _CLIP)]
         if kept.size == left.size or kept.size == 0:
-            cut_off = not left.any() and _cut_off(sample[sample > 0])
+            cut_off = not left.any() and cut_off(sample[sample > 0])
             return mean if mean <= _FEW_COUNTS and kept.size and not cut_off else None
         left = kept
 
 
-def _cut_off(above: NDArray[np.float64]) -> bool:
+def cut_off(above: NDArray[np.float64]) -> bool:
     """Whether the counts above a floor of 0 lack the lowest, as where a detector sets all below a level to 0."""
     return above.size >= _ENOUGH and above.min() > _LOW_COUNT
 

@@ -7,11 +7,14 @@ from numpy.typing import NDArray
 
 from braggflow import peak_table
 from braggflow.compiled import kernel
-from braggflow.detect.background import above_row
+from braggflow.detect.background import above_at, above_row
 
 #: What is known of a maximum: a small part of `PEAK_DTYPE`, as most maxima are noise and soon dropped.
 MAXIMUM_DTYPE = np.dtype(
-    [(name, peak_table.PEAK_DTYPE[name]) for name in ("y_pixel", "x_pixel", "birth", "death", "score", "area")]
+    [
+        (name, peak_table.PEAK_DTYPE[name])
+        for name in ("y_pixel", "x_pixel", "birth", "death", "score", "significance", "area")
+    ]
 )
 #: Foreground pixels that are made room for at first; a frame that has more takes more.
 _FOREGROUND = 65_536
@@ -30,15 +33,21 @@ def persistence(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> 
     return maxima_of(pixels, values, image.shape[1])
 
 
-def maxima_of(pixels: NDArray[np.int64], values: NDArray[Any], width: int) -> NDArray[np.void]:
-    """The maxima of a foreground, given by its flat indices (ascending) and values, with where they merge."""
+def maxima_of(
+    pixels: NDArray[np.int64], values: NDArray[Any], width: int, *, floor: float = 0.0
+) -> NDArray[np.void]:
+    """The maxima of a foreground, given by its flat indices (ascending) and values, with where they merge.
+
+    Their significance is not known (NaN). Pixels below `floor` are in no area.
+    """
     order = _descending(values)
-    births, deaths, areas = _merge(pixels, order, width)
+    births, deaths, areas = _merge(pixels, order, width, np.count_nonzero(values >= floor))
     table = np.empty(len(births), MAXIMUM_DTYPE)
     table["y_pixel"], table["x_pixel"] = np.divmod(pixels[births], width)
     table["birth"] = values[births]
     table["death"] = np.where(deaths >= 0, values[deaths], 0) if len(values) else 0
     table["score"] = table["birth"] - table["death"]
+    table["significance"] = np.nan
     table["area"] = areas
     return table[table["score"] > 0]
 
@@ -94,6 +103,56 @@ def foreground_above(counts: Any, mask: Any, grid: Any, cell: int, threshold: An
 
 
 @kernel(nogil=True)
+def foreground_of_noise(
+    image: Any, mask: Any, level: Any, floor: Any, cell: int, bridged: Any, between: Any, subtract: bool, none: Any
+) -> Any:
+    """Flat indices (ascending) and values of the pixels that rise above the noise of their place.
+
+    `image`, `mask` (y, x); `level` and `floor` (rows, columns) are grids of cells: of the background, and of what a
+    pixel must reach. Masked pixels at the flat indices `bridged` (ascending) have the values `between`. Values are
+    those of the image, above the level if that is to be subtracted; `none` is an empty array of their dtype. A value
+    that is not above 0 belongs to no peak.
+    """
+    height, width = image.shape
+    pixels, values = np.empty(_FOREGROUND + width, np.int64), np.empty(_FOREGROUND + width, none.dtype)
+    above = np.zeros((width + 7) // 8 * 8, np.bool_)
+    eights = above.view(np.uint64)
+    row, line = np.empty(width, np.float32), np.empty(floor.shape[1], np.float32)
+    patched, unmasked = np.empty(width, np.float32), np.empty(width, np.bool_)
+    columns = np.arange(width).astype(np.float32)
+    n, b = 0, 0
+    for y in range(height):
+        if n + width > len(pixels):
+            pixels, values = _twice(pixels), _twice(values)
+        start, first = y * width, b
+        while b < len(bridged) and bridged[b] < start + width:
+            b += 1
+        if b > first:
+            patched[:], unmasked[:] = image[y], mask[y]
+            for i in range(first, b):
+                patched[bridged[i] - start], unmasked[bridged[i] - start] = between[i], False
+            above_row(patched, floor, cell, y, columns, line, row)
+        else:
+            above_row(image[y], floor, cell, y, columns, line, row)
+        for x in range(width):
+            above[x] = row[x] >= 0
+        for e in range(len(eights)):
+            if eights[e] == 0:
+                continue
+            for x in range(8 * e, min(8 * e + 8, width)):
+                if not above[x] or (unmasked[x] if b > first else mask[y, x]):
+                    continue
+                value = float(patched[x]) if b > first else float(image[y, x])
+                if subtract:
+                    value = above_at(value, level, cell, y, x)
+                if value > 0:
+                    pixels[n] = start + x
+                    values[n] = value
+                    n += 1
+    return pixels[:n], values[:n]
+
+
+@kernel(nogil=True)
 def _take_row(row: Any, mask: Any, start: int, threshold: Any, above: Any, pixels: Any, values: Any, n: int) -> int:
     """Append a row's foreground to `pixels` and `values`, of which `n` are taken; `above` is room for the row."""
     for x in range(len(row)):
@@ -115,11 +174,12 @@ def _twice(array: Any) -> Any:
 
 
 @kernel(nogil=True)
-def _merge(pixels: Any, order: Any, width: int) -> Any:
+def _merge(pixels: Any, order: Any, width: int, n_counted: int) -> Any:
     """Where the islands of the foreground are born and merge, from the highest pixel down.
 
     `pixels` flat indices, ascending; `order` positions in it from the highest pixel to the lowest. Returns positions
-    of the maxima, positions of the pixels at which they merge (-1: never), and numbers of pixels down to those.
+    of the maxima, positions of the pixels at which they merge (-1: never), and numbers of pixels down to those, of the
+    `n_counted` highest of the frame.
 
     A pixel joins the island of its highest neighbour as soon as it rises, so whole basins, pixels with the same maximum
     uphill, can be merged in place of pixels: two that touch merge at the lower pixel of the highest pair that touches.
@@ -160,11 +220,12 @@ def _merge(pixels: Any, order: Any, width: int) -> Any:
             pair = pairs[pair, 2]
             if one != other:
                 elder, younger = min(one, other), max(one, other)
-                births[found], deaths[found], areas[found] = order[younger], order[k], area[younger] + 1
+                births[found], deaths[found], areas[found] = order[younger], order[k], area[younger] + (k < n_counted)
                 found += 1
                 island[younger] = elder
-                area[elder] += area[younger]
-        area[_root(island, basin[k])] += 1
+                if k < n_counted:
+                    area[elder] += area[younger]
+        area[_root(island, basin[k])] += k < n_counted
     for k in range(n):
         if basin[k] == k and island[k] == k:
             births[found], deaths[found], areas[found] = order[k], -1, area[k]
@@ -221,8 +282,14 @@ def at_minval(table: NDArray[np.void], minval: float) -> NDArray[np.void]:
 
     `area` is not known at the higher level and set to 0.
     """
-    result = table[table["birth"] >= minval].copy()
+    result = dead_below(table[table["birth"] >= minval], minval)
+    result["area"] = 0
+    return result
+
+
+def dead_below(table: NDArray[np.void], minval: float) -> NDArray[np.void]:
+    """A copy of the table in which those that died below `minval` die at 0."""
+    result = table.copy()
     result["death"][result["death"] < minval] = 0
     result["score"] = result["birth"] - result["death"]
-    result["area"] = 0
     return result

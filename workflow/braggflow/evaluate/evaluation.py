@@ -379,12 +379,7 @@ def on_frames(
     settings = RunConfig.model_validate(
         {
             "patches": {"size": size},
-            "detect": {
-                "minval": {"sigma": 6},
-                "minscore": {"sigma": 4},
-                "background": "local",
-                "min_area": 2,  # a lone hot pixel is no peak
-            },
+            "detect": {"min_area": 2},  # a lone hot pixel is no peak
         }
     )
     with TemporaryDirectory() as folder:

@@ -20,6 +20,7 @@ Level: TypeAlias = float | str | NoiseMultiple | Mapping[str, float]
 def find_peaks(
     frames: "xr.Dataset | xr.DataArray | np.ndarray[Any, Any]",
     *,
+    false_peaks: float | None = None,
     minval: Level | None = None,
     minscore: Level | None = None,
     background: str | None = None,
@@ -43,9 +44,12 @@ def find_peaks(
         Frames of shape (frame, y, x), or one frame (y, x). A DataArray's `frame` coordinate and per-frame coordinates
         are kept. A Dataset, as `open_frames` returns it, brings its mask, dark, flat and saturation too; an array
         alone has none.
+    false_peaks : float, optional
+        False peaks expected in a megapixel: how significant a maximum must be against the noise of its place.
     minval, minscore : float or str, optional
-        The two levels of the search: pixels below `minval` are set to 0, peaks whose persistence is not above
-        `minscore` are dropped. In counts, or as ``"6 sigma"``, multiples of each frame's noise.
+        Further cuts: pixels below `minval` are set to 0, peaks whose persistence is not above `minscore` are dropped.
+        In counts, or as ``"6 sigma"``, multiples of each frame's noise. With ``config={"detect": {"false_peaks":
+        None}}`` they alone decide, as in findpeaks.
     background : str, optional
         Subtracted before the search: ``"none"``, ``"local"``, or the name of a file that holds a frame.
     min_area : int, optional
@@ -100,14 +104,20 @@ def find_peaks(
     >>> import braggflow
     >>> y, x = np.mgrid[:64, :64]
     >>> frame = np.random.default_rng(0).poisson(4 + 400 * np.exp(-((y - 20.3) ** 2 + (x - 31.8) ** 2) / 3))
-    >>> peaks = braggflow.find_peaks(frame, minval=40, minscore=20)
+    >>> peaks = braggflow.find_peaks(frame)
     >>> peaks[["y", "x"]].to_dataframe()[["y", "x"]].round(1)
              y     x
     peak
     0     20.3  31.8
     """
     given: dict[str, dict[str, object]] = {
-        "detect": {"minval": minval, "minscore": minscore, "background": background, "min_area": min_area},
+        "detect": {
+            "false_peaks": false_peaks,
+            "minval": minval,
+            "minscore": minscore,
+            "background": background,
+            "min_area": min_area,
+        },
         "frames": {
             "mask": mask,
             "bin": bin,

@@ -102,9 +102,11 @@ def _peaks_of(
     with _timed(seconds, "correct"):
         frame = opened.corrected(pixels)
     with _timed(seconds, "detect"):
-        detection = detect(frame.counts, frame.mask, config.detect, background_frame=opened.background_frame)
+        detection = detect(
+            frame.counts, frame.mask, config.detect, background_frame=opened.background_frame, **config.frames.noise
+        )
     with _timed(seconds, "patches"):
-        cut, table = cut_patches(frame, detection.table, config.patches, **_noise(config))
+        cut, table = cut_patches(frame, detection.table, config.patches, **config.frames.noise)
     return detection, cut, table
 
 
@@ -135,17 +137,9 @@ def complete_peaks(
     with _timed(seconds, "fit"):
         chosen = sample(table, config.fit)
         shown = patches.select(cut, chosen)
-        fits = fit_patches(shown.counts, shown.state, shown.neighbours, config.fit, **_noise(config))
+        fits = fit_patches(shown.counts, shown.state, shown.neighbours, config.fit, **config.frames.noise)
     table = assemble(table, cut, config, located=answer.located, fitted=chosen, fits=fits)
     return peak_table.sort(table), sum_counts([*(chunk.seconds for chunk in found), seconds])
-
-
-def _noise(config: RunConfig) -> dict[str, float]:
-    """Noise of a pixel of the searched frames: a binned pixel is a sum, whose read noise adds up in squares."""
-    return {
-        "counts_per_photon": config.frames.counts_per_photon,
-        "read_noise": config.frames.read_noise * config.frames.bin,
-    }
 
 
 def compile_kernels(opened: OpenedSeries) -> None:

@@ -22,8 +22,8 @@ class SearchedFrame:
     """Pixels of `raw` that the series' mask leaves out."""
     searched: NDArray[np.float32]
     """Counts after correction, binning and background subtraction, NaN = ignored."""
-    minval: float
-    """Counts below which the search set pixels of `searched` to 0."""
+    floor: NDArray[np.float32]
+    """Counts below which the search took pixels of `searched` for 0: of each, shape (y, x), or one level, shape ()."""
     bin: int
     """Detector pixels along each side of a pixel of `searched`."""
 
@@ -56,8 +56,10 @@ def read_run_frame(series: OpenedSeries, number: int) -> SearchedFrame:
     try:
         raw = series.raw(series.position_of(number))
         frame = series.corrected(raw)
-        image, minval, _ = searched_image(frame, config.detect, background_frame=series.background_frame)
+        image, floor = searched_image(
+            frame, config.detect, background_frame=series.background_frame, **config.frames.noise
+        )
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
     searched = np.where(frame.mask, np.float32(np.nan), image).astype(np.float32)
-    return SearchedFrame(raw, series.correction.mask, searched, minval, config.frames.bin)
+    return SearchedFrame(raw, series.correction.mask, searched, floor, config.frames.bin)

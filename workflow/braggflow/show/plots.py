@@ -111,18 +111,19 @@ def draw_frame(axes: Axes, image: Image, bin: int, norm: FuncNorm, *, longest: i
 
 
 def frame_pair(seen: SearchedFrame) -> Figure:
-    """The raw frame beside what was searched in it: corrected, binned, and 0 below `minval`."""
+    """The raw frame beside what was searched in it: corrected, binned, and 0 below its floor."""
     figure = _frame_figure(seen, 0.37, extra=0.9)
     raw = seen.raw.astype(np.float32)
     # Ignored pixels are drawn in the raw frame, but do not set its scale.
     raw_norm = intensity_norm(np.where(seen.ignored, np.float32(np.nan), raw))
-    kept = np.where(seen.searched < seen.minval, np.float32(0), seen.searched)
+    kept = np.where(seen.searched < seen.floor, np.float32(0), seen.searched)
     left, right = figure.subplots(1, 2)
     _scale_bar(figure, left, draw_frame(left, raw, 1, raw_norm, longest=340), raw_norm)
     left.set_title("raw")
     norm = intensity_norm(kept)
     _scale_bar(figure, right, draw_frame(right, kept, seen.bin, norm, longest=340), norm)
-    right.set_title(f"searched: at least {seen.minval:.4g} counts")
+    level = "above the noise" if seen.floor.ndim else f"at least {seen.floor:.4g} counts"
+    right.set_title(f"searched: {level}")
     return figure
 
 

@@ -49,6 +49,7 @@ LISTED_FAILURES = 50
 TEMPLATE = "report.html.j2"
 _SAMPLED = ("peak_frame", "disagreement", "fwhm_major", "fwhm_minor", "snr", "flags")
 _REMOVED_BY = {
+    "false_peaks": "not significant against the noise of their place (detect.false_peaks)",
     "minscore": "persistence not above detect.minscore",
     "min_area": "fewer pixels than detect.min_area",
     "max_area": "more pixels than detect.max_area",
@@ -217,7 +218,8 @@ def _typical_frame(seen: SearchedFrame, table: xr.Dataset, number: int, backgrou
     if background != "none":
         source = "its own local background" if background == "local" else background
         done.append(f"{source} is subtracted")
-    done.append(f"pixels below minval ({seen.minval:.4g} counts) are set to 0")
+    level = "the noise of their place" if seen.floor.ndim else f"minval ({seen.floor:.4g} counts)"
+    done.append(f"pixels below {level} are set to 0")
     pair = _picture(
         frame_pair(seen),
         f"{shown} Left as recorded, right as searched: {', '.join(done)}. Grey values are linear near the background "

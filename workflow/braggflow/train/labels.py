@@ -250,10 +250,16 @@ def _cut_again(series: OpenedSeries, number: int) -> tuple[patches.Patches, peak
     settings = series.config.detect.model_copy(update={"engine": "native"})
     try:
         frame = series.corrected(series.raw(series.position_of(number)))
-        found = detect(frame.counts, frame.mask, settings, background_frame=series.background_frame)
+        found = detect(
+            frame.counts,
+            frame.mask,
+            settings,
+            background_frame=series.background_frame,
+            **series.config.frames.noise,
+        )
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
-    return cut_patches(frame, found.table, series.config.patches)
+    return cut_patches(frame, found.table, series.config.patches, **series.config.frames.noise)
 
 
 def _pixels(table: peak_table.Table, scale: int) -> NDArray[np.int64]:

@@ -1,0 +1,216 @@
+"""How significant a maximum is: the chance that the noise of its own place makes one like it.
+
+Two questions are asked of each maximum, and the less certain answer counts:
+
+- *Does it rise above its surroundings?* The counts of its 3 × 3 pixels against those of a ring around it (15 × 15 less
+  7 × 7, wider where that holds few counts). If both had one level, the share of the counts that lies within would be
+  binomial, whatever the level is (Przyborowski & Wilenski, Biometrika 31, 313 (1940)): exact from no counts to millions,
+  with no level to be known. Pixels of the ring beyond 4 standard deviations, other peaks, are left out.
+- *Is it a maximum of its own?* Its persistence over its standard deviation, z = (birth - death) / sqrt(birth + death) in
+  photons, where it merges into a higher one. Of maxima that noise makes on a field of one level, the share above z is
+  that of a normal deviate above 1.6 z - 0.8 (measured, docs/detection.md).
+
+Both are given as sigma of a normal deviate, so that the share of noise's maxima above s is that of a normal one. Noise
+has one maximum in about 10 pixels: of a megapixel without any peak, 100,000 × that share are expected above s.
+
+Counts are whole: to have the very chance asked for, a test must decide between equal counts. The number that decides,
+between 0 and 1, is drawn from the counts and their place: the same frame gets the same answer always.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from braggflow.compiled import kernel
+from braggflow.detect.noise import Noise
+
+#: Maxima that noise makes in a megapixel.
+_MAXIMA_PER_MEGAPIXEL = 1e5
+#: Beyond, chances are too small for double precision to hold.
+HIGHEST = 37.0
+_PROMINENCE_SLOPE, _PROMINENCE_OFFSET = 1.6, -0.8
+_CORE, _HOLE = 1, 3
+#: Half sides of the ring, the first of which that holds so many photons counts.
+_FIRST_RING, _WIDEST_RING, _ENOUGH_PHOTONS = 7, 31, 30.0
+#: Below, a ring tells nothing, and the coarse level stands for one of so many pixels.
+_LEAST_RING, _COARSE_RING = 20, 176
+#: Times that a ring is gone through to leave out other peaks.
+_CLIPPINGS = 8
+#: A core that is not so many standard deviations above the border of the hole is looked at no further (of many photons,
+#: of few), where a chance below this is asked for.
+_WORTH_A_LOOK, _WORTH_FEW, _UNLIKELY = 2.5, 1.5, 1e-3
+#: Photons that are few, and pixels of the widest ring and its core.
+_FEW, _WIDEST_PIXELS = 10.0, (2 * _WIDEST_RING + 1) ** 2 - (2 * _HOLE + 1) ** 2 + (2 * _CORE + 1) ** 2
+
+
+def least_significance(false_peaks: float) -> float:
+    """The significance above which `false_peaks` maxima of noise are expected in a megapixel."""
+    return float(-special.ndtri(min(false_peaks / _MAXIMA_PER_MEGAPIXEL, 0.5)))
+
+
+def significance(
+    counts: NDArray[Any],
+    mask: NDArray[np.bool_],
+    maxima: NDArray[np.void],
+    noise: Noise,
+    *,
+    least: float = -np.inf,
+) -> NDArray[np.float32]:
+    """Significance of each maximum, shape (n,), sigma.
+
+    `counts`, `mask` (y, x); of `maxima` (n,) are used `y_pixel`, `x_pixel`, `birth` and `death` (0: never merges). Of
+    maxima below `least` it may be too high, but not above `least`.
+    """
+    names = ("y_pixel", "x_pixel", "birth", "death")
+    columns = [np.ascontiguousarray(maxima[name]) for name in names]
+    chance = float(special.ndtr(-least))
+    photon, shift = noise.counts_per_photon, noise.shift
+    sigma, *sums = _count(counts, mask, *columns, noise.level, noise.cell, photon, shift, least, chance)
+    counted = sums[0] > 0
+    sigma[counted] = np.minimum(sigma[counted], _excess(*(each[counted] for each in sums)))
+    return np.clip(sigma, -HIGHEST, HIGHEST).astype(np.float32)
+
+
+def _excess(
+    core: NDArray[np.float64], ring: NDArray[np.float64], share: NDArray[np.float64], tie: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sigma of `core` photons in a `share` of all pixels, `ring` in the others; `tie` (0 to 1) decides equal counts."""
+    at_least = special.betainc(core, ring + 1, share)
+    more = np.where(ring > 0, special.betainc(core + 1, np.maximum(ring, 1e-300), share), 0.0)
+    sigma = -special.ndtri(np.clip(more + tie * (at_least - more), 1e-290, 1.0))
+    # Far out, the signed root of the deviance is as good, and has no end.
+    total = core + ring
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = np.where(ring > 0, ring * np.log(ring / (total * (1 - share))), 0.0)
+        root = np.sqrt(np.maximum(2 * (core * np.log(core / (total * share)) + rest), 0))
+    sigma = np.where(at_least > 1e-280, sigma, np.maximum(root, HIGHEST - 1))
+    return np.clip(sigma, -HIGHEST, HIGHEST)
+
+
+@kernel(nogil=True)
+def _count(
+    counts: Any,
+    mask: Any,
+    ys: Any,
+    xs: Any,
+    births: Any,
+    deaths: Any,
+    level: Any,
+    cell: int,
+    counts_per_photon: float,
+    shift: float,
+    least: float,
+    chance: float,
+) -> Any:
+    """Sigma of each maximum's persistence, photons within and around it, the share of the pixels that lies within, and
+    a number to decide ties.
+
+    Nothing is counted (0) within those that are less significant than `least`, of this `chance`, for sure; their sigma
+    is below it.
+    """
+    n, per_count = len(ys), 1 / counts_per_photon
+    sigma, core, ring, share, tie = np.empty(n), np.zeros(n), np.zeros(n), np.full(n, 0.5), np.zeros(n)
+    values = np.empty((2 * _WIDEST_RING + 1) ** 2)
+    for i in range(n):
+        y, x = ys[i], xs[i]
+        sigma[i] = np.inf
+        if deaths[i] != 0:
+            persistence = (births[i] - deaths[i]) * per_count
+            variance = 2 * (counts[y, x] * per_count + shift) - persistence
+            sigma[i] = _PROMINENCE_SLOPE * persistence / np.sqrt(max(variance, 1e-300)) + _PROMINENCE_OFFSET
+            if sigma[i] < least:
+                continue
+        inside, n_inside, number = _inside(counts, mask, y, x, per_count, shift)
+        coarse = level[min(y // cell, level.shape[0] - 1), min(x // cell, level.shape[1] - 1)] * per_count + shift
+        coarse = max(coarse, 0.0) * n_inside
+        if chance < _UNLIKELY and inside - coarse < _WORTH_A_LOOK * np.sqrt(coarse):
+            sigma[i] = -np.inf
+            continue
+        near, n_near = _square_border(counts, mask, y, x, per_count, shift)
+        worth = _normal(inside, n_inside, near, n_near) >= (_WORTH_A_LOOK if inside >= _FEW else _WORTH_FEW)
+        if inside < _FEW:  # and if there was nothing around it, as far as it is looked at
+            worth &= number * (n_inside / _WIDEST_PIXELS) ** inside <= chance
+        if not worth and chance < _UNLIKELY:
+            sigma[i] = -np.inf
+            continue
+        outside, n_outside, half = 0.0, 0, _FIRST_RING
+        while True:
+            outside, n_outside = _around(counts, mask, y, x, half, per_count, shift, values)
+            if outside >= _ENOUGH_PHOTONS or half >= _WIDEST_RING:
+                break
+            half = 2 * half + 1
+        if n_outside < _LEAST_RING:
+            outside, n_outside = coarse / n_inside * _COARSE_RING, _COARSE_RING
+        if inside >= _FEW and _normal(inside, n_inside, outside, n_outside) < least:
+            sigma[i] = -np.inf  # the binomial's tail is longer than the normal one
+            continue
+        core[i], ring[i] = max(inside, 1e-9), max(outside, 0.0)
+        share[i] = n_inside / (n_inside + n_outside)
+        tie[i] = number
+    return sigma, core, ring, share, tie
+
+
+@kernel(nogil=True)
+def _normal(inside: float, n_inside: int, outside: float, n_outside: int) -> float:
+    """How many standard deviations `inside` is above its share of all photons."""
+    variance = n_inside * n_outside * max(inside + outside, 0.0)
+    return (inside * n_outside - outside * n_inside) / np.sqrt(variance) if variance > 0 else np.inf
+
+
+@kernel(nogil=True)
+def _inside(counts: Any, mask: Any, y: int, x: int, per_count: float, shift: float) -> tuple[float, int, float]:
+    """Photons and pixels of the core, and a number between 0 and 1 drawn from them (SplitMix64's last steps)."""
+    total, n, state = 0.0, 0, np.uint64(y) << np.uint64(32) | np.uint64(x)
+    for j in range(max(y - _CORE, 0), min(y + _CORE + 1, counts.shape[0])):
+        for k in range(max(x - _CORE, 0), min(x + _CORE + 1, counts.shape[1])):
+            if not mask[j, k]:
+                photons = counts[j, k] * per_count
+                total += photons + shift
+                n += 1
+                state = (state ^ np.uint64(np.int64(photons * 16))) * np.uint64(0xBF58476D1CE4E5B9)
+                state ^= state >> np.uint64(29)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return total, n, float(state >> np.uint64(11)) / 2.0**53
+
+
+@kernel(nogil=True)
+def _square_border(counts: Any, mask: Any, y: int, x: int, per_count: float, shift: float) -> tuple[float, int]:
+    """Photons and pixels of the border of the square that the ring leaves out."""
+    total, n = 0.0, 0
+    for j in range(max(y - _HOLE, 0), min(y + _HOLE + 1, counts.shape[0])):
+        step = 1 if abs(j - y) == _HOLE else 2 * _HOLE
+        for k in range(x - _HOLE, x + _HOLE + 1, step):
+            if 0 <= k < counts.shape[1] and not mask[j, k]:
+                total += counts[j, k] * per_count + shift
+                n += 1
+    return total, n
+
+
+@kernel(nogil=True)
+def _around(
+    counts: Any, mask: Any, y: int, x: int, half: int, per_count: float, shift: float, values: Any
+) -> tuple[float, int]:
+    """Photons and pixels of a ring, without those beyond 4 standard deviations of the others; `values` is room."""
+    n = 0
+    total = 0.0
+    for j in range(max(y - half, 0), min(y + half + 1, counts.shape[0])):
+        in_hole = abs(j - y) <= _HOLE
+        for k in range(max(x - half, 0), min(x + half + 1, counts.shape[1])):
+            if not mask[j, k] and not (in_hole and abs(k - x) <= _HOLE):
+                values[n] = counts[j, k] * per_count + shift
+                total += values[n]
+                n += 1
+    left = n
+    for _ in range(_CLIPPINGS):
+        mean = max(total, 0.0) / max(left, 1)
+        limit = mean + 4 * np.sqrt(mean) + 3
+        before, total, left = left, 0.0, 0
+        for i in range(n):
+            total += values[i] if values[i] <= limit else 0.0
+            left += values[i] <= limit
+        if left == before:
+            break
+    return total, left
