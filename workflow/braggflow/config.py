@@ -107,7 +107,7 @@ class DetectConfig(Section):
     max_area: int | None = Field(None, ge=1, description="drop peaks of more pixels (powder rings, beam stop)")
     min_edge_distance: int = Field(0, ge=0, description="drop maxima closer than this to the frame's edge, pixels")
     min_neighbour_distance: float = Field(0, ge=0, description="drop maxima closer than this to a higher one, pixels")
-    min_snr: float = Field(0, ge=0, description="drop peaks whose intensity is below this many times its noise")
+    min_snr: float = Field(0, ge=0, description="drop peaks whose snr is below this")
 
     def levels(self) -> tuple["float | NoiseMultiple", "float | NoiseMultiple"]:
         """`minval` and `minscore` that hold where none are given."""
@@ -139,9 +139,7 @@ class PatchesConfig(Section):
         description="peaks whose maxima own pixels of the patch: fit_together (the network is shown which pixels are "
         "theirs), mask (their pixels are missing) or ignore",
     )
-    flag_snr_below: float = Field(
-        5, ge=0, description="flag low_snr where the intensity is below this many times its noise"
-    )
+    flag_snr_below: float = Field(5, ge=0, description="flag low_snr where the snr is below this")
 
 
 class LocateConfig(Section):

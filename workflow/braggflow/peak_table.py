@@ -56,7 +56,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.overlap: "another peak's maximum lies in the patch, or is nearer to some of its pixels",
     Flag.fit_failed: "the fit did not converge, or found something else; the fit's variables are NaN",
     Flag.out_of_domain: "outside what the localiser was made for",
-    Flag.low_snr: "intensity below flag_snr_below times its noise",
+    Flag.low_snr: "snr below flag_snr_below",
     Flag.disagree: "network and fit are further apart than max_disagreement times their joint uncertainty",
     Flag.at_bound: "the fit failed at a bound of centre, width or height",
     Flag.deblended: "one of several peaks without maxima of their own, told apart by the fit",
@@ -105,9 +105,11 @@ VARIABLES: dict[str, Variable] = {
     "y_fit_std": Variable("f4", "pixel", "standard error of y_fit"),
     "x_fit_std": Variable("f4", "pixel", "standard error of x_fit"),
     "intensity": Variable("f4", "count", "counts above background in the patch"),
-    "snr": Variable("f4", "1", "intensity over its noise"),
+    "snr": Variable("f4", "1", "counts over their noise in the aperture that shows most of the peak"),
     "disagreement": Variable("f4", "pixel", "distance between network and fit"),
-    "parent": Variable("i8", "1", "row of the peak in whose residual this one was found (-1: a maximum of its own)", -1),
+    "parent": Variable(
+        "i8", "1", "row of the peak in whose residual this one was found (-1: a maximum of its own)", -1
+    ),
     "flags": Variable("u2", "1", "quality flags", 0),
     "track": Variable("i4", "1", "track id (-1: none)", -1),
 }

@@ -22,9 +22,7 @@ def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int
     return -np.asarray(above_grid(zero, level_grid(counts, mask, cell), cell))
 
 
-def level_grid(
-    counts: NDArray[Any], mask: NDArray[np.bool_], cell: int, *, photon: float = 0.0
-) -> NDArray[np.float32]:
+def level_grid(counts: NDArray[Any], mask: NDArray[np.bool_], cell: int, *, photon: float = 0.0) -> NDArray[np.float32]:
     """Levels at the centres of cells of `cell` × `cell` pixels, smoothed over 3 × 3 cells; float32 (rows, columns).
 
     They are medians; with `photon`, the counts of one, means where a cell holds fewer than 3 photons a pixel: most

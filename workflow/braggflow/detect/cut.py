@@ -1,5 +1,6 @@
 """Patches cut from a frame: the states of their pixels, their neighbours, flags, and what can be measured directly."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,11 @@ def cut_patches(
         The n patches with the states of their pixels, their neighbours and centroids.
     measured : numpy.ndarray of dtype PEAK_DTYPE
         A copy of the table, shape (n,), with `flags`, `intensity` (counts) and `snr` set. Intensity is that of the
-        peak's own pixels; the background level is the median of those on the patch's border. The noise of `intensity`
-        is that of its own counts (Poisson, of `counts_per_photon`) and of the background, whose scatter is at least
-        `read_noise` counts in a pixel of `frame`.
+        peak's own pixels; the background level is the median of those on the patch's border (their mean where that is
+        less than 3 photons: a median of few counts is 0). `snr` is that of the aperture that shows most of the peak:
+        of those of 1.5, 2.5, 3.5, ... px around the maximum and of all own pixels the highest. The noise in an
+        aperture is that of its own counts (Poisson, of `counts_per_photon`), of the background, whose scatter is at
+        least that of its photons and of `read_noise`, and of the level's error.
 
     Examples
     --------
@@ -86,10 +89,10 @@ def cut_patches(
     neighbours = np.full((len(ys), MAX_NEIGHBOURS, 2), np.nan, np.float32)
     n_listed = MAX_NEIGHBOURS if config.neighbours == "fit_together" else 0
     _mark_neighbours(ys, xs, n_listed, config.neighbours != "ignore", counts, state, flags, neighbours)
-    intensity, noise, centroid = measure_patches(counts, state, neighbours, counts_per_photon, read_noise)
+    intensity, snr, centroid = measure_patches(counts, state, neighbours, counts_per_photon, read_noise)
     measured = table.copy()
     measured["intensity"] = intensity
-    measured["snr"] = np.divide(intensity, noise, out=np.zeros_like(intensity), where=noise > 0)
+    measured["snr"] = snr
     measured["flags"] = flags
     measured["flags"][measured["snr"] < config.flag_snr_below] |= np.uint16(Flag.low_snr)
     return Patches(counts, state, neighbours, centroid), measured
@@ -189,29 +192,29 @@ def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
 def measure_patches(
     counts: Any, state: Any, neighbours: Any, counts_per_photon: float, read_noise: float
 ) -> tuple[Any, Any, Any]:
-    """Intensity (n,), its noise (n,), counts, and the centroid (n, 2), pixels, of n patches; see `cut_patches`."""
+    """Intensity (n,), counts, signal to noise (n,), and the centroid (n, 2), pixels, of n patches; see `cut_patches`."""
     n, size = counts.shape[:2]
     half = size // 2
     intensity = np.zeros(n, np.float32)
-    noise = np.zeros(n, np.float32)
+    snr = np.zeros(n, np.float32)
     centroid = np.full((n, 2), np.nan)
     border = np.empty(4 * (size - 1), np.float32)
+    # By aperture: counts above the level, and own pixels.
+    inside, pixels = np.empty(half + 1), np.empty(half + 1, np.int64)
     for i in range(n):
         n_border = own_border(counts[i], state[i], border)
-        level = median(border[:n_border])
-        for b in range(n_border):
-            border[b] = abs(border[b] - level)
-        spread = max(1.4826 * median(border[:n_border]), read_noise)
-
+        level, scatter = _background(border[:n_border], counts_per_photon, read_noise)
         floor = level + _CENTROID_LEVEL * (counts[i, half, half] - level)
-        total, n_own = 0.0, 0
         weight, wy, wx = 0.0, 0.0, 0.0
+        inside[:], pixels[:] = 0.0, 0
         for j in range(size):
             for k in range(size):
                 own = state[i, j, k] == _OWN
                 if own:
-                    total += counts[i, j, k] - level
-                    n_own += 1
+                    # The smallest aperture that holds the pixel; the last one has them all.
+                    a = int(math.ceil(max(math.hypot(j - half, k - half) - 1.5, 0.0)))
+                    inside[min(a, half)] += counts[i, j, k] - level
+                    pixels[min(a, half)] += 1
                 # A saturated core draws the centroid to itself rightly, a neighbour's does not.
                 saturated = state[i, j, k] == _FULL and not is_other(neighbours[i], j - half, k - half)
                 if (own or saturated) and counts[i, j, k] > floor:
@@ -220,9 +223,33 @@ def measure_patches(
                     wx += (counts[i, j, k] - floor) * k
         if weight > 0:
             centroid[i, 0], centroid[i, 1] = wy / weight, wx / weight
-        # Poisson noise of the peak, the background's noise under it, and the error of the level (a median of n_border).
-        variance = counts_per_photon * max(total, 0.0) + n_own * spread**2
-        if n_border:
-            variance += n_own**2 * (np.pi / 2) * spread**2 / n_border
-        intensity[i], noise[i] = total, np.sqrt(variance)
-    return intensity, noise, centroid
+        total, n_own = 0.0, 0
+        for a in range(half + 1):
+            total += inside[a]
+            n_own += pixels[a]
+            variance = counts_per_photon * max(total, 0.0) + n_own * scatter**2
+            if n_border:  # the level is a median
+                variance += n_own**2 * (np.pi / 2) * scatter**2 / n_border
+            if variance > 0:
+                snr[i] = max(snr[i], total / np.sqrt(variance))
+        intensity[i] = total
+    return intensity, snr, centroid
+
+
+@kernel(nogil=True)
+def _background(border: Any, counts_per_photon: float, read_noise: float) -> tuple[float, float]:
+    """Level of a patch's border and standard deviation of one of its pixels; puts the values in order."""
+    n = len(border)
+    level = median(border)
+    if n and level < 3 * counts_per_photon and border[0] >= 0:
+        limit = level + (4 * np.sqrt(level / counts_per_photon) + 3) * counts_per_photon
+        total, kept = 0.0, 0
+        for b in range(n):
+            if border[b] <= limit:
+                total += border[b]
+                kept += 1
+        level = total / kept
+    for b in range(n):
+        border[b] = abs(border[b] - level)
+    expected = counts_per_photon * max(level, 0.0) + read_noise**2
+    return level, max(1.4826 * median(border), np.sqrt(expected))

@@ -33,8 +33,9 @@ from braggflow.detect.persistence import (
 from braggflow.detect.significance import least_significance, significance
 from braggflow.frames import CorrectedFrame
 
-#: Pixels are looked at from this share of the significance asked for: of maxima of noise that have it, a fifth is lower.
-_FOREGROUND_SHARE = 0.6
+#: Pixels are looked at from so many standard deviations on (lower where many false peaks are accepted): of maxima of noise
+#: that are significant, a third is lower. Only then does one search give what a stricter one finds.
+_DEVIATIONS, _DEVIATIONS_SHARE = 2.85, 0.6
 
 
 class Searched(NamedTuple):
@@ -103,14 +104,17 @@ def detect(
     """
     constants = {"counts_per_photon": counts_per_photon, "read_noise": read_noise}
     if config.false_peaks is None:
-        found = _by_levels(counts, mask, config, background_frame)
-        if len(found.table):  # one level of the whole frame will do where nothing is decided by it
+        maxima, minscore = _by_levels(counts, mask, config, background_frame)
+        high = maxima["score"] > minscore
+        if high.any():  # one level of the whole frame will do where nothing is decided by it
             noise = frame_noise(counts, mask, max(counts.shape), **constants)
-            found.table["significance"] = significance(counts, mask, found.table, noise)
-        return found
+            maxima["significance"][high] = significance(counts, mask, maxima[high], noise)
+        return filter_peaks(maxima, counts.shape, minscore, config)
     noise = frame_noise(counts, mask, config.background_cell, **constants)
-    source = counts if config.background == "local" else subtract_background(
-        counts, mask, config, background_frame=background_frame
+    source = (
+        counts
+        if config.background == "local"
+        else subtract_background(counts, mask, config, background_frame=background_frame)
     )
     level = _level(source, mask, config, noise)
     minval, minscore = _levels(source, mask, config, level)
@@ -165,19 +169,19 @@ def subtract_background(
 
 def _by_levels(
     counts: NDArray[Any], mask: NDArray[np.bool_], config: DetectConfig, background_frame: NDArray[np.float32] | None
-) -> Detection:
-    """The peaks by `minval` and `minscore` alone."""
+) -> tuple[NDArray[np.void], float]:
+    """The maxima above `minval`, and `minscore`."""
     if config.engine == "native" and config.background == "local":
         # As below, without a frame-sized image of what is above the background.
         grid = level_grid(counts, mask, config.background_cell)
         sample = sample_above(counts, mask, grid, config.background_cell, sample_step(counts.shape))
         minval, minscore = levels_of_sample(sample, config)
         pixels, values = foreground_above(counts, mask, grid, config.background_cell, np.float32(minval))
-        return filter_peaks(maxima_of(pixels, values, counts.shape[1]), counts.shape, minscore, config)
+        return maxima_of(pixels, values, counts.shape[1]), minscore
     image = subtract_background(counts, mask, config, background_frame=background_frame)
     minval, minscore = levels_in_counts(image, mask, config)
     find = persistence if config.engine == "native" else persistence_findpeaks
-    return filter_peaks(find(image, mask, minval), image.shape, minscore, config)
+    return find(image, mask, minval), minscore
 
 
 def _level(source: NDArray[Any], mask: NDArray[np.bool_], config: DetectConfig, noise: Noise) -> NDArray[np.float32]:
@@ -189,7 +193,8 @@ def _level(source: NDArray[Any], mask: NDArray[np.bool_], config: DetectConfig, 
 
 def _floor(config: DetectConfig, noise: Noise) -> NDArray[np.float32]:
     """Counts above the local level from which pixels are looked at, on the noise's grid."""
-    return foreground_grid(noise, _FOREGROUND_SHARE * least_significance(config.false_peaks or 0))
+    least = least_significance(config.false_peaks or 0.0)
+    return foreground_grid(noise, min(_DEVIATIONS, _DEVIATIONS_SHARE * least))
 
 
 def _levels(

@@ -52,7 +52,7 @@ def filter_peaks(
         table = keep(table, "min_neighbour_distance", ~_near_higher(table, config.min_neighbour_distance))
     table = table[np.lexsort((table["x_pixel"], table["y_pixel"]))]
     found = peak_table.empty(len(table))
-    for name in MAXIMUM_DTYPE.fields or ():
+    for name in set(MAXIMUM_DTYPE.fields or ()) & set(peak_table.VARIABLES):
         found[name] = table[name]
     return Detection(found, removed)
 

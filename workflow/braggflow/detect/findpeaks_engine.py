@@ -29,6 +29,8 @@ def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: 
         # Levels are read from the frame: the library's carry its tie-breaking noise.
         row["birth"] = floored[tuple(maximum)]
         row["death"] = 0 if saddle is None else floored[tuple(saddle)]
+        # Islands merge in the pixels that were set to 0, if at all.
+        row["saddle"] = -1 if row["death"] == 0 else saddle[0] * image.shape[1] + saddle[1]
     table["score"] = table["birth"] - table["death"]
     table["significance"] = np.nan
     return table[table["score"] > 0]

@@ -68,8 +68,8 @@ def _few_counts(sample: NDArray[np.float64]) -> float | None:
         mean = (float(left.sum()) + 1) / left.size
         kept = left[left < _rare_count(mean, _CLIP)]
         if kept.size == left.size or kept.size == 0:
-            cut_off = not left.any() and cut_off(sample[sample > 0])
-            return mean if mean <= _FEW_COUNTS and kept.size and not cut_off else None
+            thresholded = not left.any() and cut_off(sample[sample > 0])
+            return mean if mean <= _FEW_COUNTS and kept.size and not thresholded else None
         left = kept
 
 

@@ -2,7 +2,7 @@
 
 The variance of a pixel is modelled as counts_per_photon × (level + shift), in photons: `shift` is the square of the read
 noise. Where the frame itself contradicts the constants stated (a CCD whose gain nobody gave, a frame less its dark, a
-detector that sets all below a level to 0), those that its own differences show are taken, for the search alone.
+detector that sets all below a level to 0), those that its own pixels show are taken, for the search alone.
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +19,13 @@ from braggflow.detect.levels import cut_off, sample_step
 FEW_PHOTONS = 3.0
 #: What the frame shows is taken where it is further than this from what is stated, as a share.
 _CONTRADICTION = 0.25
-#: Pairs of pixels without which a frame shows nothing.
-_ENOUGH_PAIRS = 400
-#: The second pixel of a pair lies so many to the right: the next one may share its charge.
+#: Threes of pixels without which a frame shows nothing.
+_ENOUGH = 400
+#: The pixels of a three lie so far from each other: the next one may share its charge.
 _APART = 2
 _CLIP = 4.0
+#: Of frames of few counts, every so many rows are looked at for their lowest.
+_ROWS = 8
 #: Photons up to which the level of a foreground is a count of a chance of at most `_RARE`; above, in standard deviations.
 _DISCRETE, _RARE = 3.0, 0.03
 
@@ -47,29 +49,26 @@ def frame_noise(
 
     Raises `InputError` where no pixel is unmasked.
     """
-    values, differences, places = _pairs(counts, mask, cell, sample_step(counts.shape), _APART)
+    values, levels, curvatures = _samples(counts, mask, sample_step(counts.shape))
     few = len(values) > 0 and values.min() >= 0 and np.median(values) < FEW_PHOTONS * counts_per_photon
     level = level_grid(counts, mask, cell, photon=counts_per_photon if few else 0.0)
     gain, shift = counts_per_photon, (read_noise / counts_per_photon) ** 2
     if few:
-        if not values.any() or not cut_off(values[values > 0]):
-            return Noise(level, cell, gain, shift)
-        # Nothing is known of what was set to 0: the least count that was not is one event.
-        return Noise(level, cell, max(gain, float(values[values > 0].min())), 0.0)
-    if len(differences) < _ENOUGH_PAIRS:
-        return Noise(level, cell, gain, shift)
-    there = np.maximum(level.ravel()[places], 0).astype(np.float64)
-    expected = gain * there + read_noise**2
-    usable = expected > 0
-    if np.median(there) >= FEW_PHOTONS * gain:
-        ratio = _clipped_mean_square(differences[usable] / np.sqrt(2 * expected[usable]))
-        if abs(ratio - 1) > _CONTRADICTION:
-            # As a gain: on bright places that is on the safe side of a noise that does not grow with the light.
-            gain, shift = gain * ratio, shift / ratio
-    else:
-        excess = _clipped_mean_square(differences / np.sqrt(2)) - float(np.median(expected))
-        if excess > _CONTRADICTION * float(np.median(expected)) and excess > 0:
-            shift += excess / gain**2
+        rows, ignored = counts[::_ROWS], mask[::_ROWS]
+        above = rows[(rows > 0) & ~ignored]
+        if cut_off(above):  # nothing is known of what was set to 0: the least count that was not is one event
+            return Noise(level, cell, max(gain, float(above.min())), 0.0)
+    elif len(curvatures) >= _ENOUGH:
+        expected = gain * np.maximum(levels + gain / 3, 0) + read_noise**2
+        if np.median(levels) >= FEW_PHOTONS * gain:
+            ratio = _clipped_mean_square(curvatures / np.sqrt(expected))
+            if abs(ratio - 1) > _CONTRADICTION and ratio > 0:  # 0: no noise at all, as of computed frames
+                # As a gain: on bright places that is on the safe side of a noise that does not grow with the light.
+                gain, shift = gain * ratio, shift / ratio
+        else:
+            excess = _clipped_mean_square(curvatures) - float(np.median(expected))
+            if excess > _CONTRADICTION * float(np.median(expected)):
+                shift += excess / gain**2
     return Noise(level, cell, gain, shift)
 
 
@@ -101,20 +100,21 @@ def _clipped_mean_square(values: NDArray[np.float64]) -> float:
     return square
 
 
-def _pairs(
-    counts: NDArray[Any], mask: NDArray[np.bool_], cell: int, step: int, apart: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """A sample of the frame's pixels; differences of theirs to those `apart` to the right; the cells of these pairs."""
-    n_values, n_pairs, values, differences, places = _sample_pairs(counts, mask, cell, step, apart)
-    return values[:n_values], differences[:n_pairs], places[:n_pairs]
+def _samples(
+    counts: NDArray[Any], mask: NDArray[np.bool_], step: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """A sample of the frame's pixels; means of threes of them in a row, and how far the middle one is off its
+    neighbours' line, scaled to the noise of one pixel.
+    """
+    n, m, values, levels, curvatures = _sample(counts, mask, step)
+    return values[:n], levels[:m], curvatures[:m]
 
 
 @kernel(nogil=True)
-def _sample_pairs(counts: Any, mask: Any, cell: int, step: int, apart: int) -> Any:
+def _sample(counts: Any, mask: Any, step: int) -> Any:
     height, width = counts.shape
     room = height * width // step + 1
-    values, differences, places = np.empty(room), np.empty(room), np.empty(room, np.int64)
-    columns = (width + cell - 1) // cell
+    values, levels, curvatures = np.empty(room), np.empty(room), np.empty(room)
     n, m = 0, 0
     for p in range(0, height * width, step):
         y, x = p // width, p % width
@@ -122,8 +122,10 @@ def _sample_pairs(counts: Any, mask: Any, cell: int, step: int, apart: int) -> A
             continue
         values[n] = counts[y, x]
         n += 1
-        if x + apart < width and not mask[y, x + apart]:
-            differences[m] = float(counts[y, x + apart]) - float(counts[y, x])
-            places[m] = y // cell * columns + x // cell
+        left, right = x - _APART, x + _APART
+        if left >= 0 and right < width and not mask[y, left] and not mask[y, right]:
+            sides = float(counts[y, left]) + float(counts[y, right])
+            levels[m] = (sides + float(counts[y, x])) / 3
+            curvatures[m] = (sides - 2 * float(counts[y, x])) / np.sqrt(6)
             m += 1
-    return n, m, values, differences, places
+    return n, m, values, levels, curvatures

@@ -9,13 +9,10 @@ from braggflow import peak_table
 from braggflow.compiled import kernel
 from braggflow.detect.background import above_at, above_row
 
-#: What is known of a maximum: a small part of `PEAK_DTYPE`, as most maxima are noise and soon dropped.
-MAXIMUM_DTYPE = np.dtype(
-    [
-        (name, peak_table.PEAK_DTYPE[name])
-        for name in ("y_pixel", "x_pixel", "birth", "death", "score", "significance", "area")
-    ]
-)
+_OF_PEAKS = ("y_pixel", "x_pixel", "birth", "death", "score", "significance", "area")
+#: What is known of a maximum: a small part of `PEAK_DTYPE`, as most maxima are noise and soon dropped, and the flat index
+#: of the pixel at which it merges (-1: never).
+MAXIMUM_DTYPE = np.dtype([*((name, peak_table.PEAK_DTYPE[name]) for name in _OF_PEAKS), ("saddle", "i8")])
 #: Foreground pixels that are made room for at first; a frame that has more takes more.
 _FOREGROUND = 65_536
 
@@ -33,9 +30,7 @@ def persistence(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> 
     return maxima_of(pixels, values, image.shape[1])
 
 
-def maxima_of(
-    pixels: NDArray[np.int64], values: NDArray[Any], width: int, *, floor: float = 0.0
-) -> NDArray[np.void]:
+def maxima_of(pixels: NDArray[np.int64], values: NDArray[Any], width: int, *, floor: float = 0.0) -> NDArray[np.void]:
     """The maxima of a foreground, given by its flat indices (ascending) and values, with where they merge.
 
     Their significance is not known (NaN). Pixels below `floor` are in no area.
@@ -47,6 +42,7 @@ def maxima_of(
     table["birth"] = values[births]
     table["death"] = np.where(deaths >= 0, values[deaths], 0) if len(values) else 0
     table["score"] = table["birth"] - table["death"]
+    table["saddle"] = np.where(deaths >= 0, pixels[deaths], -1) if len(values) else -1
     table["significance"] = np.nan
     table["area"] = areas
     return table[table["score"] > 0]

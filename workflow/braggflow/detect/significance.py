@@ -6,9 +6,11 @@ Two questions are asked of each maximum, and the less certain answer counts:
   7 × 7, wider where that holds few counts). If both had one level, the share of the counts that lies within would be
   binomial, whatever the level is (Przyborowski & Wilenski, Biometrika 31, 313 (1940)): exact from no counts to millions,
   with no level to be known. Pixels of the ring beyond 4 standard deviations, other peaks, are left out.
-- *Is it a maximum of its own?* Its persistence over its standard deviation, z = (birth - death) / sqrt(birth + death) in
-  photons, where it merges into a higher one. Of maxima that noise makes on a field of one level, the share above z is
-  that of a normal deviate above 1.6 z - 0.8 (measured, docs/detection.md).
+- *Is it a maximum of its own?* What it has above the saddle at which it merges into a higher one, over the standard
+  deviation of that, twice: the two pixels, z = (birth - death) / sqrt(birth + death) in photons, which tells for sharp
+  peaks; and the 3 × 3 pixels around either, for all others. Of maxima that noise makes on a field of one level, the
+  share above z is that of a normal deviate above 1.6 z - 0.8 for the pixels and z + 0.63 for the squares (measured,
+  docs/detection.md). The higher counts.
 
 Both are given as sigma of a normal deviate, so that the share of noise's maxima above s is that of a normal one. Noise
 has one maximum in about 10 pixels: of a megapixel without any peak, 100,000 × that share are expected above s.
@@ -30,7 +32,8 @@ from braggflow.detect.noise import Noise
 _MAXIMA_PER_MEGAPIXEL = 1e5
 #: Beyond, chances are too small for double precision to hold.
 HIGHEST = 37.0
-_PROMINENCE_SLOPE, _PROMINENCE_OFFSET = 1.6, -0.8
+#: Slope and offset of the normal deviate of z.
+_OF_PIXELS, _OF_SQUARES = (1.6, -0.8), (1.0, 0.63)
 _CORE, _HOLE = 1, 3
 #: Half sides of the ring, the first of which that holds so many photons counts.
 _FIRST_RING, _WIDEST_RING, _ENOUGH_PHOTONS = 7, 31, 30.0
@@ -60,10 +63,10 @@ def significance(
 ) -> NDArray[np.float32]:
     """Significance of each maximum, shape (n,), sigma.
 
-    `counts`, `mask` (y, x); of `maxima` (n,) are used `y_pixel`, `x_pixel`, `birth` and `death` (0: never merges). Of
-    maxima below `least` it may be too high, but not above `least`.
+    `counts`, `mask` (y, x); of `maxima` (n,) are used `y_pixel`, `x_pixel`, `birth`, `death` and `saddle`. Of maxima
+    below `least` it may be too high, but not above `least`.
     """
-    names = ("y_pixel", "x_pixel", "birth", "death")
+    names = ("y_pixel", "x_pixel", "birth", "death", "saddle")
     columns = [np.ascontiguousarray(maxima[name]) for name in names]
     chance = float(special.ndtr(-least))
     photon, shift = noise.counts_per_photon, noise.shift
@@ -97,6 +100,7 @@ def _count(
     xs: Any,
     births: Any,
     deaths: Any,
+    saddles: Any,
     level: Any,
     cell: int,
     counts_per_photon: float,
@@ -116,10 +120,14 @@ def _count(
     for i in range(n):
         y, x = ys[i], xs[i]
         sigma[i] = np.inf
-        if deaths[i] != 0:
+        if saddles[i] >= 0:
             persistence = (births[i] - deaths[i]) * per_count
             variance = 2 * (counts[y, x] * per_count + shift) - persistence
-            sigma[i] = _PROMINENCE_SLOPE * persistence / np.sqrt(max(variance, 1e-300)) + _PROMINENCE_OFFSET
+            sigma[i] = _OF_PIXELS[0] * persistence / np.sqrt(max(variance, 1e-300)) + _OF_PIXELS[1]
+            if sigma[i] < HIGHEST:
+                v, u = saddles[i] // counts.shape[1], saddles[i] % counts.shape[1]
+                z = _between_squares(counts, mask, y, x, v, u, per_count, shift)
+                sigma[i] = max(sigma[i], _OF_SQUARES[0] * z + _OF_SQUARES[1])
             if sigma[i] < least:
                 continue
         inside, n_inside, number = _inside(counts, mask, y, x, per_count, shift)
@@ -157,6 +165,32 @@ def _normal(inside: float, n_inside: int, outside: float, n_outside: int) -> flo
     """How many standard deviations `inside` is above its share of all photons."""
     variance = n_inside * n_outside * max(inside + outside, 0.0)
     return (inside * n_outside - outside * n_inside) / np.sqrt(variance) if variance > 0 else np.inf
+
+
+@kernel(nogil=True)
+def _between_squares(counts: Any, mask: Any, y: int, x: int, v: int, u: int, per_count: float, shift: float) -> float:
+    """Difference of the means of the 3 × 3 pixels around (y, x) and (v, u), in standard deviations."""
+    high, n_high, low, n_low, both = 0.0, 0, 0.0, 0, 0.0
+    for j in range(-_CORE, _CORE + 1):
+        for k in range(-_CORE, _CORE + 1):
+            if _unmasked(mask, y + j, x + k):
+                photons = counts[y + j, x + k] * per_count + shift
+                high += photons
+                n_high += 1
+                if abs(y + j - v) <= _CORE and abs(x + k - u) <= _CORE:
+                    both += photons
+            if _unmasked(mask, v + j, u + k):
+                low += counts[v + j, u + k] * per_count + shift
+                n_low += 1
+    if n_low == 0:
+        return -np.inf
+    variance = high / n_high**2 + low / n_low**2 - 2 * both / (n_high * n_low)
+    return (high / n_high - low / n_low) / np.sqrt(max(variance, 1e-300))
+
+
+@kernel(nogil=True)
+def _unmasked(mask: Any, y: int, x: int) -> bool:
+    return 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and not mask[y, x]
 
 
 @kernel(nogil=True)

@@ -55,7 +55,7 @@ _REMOVED_BY = {
     "max_area": "more pixels than detect.max_area",
     "min_edge_distance": "maximum closer to the frame's edge than detect.min_edge_distance",
     "min_neighbour_distance": "maximum closer to a higher one than detect.min_neighbour_distance",
-    "min_snr": "intensity below detect.min_snr times its noise",
+    "min_snr": "snr below detect.min_snr",
 }
 
 

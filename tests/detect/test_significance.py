@@ -1,0 +1,244 @@
+"""What is a peak: chances that hold, saddles below the floor, constants that the frame contradicts, gaps."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braggflow.config import DetectConfig
+from braggflow.detect import detect, searched_image
+from braggflow.detect.detection import dead_below
+from braggflow.detect.gaps import bridges
+from braggflow.detect.noise import frame_noise
+from braggflow.detect.significance import HIGHEST, least_significance
+from braggflow.errors import InputError
+from braggflow.frames import CorrectedFrame
+from braggflow.simulate.profiles import PROFILE_DTYPE, render
+from braggflow.simulate.simulated_patches import CLASSES, sample_profiles
+from tests.stores import spots
+
+PERSISTENCE = ["y_pixel", "x_pixel", "birth", "death", "score", "significance"]
+
+
+def no_mask(image):
+    return np.zeros(image.shape, bool)
+
+
+def profiles(*rows):
+    """Profiles (y, x, height, sigma), round Gaussians."""
+    table = np.zeros(len(rows), PROFILE_DTYPE)
+    for row, (y, x, height, sigma) in zip(table, rows, strict=True):
+        row["y"], row["x"], row["height"] = y, x, height
+        row["sigma_major"] = row["sigma_minor"] = sigma
+    return table
+
+
+@pytest.mark.parametrize("mean", [0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0])
+def test_noise_makes_as_many_false_peaks_as_are_accepted(mean):
+    rng = np.random.default_rng(7)
+    image = rng.poisson(mean, (1400, 1400)).astype(np.uint16)
+    for accepted in (10.0, 40.0):
+        found = detect(image, no_mask(image), DetectConfig(false_peaks=accepted)).table
+        expected = accepted * image.size / 1e6  # 20 and 78
+        assert abs(len(found) - expected) < 0.35 * expected + 3 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.5, 8.0, 40.0])
+def test_every_peak_of_six_classes_is_found_once_and_no_other(mean):
+    rng = np.random.default_rng(int(100 * mean))
+    shape, apart = (400, 400), 40
+    found = lost = false = 0
+    for _ in range(2):
+        places = [(20 + apart * i, 20 + apart * j) for i in range(10) for j in range(10)]
+        kinds = ["sharp", "sampled", "broad", "elongated", "pseudo_voigt"]
+        table = np.concatenate(
+            [sample_profiles(1, rng=rng, config=CLASSES[kinds[k % len(kinds)]]) for k in range(len(places))]
+        )
+        table["y"], table["x"] = (np.array(places) + rng.uniform(-5, 5, (len(places), 2))).T
+        image = rng.poisson(render(shape, table, background=mean)).astype(np.uint16)
+        peaks = detect(image, no_mask(image), DetectConfig()).table
+        near = np.hypot(peaks["y_pixel"][:, None] - table["y"], peaks["x_pixel"][:, None] - table["x"]) < 3
+        found, lost = found + len(peaks), lost + np.count_nonzero(~near.any(axis=0))
+        false += len(peaks) - np.count_nonzero(near.any(axis=0))
+    assert (lost, false) == (0, 0), (found, lost, false)
+
+
+def test_noise_on_the_tail_of_a_bright_peak_is_no_peak_and_a_spot_there_is():
+    table = profiles((60, 60, 20_000, 2.0), (60, 80, 320, 1.0))
+    table["eta"][0] = 0.8
+    tail = render((120, 120), table, background=5)
+    for seed in range(5):
+        image = np.random.default_rng(seed).poisson(tail).astype(np.uint16)
+        found = detect(image, no_mask(image), DetectConfig()).table
+        assert sorted(found["x_pixel"].tolist()) == pytest.approx([60, 80], abs=1)
+
+
+def test_two_maxima_of_noise_on_one_broad_top_are_one_peak():
+    expected = render((40, 40), profiles((20, 20, 100, 3.0)), background=2)
+    several = 0
+    for seed in range(60):
+        image = np.random.default_rng(seed).poisson(expected).astype(np.uint16)
+        by_levels = DetectConfig(false_peaks=None, minval=20.0, minscore=10.0)
+        several += len(detect(image, no_mask(image), by_levels).table) > 1
+        assert len(detect(image, no_mask(image), DetectConfig()).table) == 1
+    assert several > 3  # what the levels alone make of them
+
+
+def test_false_peaks_null_is_the_levels_alone_and_says_significance_too():
+    image = spots((90, 80), 15, seed=3)
+    config = DetectConfig(false_peaks=None, background="none", minval=15, minscore=20)
+    found = detect(image, no_mask(image), config)
+    assert "false_peaks" not in found.removed
+    assert np.isfinite(found.table["significance"]).all()
+    by_noise = detect(image, no_mask(image), DetectConfig(minval=15, minscore=20, background="none")).table
+    assert set(map(tuple, by_noise[["y_pixel", "x_pixel"]])) <= set(map(tuple, found.table[["y_pixel", "x_pixel"]]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["none", "local"]), st.floats(8, 60), st.floats(0, 40))
+def test_one_run_gives_every_higher_minval_minscore_and_significance(seed, background, minval, minscore):
+    image = spots((70, 64), 8, seed=seed)
+    lowest = detect(image, no_mask(image), DetectConfig(background=background)).table
+    higher = DetectConfig(background=background, minval=minval, minscore=minscore, false_peaks=1e-3)
+    fresh = detect(image, no_mask(image), higher).table
+    derived = dead_below(lowest[lowest["birth"] >= minval], minval)
+    derived = derived[(derived["score"] > minscore) & (derived["significance"] >= least_significance(1e-3))]
+    np.testing.assert_array_equal(derived[PERSISTENCE], fresh[PERSISTENCE])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["none", "local"]), st.booleans())
+def test_engines_judge_the_same_maxima(seed, background, gap):
+    image = spots((40, 44), 5, seed=seed)
+    mask = no_mask(image)
+    if gap:
+        mask[:, 20:22] = mask[11] = True
+    native, reference = (
+        detect(image, mask, DetectConfig(engine=engine, background=background)).table[PERSISTENCE]
+        for engine in ("native", "findpeaks")
+    )
+    assert len(native) > 0
+    np.testing.assert_array_equal(native, reference)
+
+
+def test_areas_are_those_above_minval():
+    image = spots((90, 80), 15, seed=3)
+    by_levels = DetectConfig(false_peaks=None, background="none", minval=15, minscore=20)
+    by_noise = DetectConfig(background="none", minval=15, minscore=20)
+    alone, found = (detect(image, no_mask(image), config).table for config in (by_levels, by_noise))
+    alone = alone[np.isin(alone["y_pixel"] * 80 + alone["x_pixel"], found["y_pixel"] * 80 + found["x_pixel"])]
+    np.testing.assert_array_equal(alone["area"], found["area"])
+
+
+@pytest.mark.parametrize(
+    ("gain", "read_noise", "dark"),
+    [(5.0, 0.0, 0.0), (2.0, 8.0, 0.0), (1.0, 6.0, 40.0), (0.2, 0.0, 0.0)],
+)
+def test_constants_that_nobody_gave_are_taken_from_the_frame(gain, read_noise, dark):
+    rng = np.random.default_rng(3)
+    expected = render((500, 500), profiles((100.2, 90.1, 300, 1.2), (300.4, 260.7, 2000, 1.5)), background=40)
+    false = 0
+    for _ in range(8):
+        counts = gain * rng.poisson(expected) + rng.normal(0, read_noise, expected.shape) - dark
+        found = detect(counts.astype(np.float32), no_mask(expected), DetectConfig(false_peaks=1)).table
+        near = np.hypot(found["y_pixel"][:, None] - [100.2, 300.4], found["x_pixel"][:, None] - [90.1, 260.7]) < 3
+        assert near.any(axis=0).all()
+        false += np.count_nonzero(~near.any(axis=1))
+    assert false <= 8  # 2 are expected
+
+
+def test_counts_that_a_detector_cut_off_are_no_photons_each():
+    rng = np.random.default_rng(4)
+    expected = render((512, 512), profiles((100, 100, 200, 1.2)), background=10)
+    image = rng.poisson(expected).astype(np.uint16)
+    image[image < 20] = 0  # 0.35 % of the background is left, in lone pixels
+    found = detect(image, no_mask(image), DetectConfig()).table
+    assert [(int(y), int(x)) for y, x in found[["y_pixel", "x_pixel"]]] == [(100, 100)]
+    noise = frame_noise(image, no_mask(image), 32, counts_per_photon=1.0, read_noise=0.0)
+    assert noise.counts_per_photon == 20
+
+
+def test_significance_is_finite_sorted_out_at_edges_and_in_small_frames():
+    for shape in ((9, 9), (1, 40), (40, 1), (12, 500)):
+        image = np.random.default_rng(1).poisson(3, shape).astype(np.int32)
+        image[shape[0] // 2, shape[1] // 2] = 60
+        image[0, 0] = 45
+        found = detect(image, no_mask(image), DetectConfig()).table
+        assert {(0, 0), (shape[0] // 2, shape[1] // 2)} == set(map(tuple, found[["y_pixel", "x_pixel"]].tolist()))
+        assert ((found["significance"] > 0) & (found["significance"] <= HIGHEST)).all()
+
+
+def test_a_wholly_masked_frame_is_refused_and_an_empty_one_has_no_peak():
+    image = np.zeros((64, 64), np.uint16)
+    assert len(detect(image, no_mask(image), DetectConfig()).table) == 0
+    with pytest.raises(InputError, match="every pixel"):
+        detect(image, np.ones(image.shape, bool), DetectConfig())
+
+
+def test_the_searched_image_has_a_floor_for_each_place():
+    image = np.random.default_rng(0).poisson(np.linspace(5, 200, 128)[None, :] * np.ones((128, 1))).astype(np.uint16)
+    frame = CorrectedFrame(image, no_mask(image), None)
+    searched = searched_image(frame, DetectConfig())
+    assert searched.floor.shape == image.shape
+    assert searched.floor[:, -8:].mean() > 3 * searched.floor[:, :8].mean()
+    assert 0.0005 < np.mean(searched.image >= searched.floor) < 0.01
+    assert searched_image(frame, DetectConfig(false_peaks=None, minval=30.0, minscore=1.0)).floor == 30
+
+
+def gap(kind, width, at):
+    mask = np.zeros((60, 60), bool)
+    if kind in ("column", "cross"):
+        mask[:, at : at + width] = True
+    if kind in ("row", "cross"):
+        mask[at : at + width] = True
+    if kind == "pixels":
+        mask[at : at + width, at : at + width] = True
+    return mask
+
+
+@pytest.mark.parametrize("kind", ["column", "row", "cross", "pixels"])
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_spot_cut_by_a_narrow_gap_is_one_peak(kind, width):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        place = rng.uniform(29, 31, 2)
+        expected = render((60, 60), profiles((*place, 300, rng.uniform(0.8, 2.5))), background=5)
+        mask = gap(kind, width, int(rng.integers(28, 32)))
+        image = np.where(mask, -1, rng.poisson(expected)).astype(np.int32)
+        found = detect(image, mask, DetectConfig()).table
+        assert len(found) == 1
+        assert np.hypot(found["y_pixel"][0] - place[0], found["x_pixel"][0] - place[1]) < 4
+        assert not mask[found["y_pixel"][0], found["x_pixel"][0]]
+
+
+def test_a_wide_gap_is_a_wall():
+    expected = render((60, 60), profiles((30, 30, 400, 3.0)), background=5)
+    mask = gap("column", 3, 29)
+    image = np.random.default_rng(0).poisson(expected).astype(np.uint16)
+    assert len(detect(image, mask, DetectConfig()).table) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 0.4))
+def test_bridged_pixels_are_masked_ones_and_never_above_their_surroundings(seed, share):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 50, (12, 13)).astype(np.float32)
+    mask = rng.random(image.shape) < share
+    pixels, values = bridges(image, mask)
+    assert mask.ravel()[pixels].all()
+    assert (np.diff(pixels) > 0).all()
+    for pixel, value in zip(pixels, values, strict=True):
+        y, x = divmod(int(pixel), image.shape[1])
+        around = image[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
+        assert value <= around[~mask[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]].max(initial=-np.inf) + 1e-4
+
+
+def test_lines_across_columns_rows_and_their_crossing():
+    image = np.add.outer(np.arange(8.0), 10 * np.arange(8.0)).astype(np.float32)
+    mask = np.zeros(image.shape, bool)
+    mask[3], mask[:, 4:6] = True, True
+    pixels, values = bridges(np.where(mask, np.nan, image), mask)
+    assert sorted(pixels.tolist()) == np.flatnonzero(mask).tolist()
+    np.testing.assert_allclose(values, image.ravel()[pixels], rtol=1e-5)
+    mask[3:6] = True  # three rows are a wall
+    assert not np.isin(np.flatnonzero(mask[3:6]) + 24, bridges(image, mask)[0]).any()
