@@ -180,7 +180,10 @@ class LocateConfig(Section):
 class FitConfig(Section):
     """Fit of a profile to each patch, with patches.neighbours: fit_together together with its neighbours' profiles."""
 
-    model: Literal["gaussian", "pseudo_voigt"] = Field("gaussian", description="elliptical, rotated, on a background")
+    model: Literal["gaussian", "pseudo_voigt", "disk"] = Field(
+        "gaussian",
+        description="on a background: gaussian or pseudo_voigt (elliptical, rotated), disk (uniformly filled, round)",
+    )
     likelihood: Literal["poisson", "least_squares"] = Field(
         "poisson", description="what is maximised: poisson (photon counts) or least_squares (equal weights)"
     )

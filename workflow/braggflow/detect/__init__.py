@@ -2,6 +2,7 @@
 
 from braggflow.detect.cut import cut_patches, measure_patches
 from braggflow.detect.detection import detect, searched_image
+from braggflow.detect.disks import on_disks
 from braggflow.detect.filters import Detection
 
-__all__ = ["Detection", "cut_patches", "detect", "measure_patches", "searched_image"]
+__all__ = ["Detection", "cut_patches", "detect", "measure_patches", "on_disks", "searched_image"]

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from braggflow.config import FitConfig
 from braggflow.errors import InputError
+from braggflow.fit.disk import fit_disks
 from braggflow.fit.peak_profile import MAX_SIZE
 from braggflow.fit.solver import fit_all
 from braggflow.fit.start import starting_values
@@ -70,7 +71,7 @@ def fit_patches(
         Shape (n, k, 2) with k up to 3: (dy, dx) in pixels from the patch's centre pixel to the maxima of its
         neighbours, NaN: none. Without one the peak is fitted alone.
     config : FitConfig
-        `model`, `likelihood` and `max_iterations` are used.
+        `model`, `likelihood` and `max_iterations` are used. A `disk` is fitted alone, to its own pixels (`fit.disk`).
     counts_per_photon : float, default 1.0
         Counts of one photon, above 0.
     read_noise : float, default 0.0
@@ -83,10 +84,12 @@ def fit_patches(
         `amplitude` the height of the profile above `background` in counts, `fwhm_major`, `fwhm_minor` in pixels,
         `angle` in degrees of the long axis from +x towards +y, in (-90, 90], `eta`, and `chi2` per degree of freedom: 1
         where model, gain and read noise are right. It is the sum of squared residuals over their expected variances;
-        for least squares, the variance of the residuals over the mean of the expected ones.
+        for least squares, the variance of the residuals over the mean of the expected ones. Of a disk both widths are
+        the diameter, the angle is 0 and eta NaN.
 
         Where the fit does not converge to a peak (too few usable pixels, no positive amplitude, centre more than 1 px
-        outside, sigma below 0.1 px or above the patch size), `converged` is False and all numbers but `iterations` NaN.
+        outside, sigma below 0.1 px or above the patch size; of a disk, centre outside the patch, radius below 1.5 px or
+        above half of its size), `converged` is False and all numbers but `iterations` NaN.
         `at_bound` is True where a converged fit ended with eta at 0 or 1 (a Gaussian peak fitted with a pseudo-Voigt:
         the result is good), and where one that did not was on its way out of the bounds of centre, sigma or amplitude.
 
@@ -125,21 +128,25 @@ def fit_patches(
     if not 0 <= read_noise < math.inf:
         raise InputError(f"read_noise: is {read_noise}, must be a number of counts, 0 or more")
     counts, state = np.ascontiguousarray(counts, np.float32), np.ascontiguousarray(state, np.uint8)
-    voigt = config.model == "pseudo_voigt"
-    start = starting_values(counts, state, np.ascontiguousarray(neighbours, np.float32), voigt=voigt)
     names = FIT_DTYPE.names or ()
     values = np.empty((n, len(names)))
-    fit_all(
-        counts,
-        state,
-        start,
-        voigt,
-        config.likelihood == "poisson",
-        config.max_iterations,
-        float(counts_per_photon),
-        (read_noise / counts_per_photon) ** 2,
-        values,
-    )
+    poisson, shift = config.likelihood == "poisson", (read_noise / counts_per_photon) ** 2
+    if config.model == "disk":
+        fit_disks(counts, state, poisson, config.max_iterations, float(counts_per_photon), shift, values)
+    else:
+        voigt = config.model == "pseudo_voigt"
+        start = starting_values(counts, state, np.ascontiguousarray(neighbours, np.float32), voigt=voigt)
+        fit_all(
+            counts,
+            state,
+            start,
+            voigt,
+            poisson,
+            config.max_iterations,
+            float(counts_per_photon),
+            shift,
+            values,
+        )
     result = np.empty(n, FIT_DTYPE)
     for column, name in enumerate(names):
         result[name] = values[:, column]

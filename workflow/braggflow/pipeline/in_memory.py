@@ -33,7 +33,7 @@ def find_peaks(
     patch_size: Literal[9, 11, 13, 15] | None = None,
     network: str | None = None,
     position: Literal["auto", "network", "fit"] | None = None,
-    model: Literal["gaussian", "pseudo_voigt"] | None = None,
+    model: Literal["gaussian", "pseudo_voigt", "disk"] | None = None,
     config: RunConfig | Mapping[str, Any] | str | Path | None = None,
 ) -> xr.Dataset:
     """Peaks of one array of frames, in this process: for a notebook.
@@ -70,7 +70,7 @@ def find_peaks(
         The network that is asked: ``"compact"``, ``"braggnn"``, ``"none"``, or the name of a weights file.
     position : {"auto", "network", "fit"}, optional
         Which position is used.
-    model : {"gaussian", "pseudo_voigt"}, optional
+    model : {"gaussian", "pseudo_voigt", "disk"}, optional
         The profile that is fitted.
     config : RunConfig, mapping, str or pathlib.Path, optional
         A whole configuration, or the name of its YAML file; the other arguments stand above it. Keys that are given

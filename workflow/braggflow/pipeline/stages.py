@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from braggflow import patches, peak_table
 from braggflow.config import RunConfig
-from braggflow.detect import Detection, cut_patches, detect
+from braggflow.detect import Detection, cut_patches, detect, on_disks
 from braggflow.fit import fit_patches
 from braggflow.frames import UNREADABLE, OpenedSeries
 from braggflow.locate import Located, load_localiser, locate_patches
@@ -105,6 +105,8 @@ def _peaks_of(
         detection = detect(
             frame.counts, frame.mask, config.detect, background_frame=opened.background_frame, **config.frames.noise
         )
+        if config.fit.model == "disk":
+            detection = on_disks(detection, frame.counts, frame.mask, size=config.patches.size)
     with _timed(seconds, "patches"):
         cut, table = cut_patches(frame, detection.table, config.patches, **config.frames.noise)
     return detection, cut, table

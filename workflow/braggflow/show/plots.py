@@ -37,6 +37,7 @@ METHOD_COLOURS = {
     Method.pseudo_voigt: ORANGE,
     Method.centroid: GREEN,
     Method.pixel: BLACK,
+    Method.disk: VERMILLION,
 }
 #: Figures are this wide, in inches (at 100 dots an inch: a page's width on a screen).
 WIDTH = 11.0

@@ -1,5 +1,6 @@
 """Peaks of known place: profiles, patches, whole series with their truth, and the information limit."""
 
+from braggflow.simulate.disks import DISK_DTYPE, expected_disks, limit_of_disks
 from braggflow.simulate.information_limit import limit_of_patches
 from braggflow.simulate.profiles import FWHM_PER_SIGMA, PROFILE_DTYPE, expected_patches
 from braggflow.simulate.series import TRUTH_CLASSES, TRUTH_FORMAT, TRUTH_VERSION, simulate_series
@@ -16,6 +17,7 @@ from braggflow.simulate.simulated_patches import (
 
 __all__ = [
     "CLASSES",
+    "DISK_DTYPE",
     "FWHM_PER_SIGMA",
     "MAX_SIGMA_MAJOR",
     "OUTLIERS",
@@ -25,7 +27,9 @@ __all__ = [
     "TRUTH_VERSION",
     "PatchSimulation",
     "SimulatedPatches",
+    "expected_disks",
     "expected_patches",
+    "limit_of_disks",
     "limit_of_patches",
     "outlier_class",
     "sample_profiles",
