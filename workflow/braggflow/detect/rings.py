@@ -29,6 +29,10 @@ MAX_HIGHER = 1.5
 _LEAST_NOISE = 2.0
 # Steps along and across a pixel's diagonal, in units of a fifth of a pixel (Borgefors, 1986, CVGIP 34, 344: 5-7).
 _UNIT, _STRAIGHT, _DIAGONAL = 5, 5, 7
+# A ridge in the window is at most about 1.5 times as long as that, and covers no more pixels than this.
+_MOST_PIXELS = int((1.5 * (2 * REACH + 1)) ** 2 / MIN_RATIO)
+# Marks of pixels in place of a distance.
+_UNSEEN, _BELOW = -1, -2
 
 
 def arcs(
@@ -38,9 +42,6 @@ def arcs(
     x_pixel: NDArray[np.integer[Any]],
     level: NDArray[np.floating[Any]],
     noise: NDArray[np.floating[Any]],
-    *,
-    min_length: float = MIN_LENGTH,
-    min_ratio: float = MIN_RATIO,
 ) -> NDArray[np.int64]:
     """For each maximum of one frame the highest maximum of the ridge that it lies on.
 
@@ -55,8 +56,6 @@ def arcs(
     level, noise : numpy.ndarray of float
         Shape (n,): the background that each maximum stands on, in counts of `counts`, and the standard deviation of a
         pixel of it.
-    min_length, min_ratio : float
-        A ridge's least length, pixels, and least length over mean width.
 
     Returns
     -------
@@ -68,7 +67,7 @@ def arcs(
     Examples
     --------
     >>> import numpy as np
-    >>> from braggflow.detect.rings import arcs
+    >>> from braggflow.detect import arcs
     >>> y, x = np.mgrid[:96, :96]
     >>> ring = 100 * np.exp(-((np.hypot(y - 48, x - 48) - 30) ** 2) / 3)
     >>> spot = 100 * np.exp(-((y - 48) ** 2 + (x - 50) ** 2) / 3)
@@ -86,8 +85,6 @@ def arcs(
         np.ascontiguousarray(x_pixel[order], np.int64),
         np.ascontiguousarray(level[order], np.float64),
         np.ascontiguousarray(noise[order], np.float64),
-        min_length,
-        min_ratio,
     )
     result = np.empty(len(order), np.int64)
     result[order] = np.where(found >= 0, order[found], -1)
@@ -95,13 +92,13 @@ def arcs(
 
 
 @kernel(nogil=True)
-def _arcs(counts: Any, mask: Any, ys: Any, xs: Any, level: Any, noise: Any, min_length: float, min_ratio: float) -> Any:
+def _arcs(counts: Any, mask: Any, ys: Any, xs: Any, level: Any, noise: Any) -> Any:
     """As `arcs`, of maxima in order of (y, x)."""
     n, side = len(ys), 2 * REACH + 1
     height = np.empty(n)
     on = np.zeros(n, np.bool_)
     joined = np.arange(n)  # union-find over maxima, whose root is the highest
-    distance, queue = np.full((side, side), -1, np.int64), np.empty(side * side * 4, np.int64)
+    distance, queue = np.full((side, side), _UNSEEN, np.int64), np.empty(side * side * 4, np.int64)
     pixels = np.empty(side * side, np.int64)
     # Pairs of a maximum on a ridge and another one above its cut: the other may turn out to be a peak.
     pairs, m = np.empty((1024, 2), np.int64), 0
@@ -110,11 +107,12 @@ def _arcs(counts: Any, mask: Any, ys: Any, xs: Any, level: Any, noise: Any, min_
         top, left = ys[k] - REACH, xs[k] - REACH
         height[k] = _highest_near(counts, mask, ys[k], xs[k])
         cut = level[k] + max(0.5 * (height[k] - level[k]), _LEAST_NOISE * noise[k] / 3)
-        area, highest = _flood(counts, mask, top, left, cut, distance, pixels)
+        most = level[k] + MAX_HIGHER * (height[k] - level[k])
+        area, seen, even = _flood(counts, mask, top, left, cut, most, distance, pixels)
         # A line of fewer pixels is too short, however thin.
-        if area >= min_length and highest - level[k] <= MAX_HIGHER * (height[k] - level[k]):
+        if even and area >= MIN_LENGTH:
             length = _length(distance, pixels, area, queue) / _UNIT + 1
-            on[k] = length >= min_length and length * length >= min_ratio * area
+            on[k] = length >= MIN_LENGTH and length * length >= MIN_RATIO * area
         while first < n and ys[first] < top:
             first += 1
         other = first
@@ -127,7 +125,9 @@ def _arcs(counts: Any, mask: Any, ys: Any, xs: Any, level: Any, noise: Any, min_
                 m += 1
             other += 1
         for p in range(area):
-            distance[pixels[p] // side, pixels[p] % side] = -1
+            distance[pixels[p] // side, pixels[p] % side] = _UNSEEN
+        for p in range(len(pixels) - seen, len(pixels)):
+            distance[pixels[p] // side, pixels[p] % side] = _UNSEEN
     for p in range(m):
         one, other = pairs[p]
         if on[other]:
@@ -177,27 +177,37 @@ def _highest_near(counts: Any, mask: Any, y: int, x: int) -> float:
 
 
 @kernel(nogil=True)
-def _flood(counts: Any, mask: Any, top: int, left: int, cut: float, distance: Any, pixels: Any) -> tuple[int, float]:
-    """Fill `pixels` with those of the window above the cut that are connected with its middle.
+def _flood(
+    counts: Any, mask: Any, top: int, left: int, cut: float, most: float, distance: Any, pixels: Any
+) -> tuple[int, int, bool]:
+    """Fill `pixels` from the front with those of the window above the cut that are connected with its middle.
 
-    Returns how many, and the highest of them. `distance` is 0 there, -1 elsewhere.
+    From the back it is filled with those below the cut beside them. Returns how many of each, and whether it came to an
+    end: False as soon as one is higher than `most`, or there are more than of any ridge. `distance` is 0 for those
+    above, `_BELOW` for those below.
     """
     side = len(distance)
-    n, k, highest = 0, 0, -np.inf
+    n, below, k = 0, 0, 0
     # From the maximum and its neighbours: the mean of 3 × 3 may have its own maximum beside it.
     y, x = REACH, REACH
     while True:
         for j in range(max(y - 1, 0), min(y + 2, side)):
             for i in range(max(x - 1, 0), min(x + 2, side)):
-                if distance[j, i] < 0:
-                    mean = _mean(counts, mask, top + j, left + i)
-                    if mean >= cut:
-                        distance[j, i] = 0
-                        pixels[n] = j * side + i
-                        n += 1
-                        highest = max(highest, mean)
+                if distance[j, i] != _UNSEEN:
+                    continue
+                mean = _mean(counts, mask, top + j, left + i)
+                if mean >= cut:
+                    distance[j, i] = 0
+                    pixels[n] = j * side + i
+                    n += 1
+                else:
+                    distance[j, i] = _BELOW
+                    below += 1
+                    pixels[-below] = j * side + i
+                if mean > most or n > _MOST_PIXELS:
+                    return n, below, False
         if k == n:
-            return n, highest
+            return n, below, True
         y, x = pixels[k] // side, pixels[k] % side
         k += 1
 
