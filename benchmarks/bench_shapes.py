@@ -15,9 +15,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import braggflow
-from braggflow.config import load_config
+from braggflow.config import FitConfig, LocateConfig, load_config
 from braggflow.detect import arcs
+from braggflow.fit import fit_patches
+from braggflow.locate import IN_DOMAIN, load_localiser, locate_patches
 from braggflow.peak_table import Flag
+from braggflow.pipeline import MAX_OFFSET
 from braggflow.simulate import DISK_DTYPE, expected_disks, limit_of_disks
 
 SIDE, FRAMES = 512, 4
@@ -149,6 +152,50 @@ def disks() -> None:
                 )
 
 
+def patch(kind: str, rng: np.random.Generator, size: int = 11) -> Image:
+    """Expected counts, of height 1, of one patch cut at a maximum of the shape."""
+    shift, angle = rng.uniform(-0.7, 0.7, 2), rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:size, :size] - size // 2 - shift[:, None, None]
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    if kind.startswith("disk"):
+        middle = size // 2 + shift
+        return expected_disks(np.array([(*middle, float(kind[-1]), 0.4, 1, 0)], DISK_DTYPE), size)[0]
+    if kind == "ring":
+        return np.exp(-((np.hypot(along, across - 100) - 100) ** 2) / (2 * rng.uniform(1, 2) ** 2))
+    if kind == "streak":
+        end = rng.uniform(2, 18)  # of 20 px
+        inside = (along < end) & (along > end - 20)
+        return np.where(inside, np.exp(-4 * np.log(2) * (across / rng.uniform(1, 3)) ** 2), 0)
+    if kind == "split":
+        half = rng.uniform(1.0, 1.75)
+        lines = np.exp(-((along - half) ** 2) / 2) + np.exp(-((along + half) ** 2) / 2)
+        return lines / lines.max() * np.exp(-(across**2) / 2)
+    wider = 3.0 if kind == "asymmetric" else 1.0
+    return np.exp(-(along**2) / 2 / np.where(along > 0, wider, 1.0) ** 2 - across**2 / 2)
+
+
+def verdicts() -> None:
+    """Print what network and fit say of patches of the shapes, alone in their patch."""
+    rng = np.random.default_rng(3)
+    print("\n| patches of 11 x 11 | height | outside the network's domain | Gaussian fit failed | chi2 above 1.5 |")
+    print("|---|---|---|---|---|")
+    for kind in ("round", "ring", "streak", "disk 3", "disk 4", "split", "asymmetric"):
+        for low, high in ((20, 100), (100, 2000)):
+            heights, n = np.exp(rng.uniform(np.log(low), np.log(high), 1000)), 1000
+            expected = np.array([patch(kind, rng) * height + rng.uniform(0.5, 10) for height in heights])
+            counts, state = rng.poisson(expected).astype(np.float32), np.zeros((n, 11, 11), np.uint8)
+            located = locate_patches(load_localiser(LocateConfig(), 11), counts, state)
+            outside = (located.domain < IN_DOMAIN) | (np.linalg.norm(located.positions - 5, axis=1) > MAX_OFFSET)
+            fits = fit_patches(counts, state, np.full((n, 3, 2), np.nan, np.float32), FitConfig())
+            good = fits["converged"] & (np.hypot(fits["y"] - 5, fits["x"] - 5) <= MAX_OFFSET)
+            odd = (fits["chi2"] > 1.5) & good
+            print(
+                f"| {kind} | {low}–{high} | {outside.mean():.2f} | {1 - good.mean():.2f} | {odd.mean():.2f} |",
+                flush=True,
+            )
+
+
 if __name__ == "__main__":
     ridges_and_spots()
     disks()
+    verdicts()
