@@ -1,9 +1,9 @@
 """What is made of shapes that are no single profile: rows, flags and errors of rings, arcs, streaks, disks, odd spots.
 
 Frames of 512², Poisson noise. Rings, arcs and streaks, split and asymmetric spots: default settings but `background:
-local`, network and Gaussian fit asked. Disks: `configs/electron_disks.yaml`, and what the Gaussian makes of them; the
-error is that of the fit over the information limit. `on no ridge`
-and `ridges` are the answer of `detect.arcs` for the table's rows, flags are shares of the rows.
+local`, network and Gaussian fit asked. `on no ridge` and `ridges` are the answer of `detect.arcs` for the table's rows,
+flags are shares of the rows. Disks: `configs/electron_disks.yaml`, and what the Gaussian makes of them; the error is
+that of the fit over the information limit. Last, what network and fit say of patches of the shapes.
 
     python benchmarks/bench_shapes.py
 """

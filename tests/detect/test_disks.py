@@ -51,7 +51,8 @@ def test_a_disk_is_one_row_at_its_centre(radius: float, amplitude: tuple[float, 
 def test_maxima_on_one_disk_are_counted_as_removed() -> None:
     image, centres = frame(4.0, (400, 500), 5.0, seed=3)
     counts, mask = np.random.default_rng(4).poisson(image), np.zeros(image.shape, bool)
-    maxima = detect(counts, mask, DetectConfig(minval=100, minscore=10))
+    config = load_config(CONFIG, ["detect.minval=100", "detect.minscore=10", "detect.background=none"]).detect
+    maxima = detect(counts, mask, config)
     found = on_disks(maxima, counts, mask, size=15)
     assert len(found.table) == len(centres)
     assert found.removed["disk"] == len(maxima.table) - len(centres) > 64
