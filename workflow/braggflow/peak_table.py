@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import PandasIndex
 
-#: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound; 3 `significance`, `parent`, the
-#: method disk and the flags deblended, blend and ring.
+#: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound; 3 `significance`, `parent`,
+#: the method disk and the flags deblended, blend and ring.
 SCHEMA_VERSION = 3
 
 
@@ -61,7 +61,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.at_bound: "the fit failed at a bound of centre, width or height",
     Flag.deblended: "one of several peaks without maxima of their own, told apart by the fit",
     Flag.blend: "no single profile, and not separable: y_std and x_std include what the model misses",
-    Flag.ring: "part of a powder ring or arc",
+    Flag.ring: "on a ridge: part of a powder ring, an arc or a streak",
 }
 
 
@@ -105,11 +105,9 @@ VARIABLES: dict[str, Variable] = {
     "y_fit_std": Variable("f4", "pixel", "standard error of y_fit"),
     "x_fit_std": Variable("f4", "pixel", "standard error of x_fit"),
     "intensity": Variable("f4", "count", "counts above background in the patch"),
-    "snr": Variable("f4", "1", "counts over their noise in the aperture that shows most of the peak"),
+    "snr": Variable("f4", "1", "counts over their noise, in the aperture that shows most"),
     "disagreement": Variable("f4", "pixel", "distance between network and fit"),
-    "parent": Variable(
-        "i8", "1", "row of the peak in whose residual this one was found (-1: a maximum of its own)", -1
-    ),
+    "parent": Variable("i8", "1", "row of the peak whose residual held this one (-1: a maximum of its own)", -1),
     "flags": Variable("u2", "1", "quality flags", 0),
     "track": Variable("i4", "1", "track id (-1: none)", -1),
 }

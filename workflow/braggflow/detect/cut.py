@@ -93,7 +93,7 @@ def cut_patches(
     measured = table.copy()
     measured["intensity"] = intensity
     measured["snr"] = snr
-    measured["flags"] = flags
+    measured["flags"] |= flags
     measured["flags"][measured["snr"] < config.flag_snr_below] |= np.uint16(Flag.low_snr)
     return Patches(counts, state, neighbours, centroid), measured
 
@@ -192,7 +192,7 @@ def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
 def measure_patches(
     counts: Any, state: Any, neighbours: Any, counts_per_photon: float, read_noise: float
 ) -> tuple[Any, Any, Any]:
-    """Intensity (n,), counts, signal to noise (n,), and the centroid (n, 2), pixels, of n patches; see `cut_patches`."""
+    """Intensity (n,), counts, snr (n,), and the centroid (n, 2), pixels, of n patches; see `cut_patches`."""
     n, size = counts.shape[:2]
     half = size // 2
     intensity = np.zeros(n, np.float32)
@@ -212,7 +212,7 @@ def measure_patches(
                 own = state[i, j, k] == _OWN
                 if own:
                     # The smallest aperture that holds the pixel; the last one has them all.
-                    a = int(math.ceil(max(math.hypot(j - half, k - half) - 1.5, 0.0)))
+                    a = math.ceil(max(math.hypot(j - half, k - half) - 1.5, 0.0))
                     inside[min(a, half)] += counts[i, j, k] - level
                     pixels[min(a, half)] += 1
                 # A saturated core draws the centroid to itself rightly, a neighbour's does not.

@@ -1,9 +1,9 @@
 """Peaks of one frame: background, noise, persistence, significance, levels, filters, in that order.
 
 The water level falls from the highest pixel over the 8-connected frame. A peak is born at each maximum and dies where
-its island meets a higher one (elder rule; an island that meets none dies at 0). Its score is birth - death (Edelsbrunner
-& Harer, Computational Topology, 2010; the reference implementation is `findpeaks.stats.topology`). Pixels of equal value
-are ordered by their flat index, the later one higher.
+its island meets a higher one (elder rule; an island that meets none dies at 0). Its score is birth - death
+(Edelsbrunner & Harer, Computational Topology, 2010; the reference implementation is `findpeaks.stats.topology`). Pixels
+of equal value are ordered by their flat index, the later one higher.
 
 By default (`false_peaks`) the water falls to the background's level, narrow gaps of the mask are bridged, and a maximum
 is a peak where the noise of its place hardly makes one like it (`detect.significance`); `minval` and `minscore`, where
@@ -30,11 +30,13 @@ from braggflow.detect.persistence import (
     maxima_of,
     persistence,
 )
+from braggflow.detect.rings import arcs
 from braggflow.detect.significance import least_significance, significance
 from braggflow.frames import CorrectedFrame
+from braggflow.peak_table import Flag
 
-#: Pixels are looked at from so many standard deviations on (lower where many false peaks are accepted): of maxima of noise
-#: that are significant, a third is lower. Only then does one search give what a stricter one finds.
+#: Pixels are looked at from so many standard deviations on, whatever is accepted up to 0.1 false peaks (so that one
+#: search holds what a stricter one finds); lower where more are. Of significant maxima of noise a third is lower.
 _DEVIATIONS, _DEVIATIONS_SHARE = 2.85, 0.6
 
 
@@ -76,8 +78,9 @@ def detect(
     Returns
     -------
     Detection
-        `table`, one row a peak with `y_pixel`, `x_pixel`, `birth`, `death`, `score` (counts), `significance` (sigma)
-        and `area` (pixels), sorted by (y_pixel, x_pixel); and `removed`, how many maxima each filter dropped.
+        `table`, one row a peak with `y_pixel`, `x_pixel`, `birth`, `death`, `score` (counts), `significance` (sigma),
+        `area` (pixels) and the flag `ring`, sorted by (y_pixel, x_pixel); and `removed`, how many maxima each filter
+        dropped.
 
     Raises
     ------
@@ -109,7 +112,8 @@ def detect(
         if high.any():  # one level of the whole frame will do where nothing is decided by it
             noise = frame_noise(counts, mask, max(counts.shape), **constants)
             maxima["significance"][high] = significance(counts, mask, maxima[high], noise)
-        return filter_peaks(maxima, counts.shape, minscore, config)
+        found = filter_peaks(maxima, counts.shape, minscore, config)
+        return _flag_ridges(found, counts, mask, noise) if len(found.table) else found
     noise = frame_noise(counts, mask, config.background_cell, **constants)
     source = (
         counts
@@ -124,7 +128,19 @@ def detect(
     maxima["significance"] = significance(counts, mask, maxima, noise, least=least)
     significant = maxima["significance"] >= least
     removed = {"false_peaks": int(np.count_nonzero(~significant))}
-    return filter_peaks(dead_below(maxima[significant], minval), counts.shape, minscore, config, removed)
+    found = filter_peaks(dead_below(maxima[significant], minval), counts.shape, minscore, config, removed)
+    return _flag_ridges(found, counts, mask, noise)
+
+
+def _flag_ridges(found: Detection, counts: NDArray[Any], mask: NDArray[np.bool_], noise: Noise) -> Detection:
+    """The detection with the flag `ring` set where a maximum lies on a ridge."""
+    y, x = found.table["y_pixel"], found.table["x_pixel"]
+    rows, columns = noise.level.shape
+    level = noise.level[np.minimum(y // noise.cell, rows - 1), np.minimum(x // noise.cell, columns - 1)]
+    photons = np.maximum(level / noise.counts_per_photon + noise.shift, 0)
+    ridge = arcs(counts, mask, y, x, level, noise.counts_per_photon * np.sqrt(photons)) >= 0
+    found.table["flags"][ridge] |= np.uint16(Flag.ring)
+    return found
 
 
 def searched_image(

@@ -68,8 +68,7 @@ def _masked(mask: Any, y: int, x: int) -> bool:
 @kernel(nogil=True)
 def _with_crossings(pixels: Any, values: Any, mask: Any) -> Any:
     """The bridged pixels, and those between two of a row with nothing but one or two masked ones between them."""
-    n, width = len(pixels), mask.shape[1]
-    more = 0
+    n, more = len(pixels), 0
     for i in range(1, n):
         more += _between(pixels, i, mask)
     if more == 0:

@@ -1,7 +1,6 @@
 """The noise of each place of a frame: its level on a coarse grid, and what a pixel of that level scatters by.
 
-The variance of a pixel is modelled as counts_per_photon × (level + shift), in photons: `shift` is the square of the read
-noise. Where the frame itself contradicts the constants stated (a CCD whose gain nobody gave, a frame less its dark, a
+The variance of a pixel is modelled as level + shift, in photons: `shift` is the square of the read noise. Where the frame itself contradicts the constants stated (a CCD whose gain nobody gave, a frame less its dark, a
 detector that sets all below a level to 0), those that its own pixels show are taken, for the search alone.
 """
 
@@ -26,7 +25,7 @@ _APART = 2
 _CLIP = 4.0
 #: Of frames of few counts, every so many rows are looked at for their lowest.
 _ROWS = 8
-#: Photons up to which the level of a foreground is a count of a chance of at most `_RARE`; above, in standard deviations.
+#: Photons up to which a foreground begins at a count of a chance of at most `_RARE`; above, at standard deviations.
 _DISCRETE, _RARE = 3.0, 0.03
 
 

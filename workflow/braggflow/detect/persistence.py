@@ -10,8 +10,8 @@ from braggflow.compiled import kernel
 from braggflow.detect.background import above_at, above_row
 
 _OF_PEAKS = ("y_pixel", "x_pixel", "birth", "death", "score", "significance", "area")
-#: What is known of a maximum: a small part of `PEAK_DTYPE`, as most maxima are noise and soon dropped, and the flat index
-#: of the pixel at which it merges (-1: never).
+#: What is known of a maximum: a small part of `PEAK_DTYPE`, as most maxima are noise and soon dropped, and the flat
+#: index of the pixel at which it merges (-1: never).
 MAXIMUM_DTYPE = np.dtype([*((name, peak_table.PEAK_DTYPE[name]) for name in _OF_PEAKS), ("saddle", "i8")])
 #: Foreground pixels that are made room for at first; a frame that has more takes more.
 _FOREGROUND = 65_536

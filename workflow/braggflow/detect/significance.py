@@ -4,8 +4,8 @@ Two questions are asked of each maximum, and the less certain answer counts:
 
 - *Does it rise above its surroundings?* The counts of its 3 × 3 pixels against those of a ring around it (15 × 15 less
   7 × 7, wider where that holds few counts). If both had one level, the share of the counts that lies within would be
-  binomial, whatever the level is (Przyborowski & Wilenski, Biometrika 31, 313 (1940)): exact from no counts to millions,
-  with no level to be known. Pixels of the ring beyond 4 standard deviations, other peaks, are left out.
+  binomial, whatever the level is (Przyborowski & Wilenski, Biometrika 31, 313 (1940)): exact from no counts to
+  millions, with no level to be known. Pixels of the ring beyond 4 standard deviations, other peaks, are left out.
 - *Is it a maximum of its own?* What it has above the saddle at which it merges into a higher one, over the standard
   deviation of that, twice: the two pixels, z = (birth - death) / sqrt(birth + death) in photons, which tells for sharp
   peaks; and the 3 × 3 pixels around either, for all others. Of maxima that noise makes on a field of one level, the
