@@ -75,7 +75,7 @@ def test_overrides_stand_above_the_file(tmp_path):
         ({"frames": {"read_noise": -1}}, ["frames.read_noise", "-1", "greater than or equal to 0"]),
         ({"patches": {"neighbours": "drop"}}, ["patches.neighbours", "drop", "fit_together", "mask", "ignore"]),
         ({"fit": {"likelihood": "normal"}}, ["fit.likelihood", "normal", "poisson", "least_squares"]),
-        ({"locate": {"prefer_fit_above_std": 0}}, ["locate.prefer_fit_above_std", "0", "greater than 0"]),
+        ({"locate": {"max_disagreement": 0}}, ["locate.max_disagreement", "0", "greater than 0"]),
         ({"locate": {"max_disagreement": float("inf")}}, ["locate.max_disagreement", "inf", "finite"]),
         ({"compute": {"workers": 0}}, ["compute.workers", "0"]),
         ({"detect": {"engine": "findpeaks", "min_area": 2}}, ["detect.engine", "findpeaks", "min_area", "native"]),
@@ -100,7 +100,6 @@ def test_bad_values_are_named_with_what_is_accepted(data, parts):
         ("localise.checkpoint", "a.pth", "locate.network"),
         ("localise.device", "cpu", "locate.device"),
         ("localise.batch_size", 7, "locate.batch_size"),
-        ("localise.max_std", 0.3, "locate.prefer_fit_above_std"),
         ("localise.max_disagreement", 3, "locate.max_disagreement"),
         ("frames.gain", 2, "frames.counts_per_photon"),
         ("patches.low_snr", 4, "patches.flag_snr_below"),
@@ -115,6 +114,12 @@ def test_a_key_of_version_0_1_0_is_refused_with_its_new_name(key, value, now):
         with pytest.raises(InputError) as error:
             resolve_config(data, overrides)
         assert f"{key}: {value!r} is now {now}" in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["localise.max_std", "locate.prefer_fit_above_std"])
+def test_a_key_that_went_is_refused_with_the_reason(key):
+    with pytest.raises(InputError, match=rf"{key} \(value 0.3\) is no longer a key: position: auto uses the fit"):
+        resolve_config({}, [f"{key}=0.3"])
 
 
 def test_an_old_section_without_keys_is_refused_too():
@@ -142,7 +147,9 @@ def test_the_settings_of_an_old_run_are_read_under_their_new_names(old, new):
     assert config.locate.model_dump(include=set(new)) == new
     assert (config.frames.counts_per_photon, config.frames.bin) == (2, 2)
     assert (config.patches.neighbours, config.patches.flag_snr_below) == ("mask", 3)
-    assert config.locate.prefer_fit_above_std == 0.5
+    earlier = config.model_dump(mode="json")
+    earlier["locate"]["prefer_fit_above_std"] = 0.5
+    assert resolve_config(from_former(earlier)) == config
     assert resolve_config(from_former(config.model_dump(mode="json"))) == config
 
 
@@ -185,7 +192,7 @@ def test_compute_and_output_do_not_change_the_result_settings():
     for section, change in (
         ("detect", {"minscore": 9}),
         ("frames", {"counts_per_photon": 2}),
-        ("locate", {"prefer_fit_above_std": 1}),
+        ("locate", {"max_disagreement": 1}),
     ):
         changed = resolve_config({section: change})
         assert digest(plain.result_settings()) != digest(changed.result_settings())

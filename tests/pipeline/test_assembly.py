@@ -69,35 +69,31 @@ EDGE, MASKED, SATURATED, OVERLAP = Flag.edge, Flag.masked, Flag.saturated, Flag.
 @pytest.mark.parametrize(
     ("position", "network", "flags", "answers", "expected"),
     [
-        ("auto", Method.compact, 0, {}, Method.compact),
-        ("auto", Method.compact, Flag.low_snr, {}, Method.compact),
-        # Cut, saturated or crowded: the surer of the two.
+        # The fit where it converged, whatever the patch.
         *(
-            ("auto", Method.compact, flag, {"fit_std": 0.5}, Method.compact)
-            for flag in (EDGE, MASKED, SATURATED, OVERLAP)
+            ("auto", network, flag, {}, Method.gaussian)
+            for network in (Method.compact, Method.braggnn)
+            for flag in (0, EDGE, MASKED, SATURATED, OVERLAP, Flag.low_snr)
         ),
-        *(("auto", Method.compact, flag, {}, Method.gaussian) for flag in (EDGE, MASKED, SATURATED, OVERLAP)),
+        # The network where the fit failed.
         ("auto", Method.compact, EDGE, {"converged": False}, Method.compact),
+        ("auto", Method.braggnn, EDGE, {"converged": False}, Method.braggnn),
+        # Or where the network is clearly surer, and agrees. One that states no uncertainty never is.
+        ("auto", Method.compact, SATURATED, {"fit_std": 0.5}, Method.compact),
+        ("auto", Method.compact, 0, {"fit_std": 0.064}, Method.compact),
+        ("auto", Method.compact, 0, {"fit_std": 0.061}, Method.gaussian),
+        ("auto", Method.compact, 0, {"fit_std": 0.5, "at": 7.95}, Method.gaussian),
+        ("auto", Method.compact, 0, {"fit_std": 0.064, "chi2": 1.1}, Method.gaussian),
+        ("auto", Method.compact, 0, {"fit_std": 0.064, "chi2": 0.5}, Method.compact),
+        ("auto", Method.braggnn, 0, {"fit_std": 0.5}, Method.gaussian),
         # Out of its domain: the fit, then the centroid, then the pixel.
-        ("auto", Method.compact, 0, {"domain": 0.49}, Method.gaussian),
-        ("auto", Method.compact, 0, {"domain": 0.5}, Method.compact),
+        ("auto", Method.compact, 0, {"domain": 0.49, "fit_std": 0.5}, Method.gaussian),
+        ("auto", Method.compact, 0, {"domain": 0.5, "fit_std": 0.5}, Method.compact),
         ("auto", Method.compact, 0, {"domain": 0.1, "converged": False}, Method.centroid),
         ("auto", Method.compact, 0, {"domain": 0.1, "converged": False, "centroid": np.nan}, Method.pixel),
-        ("auto", Method.compact, 0, {"at": 8.1}, Method.gaussian),
+        ("auto", Method.compact, 0, {"at": 8.1, "fit_std": 0.5}, Method.gaussian),
         ("auto", Method.compact, 0, {"at": 8.1, "converged": False}, Method.centroid),
-        ("auto", Method.compact, 0, {"at": np.nan}, Method.gaussian),
-        # Unsure, and the fit is surer.
-        ("auto", Method.compact, 0, {"std": 0.26}, Method.gaussian),
-        ("auto", Method.compact, 0, {"std": 0.24, "fit_std": 0.1}, Method.compact),
-        ("auto", Method.compact, 0, {"std": 0.26, "fit_std": 0.27}, Method.compact),
-        ("auto", Method.compact, 0, {"std": 0.26, "converged": False}, Method.compact),
-        ("auto", Method.compact, 0, {"std": 0.26, "fit_std": np.nan}, Method.compact),
-        # A network that is shown mirror images instead.
-        ("auto", Method.braggnn, 0, {}, Method.braggnn),
-        ("auto", Method.braggnn, Flag.low_snr, {}, Method.braggnn),
-        *(("auto", Method.braggnn, flag, {}, Method.gaussian) for flag in (EDGE, MASKED, SATURATED, OVERLAP)),
-        ("auto", Method.braggnn, EDGE, {"converged": False}, Method.braggnn),
-        ("auto", Method.braggnn, 0, {"at": 8.1}, Method.gaussian),
+        ("auto", Method.compact, 0, {"at": np.nan, "fit_std": 0.5}, Method.gaussian),
         # A network that was asked for by name is used whatever it says.
         ("network", Method.compact, EDGE, {"domain": 0.1, "std": 0.9, "at": 8.1}, Method.compact),
         ("network", Method.braggnn, OVERLAP, {"at": 8.1}, Method.braggnn),
@@ -114,7 +110,8 @@ def test_which_position_is_used(position, network, flags, answers, expected):
     located.std[:, 1] = answers.get("std", located.std[0, 1])
     located.domain[:] = answers.get("domain", located.domain[0])
     fits["converged"] = answers.get("converged", True)
-    fits["y_std"] = answers.get("fit_std", 0.01)
+    fits["x"] = 5.0
+    fits["y_std"], fits["chi2"] = answers.get("fit_std", 0.01), answers.get("chi2", 1.0)
     cut.centroid[:] = answers.get("centroid", 5.1)
     result = assembled(table, cut, fits, located, position=position)[0]
     assert Method(result["method"]) == expected
@@ -133,12 +130,20 @@ def test_which_position_is_used(position, network, flags, answers, expected):
     assert result["flags"] & flags == flags
 
 
-def test_prefer_fit_above_std_is_in_pixels_of_the_detector():
+@pytest.mark.parametrize(("chi2", "factor"), [(0.5, 1.0), (1.0, 1.0), (4.0, 2.0), (np.nan, 1.0)])
+@pytest.mark.parametrize("bins", [1, 3])
+def test_the_uncertainty_of_a_networks_position_knows_how_well_the_counts_are_a_peak(chi2, factor, bins):
     table, cut, fits, located = case(1)
-    located.std[:] = 0.1
-    assert assembled(table, cut, fits, located, factor=2)["method"][0] == Method.compact
-    assert assembled(table, cut, fits, located, factor=3)["method"][0] == Method.gaussian
-    assert assembled(table, cut, fits, located, factor=3, prefer_fit_above_std=0.31)["method"][0] == Method.compact
+    fits["chi2"] = chi2
+    result = assembled(table, cut, fits, located, factor=bins, position="network")
+    np.testing.assert_allclose(result["y_std"], 0.05 * factor * bins, rtol=1e-6)
+
+
+def test_peaks_that_were_not_fitted_have_the_networks_position():
+    table, cut, fits, located = case()
+    result = assembled(table, cut, fits[:1], located, fitted=np.arange(3) == 1)
+    assert result["method"].tolist() == [Method.compact, Method.gaussian, Method.compact]
+    np.testing.assert_allclose(result["y_std"], [0.05, 0.01, 0.05])
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,6 @@ def test_a_run_of_version_0_1_0_is_read(old_run: Path) -> None:
     assert run.config.frames.counts_per_photon == 1.5
     assert (run.config.patches.neighbours, run.config.patches.flag_snr_below) == ("mask", 4)
     assert (run.config.locate.network, run.config.locate.position) == ("compact", "network")
-    assert run.config.locate.prefer_fit_above_std == 0.3
     assert run.peaks.sizes == {"peak": 21, "frame": 4}
     (state,) = data_set_statuses(old_run)
     assert (state.name, state.status, state.peaks) == ("scan", "complete", 21)

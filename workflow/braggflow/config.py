@@ -150,17 +150,11 @@ class LocateConfig(Section):
     )
     position: Literal["auto", "network", "fit"] = Field(
         "auto",
-        description="position to use: network, fit (else the network, else the centroid), or auto (the network; the "
-        "fit outside its domain, or where the fit is surer in cut, saturated or crowded patches)",
+        description="position to use: network, fit (else the network, else the centroid), or auto (as fit, but the "
+        "network also where it is clearly surer than the fit and agrees with it)",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(4096, ge=1, description="patches per batch on a GPU")
-    prefer_fit_above_std: float = Field(
-        0.25,
-        gt=0,
-        description="with position: auto, a network's position with a larger uncertainty (px) gives way to a converged "
-        "fit with a smaller one",
-    )
     max_disagreement: float = Field(
         5, gt=0, description="flag network and fit further apart than this many times their joint uncertainty"
     )
