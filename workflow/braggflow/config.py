@@ -184,6 +184,9 @@ class FitConfig(Section):
     fraction: float = Field(1.0, ge=0, le=1, description="share of the peaks that is fitted (0: none)")
     seed: int = Field(0, ge=0, description="chooses the sample when 0 < fraction < 1")
     max_iterations: int = Field(50, ge=1, le=1000, description="per peak, then fit_failed")
+    deblend: bool = Field(
+        True, description="tell peaks without maxima of their own apart, flag what is several but cannot be told apart"
+    )
 
 
 class OutputConfig(Section):
@@ -286,7 +289,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Traceback (most recent call last):
     ...
     braggflow.errors.InputError: configuration peaks.yaml: fit.modell: unknown key (value 'gaussian'); accepted:
-    model, likelihood, fraction, seed, max_iterations. Did you mean model?
+    model, likelihood, fraction, seed, max_iterations, deblend. Did you mean model?
     """
     return resolve_config(read_yaml(Path(path), "configuration"), overrides, source=f"configuration {path}")
 

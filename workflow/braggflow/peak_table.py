@@ -133,8 +133,14 @@ def concatenate(tables: Sequence[Table]) -> Table:
 
 
 def sort(table: Table) -> Table:
-    """The table in its canonical order: by `peak_frame`, then `y_pixel`, then `x_pixel`."""
-    return table[np.lexsort((table["x_pixel"], table["y_pixel"], table["peak_frame"]))]
+    """The whole table in its canonical order, by `peak_frame`, then `y_pixel`, then `x_pixel`; `parent` goes along."""
+    order = np.lexsort((table["x_pixel"], table["y_pixel"], table["peak_frame"]))
+    result = table[order]
+    row = np.empty(len(table), np.int64)
+    row[order] = np.arange(len(table))
+    found = result["parent"] >= 0
+    result["parent"][found] = row[result["parent"][found]]
+    return result
 
 
 def cf_attributes(name: str) -> dict[str, object]:

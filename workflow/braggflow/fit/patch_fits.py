@@ -42,10 +42,16 @@ from braggflow.fit.solver import fit_all
 from braggflow.fit.start import starting_values
 from braggflow.patches import MAX_NEIGHBOURS
 
-_NUMBERS = "y x y_std x_std amplitude background fwhm_major fwhm_minor angle eta chi2"
+_NUMBERS = "y x y_std x_std amplitude background fwhm_major fwhm_minor angle eta chi2 misfit halo"
 #: One fit; see `fit_patches`.
 FIT_DTYPE = np.dtype(
-    [*[(name, "f8") for name in _NUMBERS.split()], ("iterations", "i2"), ("converged", "?"), ("at_bound", "?")]
+    [
+        *[(name, "f8") for name in _NUMBERS.split()],
+        ("iterations", "i2"),
+        ("converged", "?"),
+        ("at_bound", "?"),
+        ("voigt", "?"),
+    ]
 )
 
 
@@ -84,8 +90,9 @@ def fit_patches(
         `amplitude` the height of the profile above `background` in counts, `fwhm_major`, `fwhm_minor` in pixels,
         `angle` in degrees of the long axis from +x towards +y, in (-90, 90], `eta`, and `chi2` per degree of freedom: 1
         where model, gain and read noise are right. It is the sum of squared residuals over their expected variances;
-        for least squares, the variance of the residuals over the mean of the expected ones. Of a disk both widths are
-        the diameter, the angle is 0 and eta NaN.
+        for least squares, the variance of the residuals over the mean of the expected ones. `misfit` and `halo` say how
+        the residuals are shaped (`misfit.shape_misfit`; NaN with saturated pixels and of disks), `voigt` that the
+        profile is a pseudo-Voigt. Of a disk both widths are the diameter, the angle is 0 and eta NaN.
 
         Where the fit does not converge to a peak (too few usable pixels, no positive amplitude, centre more than 1 px
         outside, sigma below 0.1 px or above the patch size; of a disk, centre outside the patch, radius below 1.5 px or
@@ -128,13 +135,13 @@ def fit_patches(
     if not 0 <= read_noise < math.inf:
         raise InputError(f"read_noise: is {read_noise}, must be a number of counts, 0 or more")
     counts, state = np.ascontiguousarray(counts, np.float32), np.ascontiguousarray(state, np.uint8)
-    names = FIT_DTYPE.names or ()
+    names = (FIT_DTYPE.names or ())[:-1]
     values = np.empty((n, len(names)))
+    voigt = config.model == "pseudo_voigt"
     poisson, shift = config.likelihood == "poisson", (read_noise / counts_per_photon) ** 2
     if config.model == "disk":
         fit_disks(counts, state, poisson, config.max_iterations, float(counts_per_photon), shift, values)
     else:
-        voigt = config.model == "pseudo_voigt"
         start = starting_values(counts, state, np.ascontiguousarray(neighbours, np.float32), voigt=voigt)
         fit_all(
             counts,
@@ -150,4 +157,5 @@ def fit_patches(
     result = np.empty(n, FIT_DTYPE)
     for column, name in enumerate(names):
         result[name] = values[:, column]
+    result["voigt"] = voigt
     return result

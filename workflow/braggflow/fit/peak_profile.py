@@ -19,6 +19,8 @@ from braggflow.patches import State
 
 #: Largest patch, pixels along an axis.
 MAX_SIZE = 15
+#: Peaks modelled in a patch, at most: its own and its neighbours', and two more that the residuals of these tell of.
+MAX_MODELLED = MAX_PEAKS + 2
 _LAST_USED, _FULL = int(State.OTHER), int(State.FULL)
 
 # Rows of the flat work array, all of one constant length: the compiler then knows that they do not overlap and does
@@ -29,9 +31,9 @@ _ROW = 256
 ROWS_PER_PEAK = 10
 _BLOCK = ROWS_PER_PEAK * _ROW
 _BY_Y, _BY_X, _BY_YY, _BY_XY, _BY_XX, _BY_AMPLITUDE, _BY_BACKGROUND, _BY_ETA = (k * _ROW for k in range(8))
-_PIXEL_Y, _PIXEL_X = 8 * _ROW, 9 * _ROW
-_COUNTS, _USABLE, _WEIGHT, _MODEL, _TRIAL, _RESIDUAL, _PRODUCT, WORK_LENGTH = (
-    MAX_PEAKS * _BLOCK + k * _ROW for k in range(8)
+PIXEL_Y, PIXEL_X = 8 * _ROW, 9 * _ROW
+COUNTS, USABLE, WEIGHT, MODEL, _TRIAL, RESIDUAL, _PRODUCT, WORK_LENGTH = (
+    MAX_MODELLED * _BLOCK + k * _ROW for k in range(8)
 )
 
 # Constants of the pixels' arithmetic, which one number in double precision would make double.
@@ -59,11 +61,11 @@ Rows = NDArray[np.uint8]
 @numba.njit(nogil=True, error_model="numpy")
 def place_pixels(size: int, work: Singles) -> None:
     """Write the coordinates of a patch's pixels into a work array of zeros."""
-    for k in range(MAX_PEAKS):
+    for k in range(MAX_MODELLED):
         block = work[k * _BLOCK : (k + 1) * _BLOCK]
         for i in range(size * size):
-            block[_PIXEL_Y + i] = i // size
-            block[_PIXEL_X + i] = i % size
+            block[PIXEL_Y + i] = i // size
+            block[PIXEL_X + i] = i % size
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -74,17 +76,17 @@ def load_pixels(
     size = len(counts)
     n = padded(size)
     number, n_full, highest = 0, 0, 0.0
-    for row in (_COUNTS, _USABLE, _MODEL):
+    for row in (COUNTS, USABLE, MODEL):
         work[row : row + n] = 0.0
     for y in range(size):
         for x in range(size):
             n_full += state[y, x] == _FULL
             if state[y, x] <= _LAST_USED and np.isfinite(counts[y, x]):
                 i = y * size + x
-                work[_COUNTS + i] = counts[y, x] * scale + shift
-                work[_USABLE + i] = 1.0
+                work[COUNTS + i] = counts[y, x] * scale + shift
+                work[USABLE + i] = 1.0
                 number += 1
-                highest = max(highest, work[_COUNTS + i])
+                highest = max(highest, work[COUNTS + i])
     return number, n_full, highest
 
 
@@ -151,7 +153,7 @@ def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Singles) ->
             y, x = np.float32(p[Y] - _NODES[rule, ny, j]), np.float32(p[X] - _NODES[rule, nx, k])
             if voigt:
                 for i in range(n):
-                    dy, dx = work[i + _PIXEL_Y] - y, work[i + _PIXEL_X] - x
+                    dy, dx = work[i + PIXEL_Y] - y, work[i + PIXEL_X] - x
                     uy, ux = a * dy + b * dx, b * dy + c * dx
                     q = dy * uy + dx * ux
                     gaussian = weight * exp_half(q)
@@ -167,7 +169,7 @@ def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Singles) ->
                     work[i + _BY_XX] += slope * ux * ux
             else:
                 for i in range(n):
-                    dy, dx = work[i + _PIXEL_Y] - y, work[i + _PIXEL_X] - x
+                    dy, dx = work[i + PIXEL_Y] - y, work[i + PIXEL_X] - x
                     uy, ux = a * dy + b * dx, b * dy + c * dx
                     gaussian = weight * exp_half(dy * uy + dx * ux)
                     work[i + _BY_AMPLITUDE] += gaussian
@@ -180,10 +182,19 @@ def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Singles) ->
 
 @numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
 def model(
-    p: Floats, n_peaks: int, nodes: Integers, voigt: bool, floor: float, n: int, height: Floats, work: Singles
+    p: Floats,
+    n_peaks: int,
+    n_sharing: int,
+    nodes: Integers,
+    voigt: bool,
+    floor: float,
+    n: int,
+    height: Floats,
+    work: Singles,
 ) -> float:
     """Fill the rows of derivatives and trial; return the fall of the deviance from that of the row of the model.
 
+    The first `n_sharing` peaks have one shape: the first one's derivatives by it are those of all of them.
     Sets the `height` of each smeared profile. The deviance is 2 ∫ (t - counts) / max(t, floor) dt up to the model,
     summed: the Poisson deviance above the floor.
     """
@@ -200,9 +211,14 @@ def model(
         for i in range(n):
             work[i + _TRIAL] += other * block[i + _BY_AMPLITUDE]
             work[i + _BY_ETA] += ratio * block[i + _BY_ETA]
+        if k < n_sharing:
+            for i in range(n):
+                work[i + _BY_YY] += ratio * block[i + _BY_YY]
+                work[i + _BY_XY] += ratio * block[i + _BY_XY]
+                work[i + _BY_XX] += ratio * block[i + _BY_XX]
     fall, per_floor = np.float32(0), _ONE / least
     for i in range(n):
-        new, c, old = work[i + _TRIAL], work[i + _COUNTS], work[i + _MODEL]
+        new, c, old = work[i + _TRIAL], work[i + COUNTS], work[i + MODEL]
         high, old_high, low, old_low = max(new, least), max(old, least), min(new, least), min(old, least)
         # counts × log(high / old_high) - (high - old_high), nothing large subtracted from its like; the logarithm is
         # 2 atanh(z), to 1 % up to a ratio of 7, beyond which no step is trusted anyway.
@@ -211,7 +227,7 @@ def model(
         series = z2 * (_ATANH_3 + z2 * (_ATANH_5 + z2 * (_ATANH_7 + z2 * _ATANH_9)))
         above = z * ((c - high) + (c - old_high) + _TWO * c * series)
         below = (low - old_low) * (c - _HALF * (low + old_low)) * per_floor
-        fall += work[i + _USABLE] * (above + below)
+        fall += work[i + USABLE] * (above + below)
     return float(2.0 * fall)
 
 
@@ -227,20 +243,20 @@ def information(
     total, expected = zero, zero
     for i in range(n):
         new = work[i + _TRIAL]
-        residual = work[i + _COUNTS] - new
-        weight = work[i + _USABLE] / max(new, least)
-        work[i + _MODEL] = new
-        work[i + _RESIDUAL] = residual
-        work[i + _WEIGHT] = weight
+        residual = work[i + COUNTS] - new
+        weight = work[i + USABLE] / max(new, least)
+        work[i + MODEL] = new
+        work[i + RESIDUAL] = residual
+        work[i + WEIGHT] = weight
         total += weight * residual * residual
         expected += weight * max(new, zero)
     for a in range(n_free):
         row, scale = free[a] * _ROW, _scale(free[a], height)
         s = zero
         for i in range(n):
-            product = work[i + _WEIGHT] * work[row + i]
+            product = work[i + WEIGHT] * work[row + i]
             work[i + _PRODUCT] = product
-            s += product * work[i + _RESIDUAL]
+            s += product * work[i + RESIDUAL]
         gradient[a] = scale * s
         for b in range(0, a + 1, 4):
             first, second, third, fourth = free[b] * _ROW, free[b + 1] * _ROW, free[b + 2] * _ROW, free[b + 3] * _ROW

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.compiled import kernel
+from braggflow.fit.misfit import shape_misfit
 from braggflow.fit.peak_profile import (
+    MAX_MODELLED,
     ROWS_PER_PEAK,
     WORK_LENGTH,
     Integers,
@@ -52,8 +54,9 @@ SETTLED_SHIFT, SETTLED_STEPS = 0.1, 3
 #: starting value, as a share of that and the own one together.
 PRIOR_POSITION, PRIOR_SHAPE, PRIOR_AMPLITUDE = 1.0, 1.4, 3.0
 
-# Free parameters: 8 of the peak and 6 of each neighbour; and three to spare, as they are taken in fours.
-_MAX_FREE = 8 + 6 * (MAX_PEAKS - 1) + 3
+#: Free parameters: 8 of the peak, 6 of each neighbour, 3 of each that shares the peak's shape; and three to spare, as
+#: they are taken in fours.
+MAX_FREE = 8 + 6 * (MAX_PEAKS - 1) + 3 * (MAX_MODELLED - MAX_PEAKS) + 3
 
 
 @kernel(nogil=True, error_model="numpy")
@@ -71,9 +74,10 @@ def fit_all(
     """Fit each patch from its row of `start` (`start.starting_values`); fill its row of `values`, in the order of
     `FIT_DTYPE`. `shift` photons are added to every pixel, and to the background.
     """
-    work, system = np.zeros(WORK_LENGTH, np.float32), np.zeros((3 + 2 * _MAX_FREE, _MAX_FREE))
-    p, trial, prior = np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8)), np.zeros((MAX_PEAKS, 8))
-    height, nodes, free = np.zeros(MAX_PEAKS), np.zeros((MAX_PEAKS, 2), np.int64), np.zeros(_MAX_FREE, np.uint8)
+    work, system = np.zeros(WORK_LENGTH, np.float32), np.zeros((3 + 2 * MAX_FREE, MAX_FREE))
+    p, trial, prior = np.zeros((MAX_MODELLED, 8)), np.zeros((MAX_MODELLED, 8)), np.zeros((MAX_MODELLED, 8))
+    height, nodes = np.zeros(MAX_MODELLED), np.zeros((MAX_MODELLED, 2), np.int64)
+    free = np.zeros(MAX_FREE, np.uint8)
     place_pixels(counts.shape[1], work)
     for k in range(len(counts)):
         values[k] = np.nan
@@ -86,11 +90,13 @@ def fit_all(
             n_peaks += 1
         number, n_full, highest = load_pixels(counts[k], state[k], 1 / counts_per_photon, shift, work)
         iterations, converged, at_bound = 0, False, False
+        misfit, halo = np.nan, np.nan
         if n_peaks > 0 and number >= (10 if voigt else 9):
             floor = FLOOR_SHARE * p[0, AMPLITUDE] if poisson else EQUAL_WEIGHTS * max(highest, p[0, AMPLITUDE])
-            iterations, converged, at_bound = _fit_one(
+            iterations, converged, at_bound = fit_one(
                 counts.shape[1],
                 n_peaks,
+                1,
                 0 if n_full > 0 else 1,
                 voigt,
                 poisson,
@@ -107,15 +113,19 @@ def fit_all(
                 free,
                 values[k],
             )
+            if converged and n_full == 0:
+                misfit, halo, _, _ = shape_misfit(p[0], padded(counts.shape[1]), work)
+        values[k, 11], values[k, 12] = misfit, halo
         values[k, 4] *= counts_per_photon
         values[k, 5] = counts_per_photon * (values[k, 5] - shift)
         values[k, -3], values[k, -2], values[k, -1] = iterations, converged, at_bound
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def _fit_one(
+@kernel(nogil=True, error_model="numpy")
+def fit_one(
     size: int,
     n_peaks: int,
+    n_sharing: int,
     first_loose: int,
     voigt: bool,
     poisson: bool,
@@ -132,16 +142,24 @@ def _fit_one(
     free: Rows,
     values: Floats,
 ) -> tuple[int, bool, bool]:
-    """Fit the patch in the work array, write its `values`; return iterations, whether it converged, at a bound."""
+    """Fit the patch in the work array, write its `values`; return iterations, whether it converged, at a bound.
+
+    The first `n_sharing` peaks of `p` have one shape, that of the first; `first_loose` and those after it have a prior.
+    What is left in the work array is the model before the last step, shorter than 0.01 standard errors.
+    """
     n = padded(size)
     gradient, step, reduced = system[0], system[1], system[2]
-    matrix, factor = system[3 : 3 + _MAX_FREE], system[3 + _MAX_FREE :]
+    matrix, factor = system[3 : 3 + MAX_FREE], system[3 + MAX_FREE :]
     n_own = 8 if voigt else 7
-    n_free = n_own + 6 * (n_peaks - 1)
+    n_close = n_own + 3 * (n_sharing - 1)  # the parameters of those that share the shape
+    n_free = n_close + 6 * (n_peaks - n_sharing)
     for a in range(n_own):
         free[a] = a
-    for a in range(n_free - n_own):
-        free[n_own + a] = ROWS_PER_PEAK * (1 + a // 6) + a % 6
+    for k in range(1, n_sharing):
+        for j, parameter in enumerate((Y, X, AMPLITUDE)):
+            free[n_own + 3 * (k - 1) + j] = ROWS_PER_PEAK * k + parameter
+    for a in range(n_free - n_close):
+        free[n_close + a] = ROWS_PER_PEAK * (n_sharing + a // 6) + a % 6
     free[n_free : n_free + 3] = 0
     for k in range(n_peaks):
         nodes[k] = node_numbers(p[k], voigt)
@@ -153,7 +171,7 @@ def _fit_one(
     while iterations < max_iterations:
         iterations += 1
         if resampled:
-            model(p, n_peaks, nodes, voigt, floor, n, height, work)
+            model(p, n_peaks, n_sharing, nodes, voigt, floor, n, height, work)
         if moved:
             total, expected = information(free, n_free, floor, n, height, work, gradient, matrix)
             # Variance of the residuals over that of the weights.
@@ -162,9 +180,9 @@ def _fit_one(
                 spread = total / max(number - n_free, 1)
                 chi2 = spread * number / max(expected, 1 / floor)
             for k in range(first_loose, n_peaks):
-                first = n_own + 6 * (k - 1) if k > 0 else 0
+                first = n_close + 6 * (k - n_sharing) if k > 0 else 0
                 _add_prior(first, p[k], prior[k], prior[0, AMPLITUDE], _weak(spread), gradient, matrix)
-            _hold(n_own, n_free, p, gradient, matrix)
+            _hold(n_own, n_free, free, p, gradient, matrix)
             if loose:
                 shift = _own_shift(n_free, max(spread, least_spread), gradient, matrix, factor, reduced, step)
                 settled = settled + 1 if shift < SETTLED_SHIFT else 0
@@ -172,23 +190,24 @@ def _fit_one(
         if found:
             break
         gain = -1.0  # fall of the deviance over that of its quadratic approximation
-        if _eliminate(matrix, gradient, damping, n_free, factor, reduced):
-            _substitute(factor, reduced, n_free, step)
+        if eliminate(matrix, gradient, damping, n_free, factor, reduced):
+            substitute(factor, reduced, n_free, step)
             length, predicted = 0.0, 0.0  # length: squared, in standard errors
             for a in range(n_free):
                 length += step[a] * gradient[a]
                 predicted += damping * matrix[a, a] * step[a] ** 2
-            outside = not _move(p, step, free, n_free, n_peaks, nodes, voigt, size, trial)
+            outside = not _move(p, step, free, n_free, n_peaks, n_sharing, nodes, voigt, size, trial)
             if not outside:
                 rate = min(max(length / last, LEAST_RATE**2), 1.0)
                 found = damping <= 1 and rate * length <= STEP_TOLERANCE**2 * max(spread, least_spread)
                 if found:
-                    p[0] = trial[0]
+                    for k in range(n_sharing):
+                        p[k] = trial[k]
                     break
-                fall = model(trial, n_peaks, nodes, voigt, floor, n, height, work)
+                fall = model(trial, n_peaks, n_sharing, nodes, voigt, floor, n, height, work)
                 for k in range(first_loose, n_peaks):
-                    before = _prior(p[k], prior[k], prior[0, AMPLITUDE])
-                    fall += 2 * _weak(spread) * (before - _prior(trial[k], prior[k], prior[0, AMPLITUDE]))
+                    before = prior_of(p[k], prior[k], prior[0, AMPLITUDE])
+                    fall += 2 * _weak(spread) * (before - prior_of(trial[k], prior[k], prior[0, AMPLITUDE]))
                 gain = fall / (length + predicted)
         moved, resampled = gain > 1e-3, False
         if moved:
@@ -219,7 +238,7 @@ def _weak(spread: float) -> float:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _prior(p: Floats, mean: Floats, own_height: float) -> float:
+def prior_of(p: Floats, mean: Floats, own_height: float) -> float:
     """Minus the logarithm of the prior probability of a peak."""
     y, x = (p[Y] - mean[Y]) / PRIOR_POSITION, (p[X] - mean[X]) / PRIOR_POSITION
     amplitude = (p[AMPLITUDE] - mean[AMPLITUDE]) / (PRIOR_AMPLITUDE * (mean[AMPLITUDE] + own_height))
@@ -261,14 +280,15 @@ def _add_prior(
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _hold(n_own: int, n_free: int, p: Floats, gradient: Floats, matrix: Floats) -> None:
-    """Hold eta and the neighbours' amplitudes where they are at a bound that the step would cross."""
+def _hold(n_own: int, n_free: int, free: Rows, p: Floats, gradient: Floats, matrix: Floats) -> None:
+    """Hold eta and the other peaks' amplitudes where they are at a bound that the step would cross."""
     if n_own > ETA:
         g, eta = gradient[ETA], p[0, ETA]
         if (eta <= 0 and g <= 0) or (eta >= 1 and g >= 0):
             _hold_one(ETA, n_free, gradient, matrix)
-    for a in range(n_own + AMPLITUDE, n_free, 6):
-        if p[(a - n_own) // 6 + 1, AMPLITUDE] <= 0 and gradient[a] <= 0:
+    for a in range(n_own, n_free):
+        is_height = free[a] % ROWS_PER_PEAK == AMPLITUDE
+        if is_height and p[free[a] // ROWS_PER_PEAK, AMPLITUDE] <= 0 and gradient[a] <= 0:
             _hold_one(a, n_free, gradient, matrix)
 
 
@@ -281,7 +301,7 @@ def _hold_one(a: int, n_free: int, gradient: Floats, matrix: Floats) -> None:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _eliminate(matrix: Floats, gradient: Floats, damping: float, n_free: int, factor: Floats, reduced: Floats) -> bool:
+def eliminate(matrix: Floats, gradient: Floats, damping: float, n_free: int, factor: Floats, reduced: Floats) -> bool:
     """Solve the damped equations for each parameter by those before it; False where they have no one solution.
 
     Cholesky's decomposition without square roots, from the last parameter to the first: what is left of the own
@@ -305,7 +325,7 @@ def _eliminate(matrix: Floats, gradient: Floats, damping: float, n_free: int, fa
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _substitute(factor: Floats, reduced: Floats, n_solved: int, solution: Floats) -> None:
+def substitute(factor: Floats, reduced: Floats, n_solved: int, solution: Floats) -> None:
     """Fill the solution's first `n_solved` parameters."""
     for k in range(n_solved):
         s = reduced[k]
@@ -325,9 +345,9 @@ def _own_shift(
     n_free: int, spread: float, gradient: Floats, matrix: Floats, factor: Floats, reduced: Floats, step: Floats
 ) -> float:
     """What an undamped step would change of the own position, in standard errors."""
-    if not _eliminate(matrix, gradient, 0.0, n_free, factor, reduced):
+    if not eliminate(matrix, gradient, 0.0, n_free, factor, reduced):
         return np.inf
-    _substitute(factor, reduced, 2, step)
+    substitute(factor, reduced, 2, step)
     y, x = _position_variances(factor)
     return math.sqrt(max(step[Y] ** 2 / y, step[X] ** 2 / x) / spread)
 
@@ -339,6 +359,7 @@ def _move(
     free: Rows,
     n_free: int,
     n_peaks: int,
+    n_sharing: int,
     nodes: Integers,
     voigt: bool,
     size: int,
@@ -358,6 +379,11 @@ def _move(
     own[ETA] = min(max(own[ETA], 0.0), 1.0)
     for k in range(1, n_peaks):
         trial[k, AMPLITUDE], trial[k, ETA] = max(trial[k, AMPLITUDE], 0.0), own[ETA]
+        if k < n_sharing:
+            trial[k, YY], trial[k, XY], trial[k, XX] = own[YY], own[XY], own[XX]
+            if not (low <= trial[k, Y] <= high and low <= trial[k, X] <= high):
+                return False
+            continue
         # What the pixels hardly determine must not stop the rest: back half way, until it has a shape.
         for _ in range(10):
             if not _has_shape(trial[k], size):
@@ -370,12 +396,12 @@ def _move(
 
 @numba.njit(nogil=True, error_model="numpy")
 def _has_shape(p: Floats, size: int) -> bool:
-    major, minor = _variances(p)
+    major, minor = variances(p)
     return bool(minor >= MIN_SIGMA**2 and major <= size * size)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _variances(p: Floats) -> tuple[float, float]:
+def variances(p: Floats) -> tuple[float, float]:
     """Variances along the long and the short axis."""
     middle, half = 0.5 * (p[YY] + p[XX]), math.hypot(0.5 * (p[XX] - p[YY]), p[XY])
     return middle + half, middle - half
@@ -394,11 +420,11 @@ def _report(
     values: Floats,
 ) -> bool:
     """Fill the row of results; False, and NaN left there, where the errors are not determined."""
-    if not _eliminate(matrix, gradient, 0.0, n_free, factor, reduced):
+    if not eliminate(matrix, gradient, 0.0, n_free, factor, reduced):
         return False
     y_variance, x_variance = _position_variances(factor)
     values[2], values[3] = math.sqrt(y_variance * spread), math.sqrt(x_variance * spread)
-    major, minor = _variances(p)
+    major, minor = variances(p)
     angle = math.degrees(0.5 * math.atan2(2 * p[XY], p[XX] - p[YY]))
     values[0], values[1] = p[Y], p[X]
     values[4], values[5] = p[AMPLITUDE], p[BACKGROUND]

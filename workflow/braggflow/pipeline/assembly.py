@@ -66,17 +66,26 @@ def assemble(
     located: Located | None,
     fitted: NDArray[np.bool_],
     fits: NDArray[np.void],
+    split: NDArray[np.bool_] | None = None,
+    blend: NDArray[np.bool_] | None = None,
 ) -> peak_table.Table:
     """Fill the positions and the fit's variables of `table` (n,), in pixels of the detector.
 
     `located` is the network's answer (None: not asked), `fitted` (n,) says which peaks were fitted and `fits` holds
-    their results in that order (`patch_fits.FIT_DTYPE`). Of `config` are used `frames.bin`, `fit.model` and `locate`.
+    their results in that order (`patch_fits.FIT_DTYPE`); `split` and `blend` say which of these are several peaks, told
+    apart or not (None: none is). Of `config` are used `frames.bin`, `fit.model` and `locate`.
     """
     result = table.copy()
     half, scale = patches.counts.shape[1] // 2, config.frames.bin
     corner = np.column_stack([table["y_pixel"], table["x_pixel"]]).astype(np.float64) - half
 
     converged = _enter_fits(result, fits, fitted, corner, half, scale)
+    method = np.full(len(result), Method[config.fit.model])
+    method[fitted] = np.where(fits["voigt"], Method.pseudo_voigt, method[fitted])
+    several, blended = np.zeros(len(result), bool), np.zeros(len(result), bool)
+    if split is not None and blend is not None:
+        several[fitted], blended[fitted] = split | blend, blend
+    _flag(result, blended, Flag.blend)
     fit_position = np.column_stack([result["y_fit"], result["x_fit"]])
     fit_std = np.column_stack([result["y_fit_std"], result["x_fit_std"]])
 
@@ -93,16 +102,17 @@ def assemble(
         result["disagreement"] = np.linalg.norm(network - fit_position, axis=1)
         deviations = joint_deviations(network - fit_position, network_std, fit_std, floor=SHAPE_ERROR * scale)
         _flag(result, deviations > config.locate.max_disagreement, Flag.disagree)
+        network_std = np.where(blended[:, None], np.fmax(network_std, fit_std), network_std)
         use_network = network_is_used(result["flags"], network_std, fit_std, converged, config.locate.position)
+        # A network knows single peaks: of several it is no judge.
+        use_network &= ~several | (config.locate.position == "network")
 
     no_light = np.isnan(patches.centroid[:, 0])
     centroid = unbinned(corner + np.where(no_light[:, None], half, patches.centroid), scale)
     chosen = [use_network, converged]  # the first that holds
     result["y"], result["x"] = np.select([c[:, None] for c in chosen], [network, fit_position], centroid).T
     result["y_std"], result["x_std"] = np.select([c[:, None] for c in chosen], [network_std, fit_std], np.nan).T
-    result["method"] = np.select(
-        chosen, [network_method, Method[config.fit.model]], np.where(no_light, Method.pixel, Method.centroid)
-    )
+    result["method"] = np.select(chosen, [network_method, method], np.where(no_light, Method.pixel, Method.centroid))
     for name in ("y_pixel", "x_pixel"):
         result[name] = table[name] * scale + (scale - 1) // 2
     result["area"] = table["area"] * scale**2

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from braggflow import patches, peak_table
 from braggflow.config import RunConfig
 from braggflow.detect import Detection, cut_patches, detect, on_disks
-from braggflow.fit import fit_patches
+from braggflow.fit import deblend, fit_patches
 from braggflow.frames import UNREADABLE, OpenedSeries
 from braggflow.locate import Located, load_localiser, locate_patches
 from braggflow.pipeline.assembly import assemble, sample
+from braggflow.pipeline.deblended import add_further, further_peaks
 
 _RETRY_PAUSE_SECONDS = 0.2
 #: What may have passed a moment later.
@@ -140,8 +141,13 @@ def complete_peaks(
         chosen = sample(table, config.fit)
         shown = patches.select(cut, chosen)
         fits = fit_patches(shown.counts, shown.state, shown.neighbours, config.fit, **config.frames.noise)
-    table = assemble(table, cut, config, located=answer.located, fitted=chosen, fits=fits)
-    return peak_table.sort(table), sum_counts([*(chunk.seconds for chunk in found), seconds])
+        apart = deblend(shown.counts, shown.state, shown.neighbours, config.fit, fits, **config.frames.noise)
+    further = further_peaks(table, cut, chosen, apart)
+    result = assemble(
+        table, cut, config, located=answer.located, fitted=chosen, fits=apart.fits, split=apart.split, blend=apart.blend
+    )
+    result = add_further(result, table, cut, config, further, **config.frames.noise)
+    return peak_table.sort(result), sum_counts([*(chunk.seconds for chunk in found), seconds])
 
 
 def compile_kernels(opened: OpenedSeries) -> None:

@@ -56,8 +56,11 @@ def consolidate(
             for begin, end in pairwise([0, *changes.tolist(), len(table)]):
                 if begin < end:
                     start = starts[np.searchsorted(numbers, table["peak_frame"][begin])]
+                    peaks = table[begin:end]
+                    # A parent lies in the same frame; its row was one of the part.
+                    peaks["parent"][peaks["parent"] >= 0] += start - begin
                     joined.seek(int(start) * peak_table.PEAK_DTYPE.itemsize)
-                    joined.write(table[begin:end].tobytes())
+                    joined.write(peaks.tobytes())
         per_frame = per_frame_variables(frame_coords, counts, np.isin(numbers, list(failed)), attributes)
         per_frame.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
         joined.seek(0)
