@@ -27,7 +27,7 @@ from braggflow.simulate.information_limit import cramer_rao
 GAUSSIAN = FitConfig(model="gaussian")
 VOIGT = FitConfig(model="pseudo_voigt")
 FWHM = 2 * np.sqrt(2 * np.log(2))
-NUMBERS = [name for name in FIT_DTYPE.names if name not in ("iterations", "converged", "at_bound")]
+NUMBERS = [name for name in FIT_DTYPE.names if name not in ("iterations", "converged", "at_bound", "voigt")]
 NODES, WEIGHTS = (part / 2 for part in np.polynomial.legendre.leggauss(10))
 
 

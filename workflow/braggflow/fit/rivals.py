@@ -1,4 +1,4 @@
-"""The rivals of `deblend`: one, two or three peaks of one shape, fitted with the listed neighbours."""
+"""The rivals of `deblending`: one, two or three peaks of one shape, fitted with the listed neighbours."""
 
 import math
 from typing import NamedTuple

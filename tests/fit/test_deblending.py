@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from braggflow.config import FitConfig
 from braggflow.fit import Deblended, deblend, fit_patches
-from braggflow.fit.deblend import SUSPECT
+from braggflow.fit.deblending import SUSPECT
 from braggflow.patches import State, others
 from braggflow.simulate import CLASSES, PROFILE_DTYPE, expected_patches, simulate_patches
 
