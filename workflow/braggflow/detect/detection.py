@@ -154,7 +154,7 @@ def searched_image(
     """The image that `detect` searches, and the level from which on; raises as `detect` does."""
     counts, mask = frame.counts, frame.mask
     image = subtract_background(counts, mask, config, background_frame=background_frame)
-    minval = np.float32(levels_in_counts(image, mask, config)[0])
+    minval = np.asarray(levels_in_counts(image, mask, config)[0], np.float32)
     if config.false_peaks is None:
         return Searched(image, minval)
     noise = frame_noise(

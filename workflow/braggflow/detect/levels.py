@@ -27,8 +27,7 @@ def levels_in_counts(image: NDArray[Any], mask: NDArray[np.bool_], config: Detec
     Of frames with few counts a pixel, a multiple stands for its chance, and the level is the count of that chance.
     """
     if not config.in_sigma:
-        minval, minscore = config.levels()
-        return float(minval), float(minscore)
+        return levels_of_sample(np.empty(0), config)
     return levels_of_sample(_sample(image, mask), config)
 
 

@@ -36,7 +36,7 @@ def maxima_of(pixels: NDArray[np.int64], values: NDArray[Any], width: int, *, fl
     Their significance is not known (NaN). Pixels below `floor` are in no area.
     """
     order = _descending(values)
-    births, deaths, areas = _merge(pixels, order, width, np.count_nonzero(values >= floor))
+    births, deaths, areas = _merge(pixels, order, width, int(np.count_nonzero(values >= floor)))
     table = np.empty(len(births), MAXIMUM_DTYPE)
     table["y_pixel"], table["x_pixel"] = np.divmod(pixels[births], width)
     table["birth"] = values[births]

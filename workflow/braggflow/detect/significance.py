@@ -67,13 +67,16 @@ def significance(
     below `least` it may be too high, but not above `least`.
     """
     names = ("y_pixel", "x_pixel", "birth", "death", "saddle")
-    columns = [np.ascontiguousarray(maxima[name]) for name in names]
+    y, x, birth, death, saddle = (np.ascontiguousarray(maxima[name]) for name in names)
     chance = float(special.ndtr(-least))
     photon, shift = noise.counts_per_photon, noise.shift
-    sigma, *sums = _count(counts, mask, *columns, noise.level, noise.cell, photon, shift, least, chance)
+    sigma, *sums = _count(
+        counts, mask, y, x, birth, death, saddle, noise.level, noise.cell, photon, shift, least, chance
+    )
     counted = sums[0] > 0
     sigma[counted] = np.minimum(sigma[counted], _excess(*(each[counted] for each in sums)))
-    return np.clip(sigma, -HIGHEST, HIGHEST).astype(np.float32)
+    result: NDArray[np.float32] = np.clip(sigma, -HIGHEST, HIGHEST).astype(np.float32)
+    return result
 
 
 def _excess(
@@ -185,7 +188,7 @@ def _between_squares(counts: Any, mask: Any, y: int, x: int, v: int, u: int, per
     if n_low == 0:
         return -np.inf
     variance = high / n_high**2 + low / n_low**2 - 2 * both / (n_high * n_low)
-    return (high / n_high - low / n_low) / np.sqrt(max(variance, 1e-300))
+    return float((high / n_high - low / n_low) / np.sqrt(max(variance, 1e-300)))
 
 
 @kernel(nogil=True)
