@@ -40,6 +40,9 @@ def _level(value: object) -> object:
     return value if matched is None else {"sigma": matched["multiple"]}
 
 
+#: A constant of the detector: a number, or `auto`, found from the frames of each series when it is prepared.
+Auto: TypeAlias = Literal["auto"]
+
 Level: TypeAlias = Annotated[Annotated[float, Field(ge=0)] | NoiseMultiple, BeforeValidator(_level)]
 
 
@@ -61,21 +64,33 @@ class FramesConfig(Section):
         description="pixels below 0: mark (ignored), count (noise around 0, kept), or auto (as the series shows)",
     )
     require_complete: bool = Field(False, description="refuse a series of which frames were never written")
-    counts_per_photon: float = Field(
-        1.0, gt=0, description="counts of one photon; stated uncertainties and snr depend on it"
+    counts_per_photon: Annotated[float, Field(gt=0)] | Auto = Field(
+        1.0, description="counts of one photon; stated uncertainties and snr depend on it (auto: from the frames)"
     )
-    read_noise: float = Field(0.0, ge=0, description="standard deviation of a pixel without light, counts")
+    read_noise: Annotated[float, Field(ge=0)] | Auto = Field(
+        0.0, description="standard deviation of a pixel without light, counts (auto: from the frames)"
+    )
 
     @property
     def noise(self) -> dict[str, float]:
         """Noise of a pixel of the searched frames: a binned one is a sum, whose read noise adds up in squares."""
-        return {"counts_per_photon": self.counts_per_photon, "read_noise": self.read_noise * self.bin}
+        counts_per_photon, read_noise = self.detector_constants
+        return {"counts_per_photon": counts_per_photon, "read_noise": read_noise * self.bin}
 
     @model_validator(mode="after")
     def _range_not_empty(self) -> Self:
         if self.stop is not None and self.stop <= self.start:
             raise ValueError(f"stop: {self.stop} must be above start: {self.start}")
         return self
+
+    @property
+    def detector_constants(self) -> tuple[float, float]:
+        """`counts_per_photon` and `read_noise`; raises `InputError` where one is `auto` and no series settled it."""
+        if isinstance(self.counts_per_photon, str) or isinstance(self.read_noise, str):
+            raise InputError(
+                "frames.counts_per_photon, frames.read_noise: auto; must be numbers where no frames are read"
+            )
+        return self.counts_per_photon, self.read_noise
 
 
 class DetectConfig(Section):
@@ -352,7 +367,7 @@ def validation_messages(error: ValidationError, root: type[BaseModel]) -> list[s
     lines: dict[str, str] = {}
     for problem in error.errors():
         # A union reports each branch that failed; the branch names are not keys.
-        location = [str(part) for part in problem["loc"] if part not in ("float", "NoiseMultiple")]
+        location = [str(part) for part in problem["loc"] if part not in ("float", "NoiseMultiple", "literal['auto']")]
         key = ".".join(location) or "(top level)"
         model = _model_at(root, location[:-1])
         if problem["type"] == "extra_forbidden" and model is not None:
@@ -367,6 +382,9 @@ def validation_messages(error: ValidationError, root: type[BaseModel]) -> list[s
                 f"{level}: {_value(problem)} is not accepted; must be a number (counts) or "
                 "'6 sigma' or {sigma: 6} (multiples of the noise, above 0)"
             )
+        elif tuple(location) in _AUTO_FROM:
+            least = _AUTO_FROM[location[0], location[1]]
+            lines[key] = f"{key}: {_value(problem)} is not accepted; must be a number {least}, or auto"
         else:
             what = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "value_error":  # our own sentence names the key and its value
@@ -374,6 +392,10 @@ def validation_messages(error: ValidationError, root: type[BaseModel]) -> list[s
                 continue
             lines[key] = f"{key}: {_value(problem)} is not accepted; {what[:1].lower()}{what[1:]}"
     return list(lines.values())
+
+
+#: Keys that take `auto` beside a number.
+_AUTO_FROM = {("frames", "counts_per_photon"): "above 0", ("frames", "read_noise"): "of 0 or more"}
 
 
 def _value(problem: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from braggflow.flow.data_set import DataSetRun
+from braggflow.frames import DetectorConstants
 from braggflow.pipeline import sum_counts
 from braggflow.results import PartSummary, RunFolder, consolidate, write_run_info
 
@@ -26,6 +27,7 @@ def run_info(
         "identity": work.identity,
         "run": work.series.run,
         "plan": [(group.first, group.stop) for group in work.groups],
+        "detector": work.constants.record(),
         "counts": {
             "frames": len(work.numbers),
             "frames_failed": len(failures),
@@ -56,6 +58,12 @@ def failures_of(work: DataSetRun) -> list[dict[str, Any]]:
     return [*(failure for part in work.done.values() for failure in part.failures), *work.failures]
 
 
+def what_to_know(info: Mapping[str, Any]) -> str:
+    """What the user should know of a data set that ended, as one text."""
+    report = [f"no report ({info['report_error']})"] if "report_error" in info else []
+    return "; ".join([*report, *info["detector"]["notes"]])
+
+
 def conclude(
     folder: RunFolder,
     parts: Sequence[PartSummary],
@@ -65,7 +73,13 @@ def conclude(
     report: bool,
 ) -> dict[str, Any]:
     """Join a data set's parts into its table, write `run.json` and the report; returns the content of `run.json`."""
-    attributes = {"run": info["run"], "model": str(info["identity"]["model"]), "source": info["dataset"]["path"]}
+    constants = DetectorConstants(**info["detector"])
+    attributes = {
+        "run": info["run"],
+        "model": str(info["identity"]["model"]),
+        "source": info["dataset"]["path"],
+        **constants.attributes(),
+    }
     failed = [failure["frame"] for failure in info["failures"]]
     counted = consolidate(folder, list(parts), coords, failed, attributes)
     info["counts"] |= counted

@@ -13,7 +13,7 @@ from braggflow.config import RunConfig
 from braggflow.detect import searched_image
 from braggflow.errors import InputError
 from braggflow.flow.tasks import TaskSeries
-from braggflow.frames import UNREADABLE, OpenedSeries, open_series
+from braggflow.frames import UNREADABLE, DetectorConstants, OpenedSeries, open_series, settled_constants
 from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, regroup
 from braggflow.results import (
     PartSummary,
@@ -34,11 +34,15 @@ class DataSetRun:
     name: str
     folder: RunFolder
     config: RunConfig
+    """As it was asked for."""
+    resolved: RunConfig
+    """With the detector's constants as numbers: what the tasks work with."""
     series: TaskSeries
     identity: dict[str, Any]
     dataset: dict[str, Any]
     numbers: list[int]
     coords: xr.Dataset
+    constants: DetectorConstants
     groups: list[Group]
     need: MemoryNeed
     done: dict[tuple[int, int], PartSummary] = field(default_factory=dict)
@@ -67,21 +71,24 @@ def prepare_data_set(
             f"frames.start: {resolved.frames.start} (stop: {resolved.frames.stop}, step: {resolved.frames.step}) "
             f"selects none of the {data.sizes['frame']} frames of {path}"
         )
-    _check_levels(opened)
     identity = run_identity(resolved, frames_identity(path, data), model)
     folder = RunFolder(Path(resolved.output.folder).resolve() / name)
     check_run_folder(folder, identity, overwrite=resolved.output.overwrite)
-    settings = resolved.model_copy(update={"data": (str(path.resolve()),)})
+    opened, constants = settled_constants(opened, _kept_constants(folder, identity), judge=True)
+    _check_levels(opened)
+    named = {"data": (str(path.resolve()),)}
+    settings, resolved = resolved.model_copy(update=named), opened.config.model_copy(update=named)
     shape, dtype = list(data["frames"].shape), str(data["frames"].dtype)
     groups = plan_groups(data, resolved)
     return DataSetRun(
         name=name,
         folder=folder,
         config=settings,
+        resolved=resolved,
         series=TaskSeries(
             str(path.resolve()),
             str(folder.path),
-            settings.model_dump_json(),
+            resolved.model_dump_json(),
             run_digest(identity),
             identity["code"]["sources"],
         ),
@@ -89,9 +96,17 @@ def prepare_data_set(
         dataset={"name": name, "path": str(path.resolve()), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
         numbers=opened.numbers,
         coords=data[["frame"]].isel(frame=opened.positions).load(),
+        constants=constants,
         groups=groups,
         need=memory_need(opened, groups),
     )
+
+
+def _kept_constants(folder: RunFolder, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The detector's constants that a run of this identity was begun with."""
+    info = read_run_info(folder) if folder.info.exists() else {}
+    kept: Mapping[str, Any] | None = info.get("detector") if info.get("run") == run_digest(identity) else None
+    return kept
 
 
 def _check_is_text(key: str, path: Path) -> None:

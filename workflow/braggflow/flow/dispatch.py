@@ -21,7 +21,7 @@ from distributed.scheduler import NoWorkerError
 from braggflow.cluster import Cluster, RerunCounter
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
-from braggflow.flow.conclusion import conclude, failures_of, run_info
+from braggflow.flow.conclusion import conclude, failures_of, run_info, what_to_know
 from braggflow.flow.data_set import DataSetRun, check_run_folder, take_up_parts
 from braggflow.flow.outcome import Outcome, Progress
 from braggflow.flow.poison import PoisonSearch
@@ -325,7 +325,7 @@ class Dispatcher:
     def _take_table(self, flight: _Flight, info: Any, error: Exception | None) -> None:
         work = flight.work
         if error is None:
-            message = f"no report ({info['report_error']})" if "report_error" in info else ""
+            message = what_to_know(info)
         elif self.stopping:
             return
         else:

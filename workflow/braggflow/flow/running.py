@@ -124,7 +124,7 @@ def run(
     else:
         with ExitStack() as stack:
             if client is None and (where is None or where.kind == "local"):
-                compile_kernels(open_series(open_frames(Path(first.series.path)), resolved))
+                compile_kernels(open_series(open_frames(Path(first.series.path)), first.resolved))
             needed = [first.series.path, str(existing_folder(folder.resolve()))]
             used = (
                 cluster_of_client(client, resolved, needed)

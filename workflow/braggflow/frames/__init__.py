@@ -10,6 +10,7 @@ from braggflow.frames.correction import (
 )
 from braggflow.frames.data_sets import data_set_name, data_set_names, expand_data_sets
 from braggflow.frames.description import described, missing_frames, refuse_incomplete
+from braggflow.frames.detector import DetectorConstants, settled_constants
 from braggflow.frames.file_series import check_alike, series_of
 from braggflow.frames.follow import Follower
 from braggflow.frames.opening import frames_from_array, open_frames
@@ -30,6 +31,7 @@ __all__ = [
     "UNREADABLE",
     "CorrectedFrame",
     "Correction",
+    "DetectorConstants",
     "Follower",
     "OpenedSeries",
     "check_alike",
@@ -52,6 +54,7 @@ __all__ = [
     "refuse_incomplete",
     "selected_positions",
     "series_of",
+    "settled_constants",
     "unbinned",
     "unfinished_path",
 ]

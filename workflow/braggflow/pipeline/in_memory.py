@@ -10,7 +10,7 @@ import xarray as xr
 from braggflow import peak_table
 from braggflow.config import NoiseMultiple, RunConfig, as_config, resolve_config
 from braggflow.errors import InputError
-from braggflow.frames import frames_from_array, open_series
+from braggflow.frames import frames_from_array, open_series, settled_constants
 from braggflow.peak_table import to_dataset
 from braggflow.pipeline.stages import complete_peaks, locate_peaks, search_chunk
 
@@ -28,8 +28,8 @@ def find_peaks(
     mask: str | None = None,
     bin: int | None = None,  # noqa: A002 - the configuration's word
     saturation: float | None = None,
-    counts_per_photon: float | None = None,
-    read_noise: float | None = None,
+    counts_per_photon: float | Literal["auto"] | None = None,
+    read_noise: float | Literal["auto"] | None = None,
     patch_size: Literal[9, 11, 13, 15] | None = None,
     network: str | None = None,
     position: Literal["auto", "network", "fit"] | None = None,
@@ -60,10 +60,10 @@ def find_peaks(
         Sum `bin` x `bin` pixels before the search; positions stay in pixels of the detector.
     saturation : float, optional
         Counts at and above which a pixel is saturated.
-    counts_per_photon : float, optional
-        Counts of one photon.
-    read_noise : float, optional
-        Standard deviation of a pixel without light, counts.
+    counts_per_photon : float or "auto", optional
+        Counts of one photon; ``"auto"``: by the noise of the frames (docs/detector.md).
+    read_noise : float or "auto", optional
+        Standard deviation of a pixel without light, counts; ``"auto"`` as above.
     patch_size : {9, 11, 13, 15}, optional
         Side of the square around each maximum, pixels.
     network : str, optional
@@ -134,7 +134,8 @@ def find_peaks(
         sections.setdefault(section, {}).update({key: value for key, value in keys.items() if value is not None})
     settings = resolve_config(sections, source="find_peaks")
     data = frames_from_array(frames)
-    opened = open_series(data, settings)
+    opened, constants = settled_constants(open_series(data, settings))
+    settings = opened.config
     found = [search_chunk(opened, position, position + 1) for position in range(len(opened.numbers))]
     never_written = [opened.numbers[position] for position in opened.missing]
     failures = [failure for chunk in found for failure in chunk.failures if failure["frame"] not in never_written]
@@ -142,4 +143,4 @@ def find_peaks(
         raise InputError("; ".join(f"frame {failure['frame']}: {failure['reason']}" for failure in failures[:5]))
     table, _ = complete_peaks(settings, found, locate_peaks(settings, found)) if found else (peak_table.empty(), {})
     coords = data[["frame"]].isel(frame=opened.positions).load()
-    return to_dataset(table, coords, never_written, {"source": "array"})
+    return to_dataset(table, coords, never_written, {"source": "array", **constants.attributes()})

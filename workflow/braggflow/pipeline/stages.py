@@ -124,7 +124,7 @@ def locate_peaks(config: RunConfig, found: Sequence[ChunkPeaks]) -> NetworkResul
         localiser,
         cut.counts,
         cut.state,
-        counts_per_photon=config.frames.counts_per_photon,
+        counts_per_photon=config.frames.detector_constants[0],
         batch_size=config.locate.batch_size,
     )
     return NetworkResult(located, time.perf_counter() - start)

@@ -92,11 +92,15 @@ def write_run_info(folder: RunFolder, info: Mapping[str, Any]) -> None:
 
 
 def read_run_config(folder: RunFolder) -> RunConfig:
-    """The configuration that the run was made with."""
+    """The configuration that the run was made with: its settings, with the detector's constants that it found."""
     settings = read_yaml(folder.settings, "settings")
-    return resolve_config(
+    config = resolve_config(
         from_former(settings) if isinstance(settings, dict) else settings, source=str(folder.settings)
     )
+    # A run of an older version has no record of them.
+    found = read_run_info(folder).get("detector", {})
+    numbers = {key: found[key] for key in ("counts_per_photon", "read_noise") if key in found}
+    return config.model_copy(update={"frames": config.frames.model_copy(update=numbers)})
 
 
 def begin_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:

@@ -118,7 +118,7 @@ def simulation_like(run: str | Path) -> PatchSimulation:
     """
     config = read_run_config(RunFolder(Path(run)))
     table, _ = _read_table(run)
-    counts_per_photon, scale = config.frames.counts_per_photon, config.frames.bin
+    (counts_per_photon, read_noise), scale = config.frames.detector_constants, config.frames.bin
     clean = trusted(table, counts_per_photon=counts_per_photon, scale=scale)[0] & (table["flags"] & _DISTURBED == 0)
     bright = clean & (table["snr"] >= GOOD_SNR)
     if (n := np.count_nonzero(bright)) < MIN_FITS:
@@ -141,8 +141,8 @@ def simulation_like(run: str | Path) -> PatchSimulation:
         "neighbour_share": _share(table["flags"] & Flag.overlap != 0),
         # Broad peaks are two to the eye only further apart: nearer ones would be drawn again and again.
         "neighbour_distance": (max(3.0, 2 * sigma[0]), max(8.0, 5 * sigma[0])),
-        "noisy_share": float(config.frames.read_noise > 0),
-        "read_noise": WIDER_SHAPE * config.frames.read_noise * scale / counts_per_photon,
+        "noisy_share": float(read_noise > 0),
+        "read_noise": WIDER_SHAPE * read_noise * scale / counts_per_photon,
     }
     if len(lit):
         found["background"] = _span(lit, WIDER_LIGHT)
@@ -214,7 +214,7 @@ def labels_from_run(run: str | Path, *, progress: Callable[[int, int], None] | N
     labels are fewer than `MIN_LABELS`, and where the run's frames are no longer there or cannot be read.
     """
     series = open_run_frames(RunFolder(Path(run)))
-    counts_per_photon, scale = series.config.frames.counts_per_photon, series.config.frames.bin
+    (counts_per_photon, _), scale = series.config.frames.detector_constants, series.config.frames.bin
     table, numbers = _read_table(run)
     place = np.searchsorted(numbers, table["peak_frame"])
     chosen, dropped = trusted(table, counts_per_photon=counts_per_photon, scale=scale)
