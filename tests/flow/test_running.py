@@ -212,6 +212,46 @@ def test_only_missing_parts_are_made_again(tmp_path, data, client, undisturbed):
     assert_same_table(open_peaks(again.folder), undisturbed)
 
 
+def test_the_detectors_constants_are_found_once_and_kept_with_the_run(tmp_path, client):
+    rng = np.random.default_rng(0)
+    level = np.linspace(40, 400, 128) * np.ones((128, 1))
+    images = np.stack([3 * rng.poisson(level) for _ in range(12)]).astype(np.uint16)
+    images[:, 60:63, 60:63] += 3000
+    data = make_store(tmp_path / "scan.zarr", images, chunk=2)
+    asked = settings(frames={"counts_per_photon": "auto", "read_noise": 0}, detect={"minval": 2500})
+    (first,) = run(asked, [data], out=tmp_path, client=client)
+    found = info_of(first)["detector"]
+    assert found["counts_per_photon"] == pytest.approx(3, rel=0.05)
+    assert open_peaks(first.folder).attrs["counts_per_photon"] == found["counts_per_photon"]
+    assert braggflow.open_run(first.folder).config.frames.counts_per_photon == found["counts_per_photon"]
+    table = open_peaks(first.folder).load()
+    array = braggflow.find_peaks(braggflow.open_frames(data), config=asked)
+    np.testing.assert_array_equal(array["snr"], table["snr"])
+
+    folder = RunFolder(first.folder)
+    next(iter(sorted(folder.parts.iterdir()))).unlink()
+    kept = info_of(first)
+    kept["detector"]["counts_per_photon"] = 2.5  # as if the first preparation had found another number
+    folder.info.write_text(json.dumps(kept))
+    (again,) = run(asked, [data], out=tmp_path, client=client)
+    assert info_of(again)["parts"]["redone"] == 1
+    assert info_of(again)["detector"] == kept["detector"]
+    assert (open_peaks(again.folder)["snr"] != table["snr"]).any()
+
+
+def test_constants_that_frames_contradict_are_said(tmp_path, data, client):
+    (outcome,) = run(settings(frames={"counts_per_photon": 4}), [data], out=tmp_path, client=client)
+    assert "frames.counts_per_photon: 4" in outcome.message
+    assert info_of(outcome)["detector"]["notes"] == [outcome.message]
+
+
+def test_constants_that_cannot_be_known_are_refused_and_nothing_is_written(tmp_path, client):
+    data = make_store(tmp_path / "scan.zarr", np.zeros((3, 64, 64), np.uint16), chunk=1)
+    with pytest.raises(InputError, match=r"frames\.counts_per_photon: auto: .*every pixel is 0; give a number"):
+        run(settings(frames={"counts_per_photon": "auto"}), [data], out=tmp_path / "out", client=client)
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_settings_never_mix_with_an_old_run(tmp_path, data, client):
     (first,) = run(settings(), [data], out=tmp_path, client=client)
     with pytest.raises(InputError, match=r"detect\.minval: 15\.0 → 30\.0"):

@@ -170,6 +170,9 @@ class LocateConfig(Section):
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(4096, ge=1, description="patches per batch on a GPU")
+    scale_std: float = Field(
+        1.0, gt=0, description="factor on y_std and x_std, as the repeatability in the report shows it"
+    )
     max_disagreement: float = Field(
         5, gt=0, description="flag network and fit further apart than this many times their joint uncertainty"
     )

@@ -79,6 +79,7 @@ def conclude(
         "model": str(info["identity"]["model"]),
         "source": info["dataset"]["path"],
         **constants.attributes(),
+        "scale_std": info["identity"]["settings"]["locate"]["scale_std"],
     }
     failed = [failure["frame"] for failure in info["failures"]]
     counted = consolidate(folder, list(parts), coords, failed, attributes)

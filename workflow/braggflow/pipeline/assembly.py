@@ -112,6 +112,8 @@ def assemble(
     chosen = [use_network, converged]  # the first that holds
     result["y"], result["x"] = np.select([c[:, None] for c in chosen], [network, fit_position], centroid).T
     result["y_std"], result["x_std"] = np.select([c[:, None] for c in chosen], [network_std, fit_std], np.nan).T
+    for name in ("y_std", "x_std"):
+        result[name] *= np.float32(config.locate.scale_std)
     result["method"] = np.select(chosen, [network_method, method], np.where(no_light, Method.pixel, Method.centroid))
     for name in ("y_pixel", "x_pixel"):
         result[name] = table[name] * scale + (scale - 1) // 2

@@ -143,4 +143,9 @@ def find_peaks(
         raise InputError("; ".join(f"frame {failure['frame']}: {failure['reason']}" for failure in failures[:5]))
     table, _ = complete_peaks(settings, found, locate_peaks(settings, found)) if found else (peak_table.empty(), {})
     coords = data[["frame"]].isel(frame=opened.positions).load()
-    return to_dataset(table, coords, never_written, {"source": "array", **constants.attributes()})
+    return to_dataset(
+        table,
+        coords,
+        never_written,
+        {"source": "array", **constants.attributes(), "scale_std": settings.locate.scale_std},
+    )

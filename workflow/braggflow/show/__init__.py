@@ -1,7 +1,19 @@
-"""Pictures of frames and peaks, the report, the movie."""
+"""Pictures of frames and peaks, the report, the movie, and how well positions repeat."""
 
 from braggflow.show.movie import write_movie
 from braggflow.show.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, WIDTH
+from braggflow.show.repeatability import repeatability
 from braggflow.show.report import write_report
 
-__all__ = ["BLACK", "BLUE", "GREEN", "ORANGE", "PURPLE", "VERMILLION", "WIDTH", "write_movie", "write_report"]
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "GREEN",
+    "ORANGE",
+    "PURPLE",
+    "VERMILLION",
+    "WIDTH",
+    "repeatability",
+    "write_movie",
+    "write_report",
+]

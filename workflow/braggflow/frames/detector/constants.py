@@ -21,12 +21,12 @@ from braggflow.frames.detector.transfer import (
     points_of_frames,
 )
 from braggflow.frames.series import OpenedSeries
-from braggflow.frames.store import UNREADABLE
+from braggflow.frames.store import UNREADABLE, read_raw
 
 #: Sets of three consecutive frames, spread over the series: with the 16 frames by which marks are judged, few to read.
 _SETS = 5
 #: The same, and the pixels of a frame, where numbers that are given are only looked at: every run pays for it.
-_SETS_TO_JUDGE, _PIXELS_TO_JUDGE = 2, 2**18
+_SETS_TO_JUDGE, _PIXELS_TO_JUDGE = 1, 2**18
 #: Standard error up to which counts per photon are known: 5 % are two of it.
 _KNOWN = 0.025
 #: The same for one frame, and the share of its variance that is peaks' tails and the like (measured, docs/detector.md).
@@ -314,7 +314,8 @@ def _noise(opened: OpenedSeries, *, sets: int = _SETS, pixels: int | None = None
     for size in (3, 2, 1):
         if size > n:
             continue
-        starts = np.unique(np.linspace(0, n - size, min(sets, n // size)).round().astype(int))
+        spread = np.linspace(0, n - size, min(sets, n // size)) if sets > 1 else np.array([(n - size) / 2])
+        starts = np.unique(spread.round().astype(int)).tolist()
         read = [found for start in starts if (found := _read(opened, range(start, start + size))) is not None]
         if not read:
             continue
@@ -328,8 +329,11 @@ def _noise(opened: OpenedSeries, *, sets: int = _SETS, pixels: int | None = None
 
 
 def _read(opened: OpenedSeries, positions: range) -> list[NDArray[Any]] | None:
+    if any(position in opened.missing for position in positions):
+        return None
+    in_store = opened.positions[positions.start : positions.stop]
     try:
-        return [opened.raw(position) for position in positions]
+        return list(read_raw(opened.data, in_store))  # together: they mostly lie in one chunk
     except UNREADABLE:
         return None  # whoever processes the frame records it
 
