@@ -28,7 +28,7 @@ from braggflow.flow.data_set_queue import first_work
 from braggflow.frames import selected_positions
 from braggflow.frames import store as store_module
 from braggflow.pipeline import plan_groups, regroup
-from braggflow.results import RunFolder, open_peaks, read_run_config, read_run_info, run_lock
+from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_config, read_run_info, run_lock
 from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
@@ -239,10 +239,29 @@ def test_the_detectors_constants_are_found_once_and_kept_with_the_run(tmp_path, 
     assert (open_peaks(again.folder)["snr"] != table["snr"]).any()
 
 
-def test_constants_that_frames_contradict_are_said(tmp_path, data, client):
+def test_constants_that_frames_contradict_are_said(tmp_path, client):
+    data = make_store(tmp_path / "scan.zarr", np.random.default_rng(0).poisson(40, (6, 128, 128)).astype("u2"), chunk=2)
     (outcome,) = run(settings(frames={"counts_per_photon": 4}), [data], out=tmp_path, client=client)
     assert "frames.counts_per_photon: 4" in outcome.message
     assert info_of(outcome)["detector"]["notes"] == [outcome.message]
+
+
+def test_bad_pixels_are_found_once_and_ignored_by_every_worker_and_the_report(tmp_path, client):
+    images = np.stack([spots((72, 64), 3, seed=seed) for seed in range(16)])
+    images[:, 30, 20] += 900
+    images[::2, 50, 40] += 700
+    data = make_store(tmp_path / "scan.zarr", images, chunk=2)
+    asked = settings(frames={"find_bad_pixels": True}, output={"report": True})
+    (outcome,) = run(asked, [data], out=tmp_path, client=client)
+    found = info_of(outcome)["detector"]["bad_pixels"]
+    assert (found["hot"], found["noisy"], found["dead"]) == ([[30, 20]], [[50, 40]], [])
+    peaks = open_peaks(outcome.folder)
+    places = set(zip(peaks["y_pixel"].values.tolist(), peaks["x_pixel"].values.tolist(), strict=True))
+    assert not places & {(30, 20), (50, 40)}
+    array = braggflow.find_peaks(braggflow.open_frames(data), config=asked)
+    np.testing.assert_array_equal(array["y"], peaks["y"])
+    assert open_run_frames(RunFolder(outcome.folder)).correction.mask.sum() == 2
+    assert "1 hot, 1 noisy, 0 dead" in (outcome.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_constants_that_cannot_be_known_are_refused_and_nothing_is_written(tmp_path, client):

@@ -63,6 +63,9 @@ class FramesConfig(Section):
         "auto",
         description="pixels below 0: mark (ignored), count (noise around 0, kept), or auto (as the series shows)",
     )
+    find_bad_pixels: bool = Field(
+        False, description="find hot, noisy and dead pixels in up to 64 frames of the series, and ignore them"
+    )
     require_complete: bool = Field(False, description="refuse a series of which frames were never written")
     counts_per_photon: Annotated[float, Field(gt=0)] | Auto = Field(
         1.0, description="counts of one photon; stated uncertainties and snr depend on it (auto: from the frames)"

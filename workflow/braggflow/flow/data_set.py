@@ -1,5 +1,6 @@
 """One data set checked against the configuration and against what an earlier run of it left; nothing is written."""
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -90,6 +91,7 @@ def prepare_data_set(
             str(folder.path),
             resolved.model_dump_json(),
             run_digest(identity),
+            json.dumps(constants.bad_pixels),
             identity["code"]["sources"],
         ),
         identity=identity,

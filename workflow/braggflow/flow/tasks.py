@@ -8,6 +8,7 @@ and else one CPU task that does the same in that order. Frames never leave the w
 part files, and only their summaries travel.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +22,7 @@ from distributed import Client, Future, get_worker
 from braggflow.cluster import Pools
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
-from braggflow.frames import OpenedSeries, open_frames, open_series
+from braggflow.frames import OpenedSeries, open_frames, open_series, without_bad_pixels
 from braggflow.pipeline import ChunkPeaks, Group, NetworkResult, complete_peaks, locate_peaks, search_chunk, sum_counts
 from braggflow.results import Part, PartSummary, RunFolder, write_part
 from braggflow.version import code_version
@@ -37,6 +38,8 @@ class TaskSeries:
     """The configuration as JSON: a key for the workers' caches."""
     run: str
     """Digest of the run's identity."""
+    bad_pixels: str
+    """What was found of them when the series was prepared, as JSON."""
     sources: str
     """Hash of the client's modules that decide the numbers: a worker with others refuses."""
 
@@ -160,4 +163,5 @@ def _opened(series: TaskSeries) -> OpenedSeries:
             f"worker: has braggflow {own['version']} (sources {own['sources']}), the client has other sources "
             f"({series.sources}); results would be mixed. Install the same on both"
         )
-    return open_series(open_frames(series.path), RunConfig.model_validate_json(series.settings))
+    opened = open_series(open_frames(series.path), RunConfig.model_validate_json(series.settings))
+    return without_bad_pixels(opened, json.loads(series.bad_pixels))

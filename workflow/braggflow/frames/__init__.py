@@ -10,7 +10,7 @@ from braggflow.frames.correction import (
 )
 from braggflow.frames.data_sets import data_set_name, data_set_names, expand_data_sets
 from braggflow.frames.description import described, missing_frames, refuse_incomplete
-from braggflow.frames.detector import DetectorConstants, settled_constants
+from braggflow.frames.detector import DetectorConstants, settled_constants, without_bad_pixels
 from braggflow.frames.file_series import check_alike, series_of
 from braggflow.frames.follow import Follower
 from braggflow.frames.opening import frames_from_array, open_frames
@@ -57,4 +57,5 @@ __all__ = [
     "settled_constants",
     "unbinned",
     "unfinished_path",
+    "without_bad_pixels",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.errors import InputError
-from braggflow.frames import OpenedSeries, open_frames, open_series
+from braggflow.frames import OpenedSeries, open_frames, open_series, without_bad_pixels
 from braggflow.results.folder import RunFolder, read_run_config, read_run_info
 from braggflow.results.identity import frames_identity
 
@@ -42,7 +42,8 @@ def open_run_frames(folder: RunFolder) -> OpenedSeries:
     changed = [key for key in ("shape", "dtype", "frame") if now[key] != then[key]]
     if changed:
         raise InputError(f"frames store {path}: is not the one that the run saw ({', '.join(changed)} changed)")
-    return open_series(data, config)
+    # A run of an older version has no record of bad pixels.
+    return without_bad_pixels(open_series(data, config), info.get("detector", {}).get("bad_pixels", {}))
 
 
 def read_run_frame(series: OpenedSeries, number: int) -> SearchedFrame:

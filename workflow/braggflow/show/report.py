@@ -178,6 +178,11 @@ def _detector(info: dict[str, Any]) -> list[tuple[str, str]]:
         return f"{found[key]:.4g}" + ("" if std is None else f" ± {std:.2g}")
 
     told = f"{number('counts_per_photon')} counts a photon, read noise {number('read_noise')} counts: {found['how']}"
+    bad = found.get("bad_pixels")
+    if bad:
+        kinds = ", ".join(f"{len(bad[kind]):,} {kind}" for kind in ("hot", "noisy", "dead"))
+        spots = f"; {bad['persistent_spots']:,} other spots are there in nearly all of them"
+        told += f"; bad pixels found in {bad['frames']:,} frames and ignored: {kinds}{spots}"
     return [("Detector", told), *(("", note) for note in found["notes"])]
 
 

@@ -1,7 +1,7 @@
 """Counts of a photon and read noise of a series' detector, from the noise of its own frames."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from braggflow.errors import InputError
 from braggflow.frames.correction import correct_frame
+from braggflow.frames.detector.bad_pixels import find_bad_pixels, without_bad_pixels
 from braggflow.frames.detector.transfer import (
     BLOCKS,
     Line,
@@ -19,6 +20,7 @@ from braggflow.frames.detector.transfer import (
     neighbours_correlation,
     points_of_frame,
     points_of_frames,
+    source_threshold,
 )
 from braggflow.frames.series import OpenedSeries
 from braggflow.frames.store import UNREADABLE, read_raw
@@ -58,15 +60,18 @@ class DetectorConstants:
     how: str = "given"
     notes: tuple[str, ...] = ()
     """What the user should know, a sentence each."""
+    bad_pixels: dict[str, Any] = field(default_factory=dict)
+    """What `find_bad_pixels` found; empty where it was not asked."""
 
     def record(self) -> dict[str, Any]:
         """As JSON has it."""
         return {**asdict(self), "notes": list(self.notes)}
 
-    def attributes(self) -> dict[str, float | str]:
+    def attributes(self) -> dict[str, float | int | str]:
         """Attributes of the peak table."""
         known = {key: value for key, value in self.record().items() if isinstance(value, float)}
-        return {**known, "detector_constants": self.how}
+        bad = sum(len(self.bad_pixels.get(kind, ())) for kind in ("hot", "noisy", "dead"))
+        return {**known, "detector_constants": self.how, "bad_pixels": bad}
 
 
 class _Noise(NamedTuple):
@@ -90,6 +95,8 @@ def settled_constants(
 ) -> tuple[OpenedSeries, DetectorConstants]:
     """The series with numbers in place of `frames.counts_per_photon: auto` and `frames.read_noise: auto`.
 
+    With `frames.find_bad_pixels`, its bad pixels are found and joined to its mask.
+
     Parameters
     ----------
     opened : OpenedSeries
@@ -102,7 +109,7 @@ def settled_constants(
     Returns
     -------
     series : OpenedSeries
-        The same series; the constants of its configuration are numbers.
+        The same series; the constants of its configuration are numbers, and bad pixels are masked.
     constants : DetectorConstants
         The numbers, in counts, with standard errors where they were found from the frames, and `notes`: what the user
         should know of them.
@@ -135,7 +142,10 @@ def settled_constants(
         found = replace(found, notes=_contradictions(opened, found)) if judge else found
     numbers = {"counts_per_photon": found.counts_per_photon, "read_noise": found.read_noise}
     config = opened.config.model_copy(update={"frames": frames.model_copy(update=numbers)})
-    return replace(opened, config=config), found
+    opened = replace(opened, config=config)
+    if frames.find_bad_pixels and kept is None:
+        found = replace(found, bad_pixels=find_bad_pixels(opened))
+    return without_bad_pixels(opened, found.bad_pixels) if found.bad_pixels else opened, found
 
 
 def _contradictions(opened: OpenedSeries, given: DetectorConstants) -> tuple[str, ...]:
@@ -343,7 +353,7 @@ def _points(opened: OpenedSeries, sets: Sequence[Sequence[NDArray[Any]]], pixels
     size = len(sets[0])
     found, pairs, side = [], [], 0
     raw = sets[0][0]
-    threshold = _threshold(raw, opened.correction.mask)
+    threshold = source_threshold(raw, opened.correction.mask)
     for raws in sets:
         frames, valid = _corrected(opened, raws)
         if pixels is not None:
@@ -398,22 +408,3 @@ def _corrected(
             valid &= frame.counts < frame.saturation
         frames.append(np.where(frame.mask, np.float32(0), frame.counts).astype(np.float32))
     return frames, valid
-
-
-def _threshold(raw: NDArray[Any], mask: NDArray[np.bool_]) -> int:
-    """Counts below which pixels were set to 0 as it seems (none is between), 0 where they were not."""
-    if raw.dtype.kind not in "iu":
-        return 0
-    values = raw[~mask & (raw >= 0) & (raw < _HISTOGRAM)].astype(np.int64)
-    seen = np.bincount(values, minlength=2)
-    levels = np.flatnonzero(seen[1:]) + 1
-    if len(levels) < 4 or seen[0] < len(values) / 100:
-        return 0
-    # A converter may give every second count only.
-    step = float(np.median(np.diff(levels[:12])))
-    # Cut off in the middle of the noise: a few dead pixels at 0 far below all others are no threshold.
-    cut = levels[0] > 1.5 * step and seen[levels[0]] > seen[1:].max() / 20
-    return int(levels[0]) if cut else 0
-
-
-_HISTOGRAM = 4096

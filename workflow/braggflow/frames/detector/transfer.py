@@ -28,6 +28,9 @@ _BRIGHT, _BRIGHT_SHARE = 3.0, 0.1
 _DARK, _CLEARLY = 0.1, 5.0
 #: What second differences of pixels two apart share with each other: 1 + 2 (4/6)² + 2 (1/6)².
 _OVERLAP = 1 + 2 * (4 / 6) ** 2 + 2 * (1 / 6) ** 2
+#: Counts up to which a threshold is looked for.
+_HISTOGRAM = 4096
+
 Floats = NDArray[np.float64]
 
 
@@ -265,3 +268,19 @@ def _line(points: Points, at: Floats, used: NDArray[np.bool_], inverse_std: Floa
         int(np.count_nonzero(used)),
         used,
     )
+
+
+def source_threshold(raw: NDArray[Any], mask: NDArray[np.bool_]) -> int:
+    """Counts below which pixels were set to 0 as it seems (none is between), 0 where they were not."""
+    if raw.dtype.kind not in "iu":
+        return 0
+    values = raw[~mask & (raw >= 0) & (raw < _HISTOGRAM)].astype(np.int64)
+    seen = np.bincount(values, minlength=2)
+    levels = np.flatnonzero(seen[1:]) + 1
+    if len(levels) < 4 or seen[0] < len(values) / 100:
+        return 0
+    # A converter may give every second count only.
+    step = float(np.median(np.diff(levels[:12])))
+    # Cut off in the middle of the noise: a few dead pixels at 0 far below all others are no threshold.
+    cut = levels[0] > 1.5 * step and seen[levels[0]] > seen[1:].max() / 20
+    return int(levels[0]) if cut else 0
