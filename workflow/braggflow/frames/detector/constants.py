@@ -36,7 +36,7 @@ _KNOWN_ALONE, _STRUCTURE = 0.0125, 0.015
 #: First and second differences of peaks that hardly move give the same line, to this share.
 _STILL = 0.1
 #: Whole counts with less variance than this hide what one photon adds, unless each photon is a count.
-_COARSE = 0.5
+_COARSE, _LEAST_OF_WHOLE = 0.5, 0.9
 #: Share by which the noise found must differ from the noise that the constants make, and by how many standard errors.
 _CONTRADICTED, _CERTAIN = 0.2, 5.0
 #: Correlation of neighbouring pixels' noise from which on it is said, and that from which on a pixel's noise is not
@@ -195,12 +195,16 @@ def _found(opened: OpenedSeries) -> DetectorConstants:
     read_noise = None if isinstance(frames.read_noise, str) else frames.read_noise
     if not isinstance(frames.counts_per_photon, str):
         return _read_noise(opened, noise, quiet, frames.counts_per_photon, said, refused)
-    if noise.whole and quiet.variance < _COARSE and _least_slope(quiet) < 1 - _CONTRADICTED / 2:
-        raise refused(f"their noise, {quiet.variance**0.5:.2g} counts, is lost in whole counts")
+    coarse = noise.whole and quiet.variance < _COARSE
+    lost = f"their noise, {quiet.variance**0.5:.2g} counts, is lost in whole counts"
+    if coarse and _least_slope(quiet) < _LEAST_OF_WHOLE:
+        raise refused(lost)
     found = _gain(noise, quiet, read_noise)
     if isinstance(found, str):
         raise refused(found)
     line, slope, std, notes = found
+    if coarse and slope < _LEAST_OF_WHOLE:
+        raise refused(lost)
     constants = DetectorConstants(_rounded(slope), 0.0, _rounded(std), how=_how(noise), notes=(*said, *notes))
     dark = opened.correction.dark is not None
     if read_noise is not None:
