@@ -46,7 +46,10 @@ def limits(peaks: Profiles, background: float) -> NDArray[np.float64]:
 def main(n_frames: int = 20, seed: int = 1) -> None:
     """Print both tables."""
     errors: list[NDArray[np.float64]] = []  # class, error y, x, std y, x, limit y, x, flags
-    print("| background | detectable | recall | rows | false | precision | false a megapixel |\n|---|---|---|---|---|---|---|")
+    print(
+        "| background | detectable | recall | rows | false | precision | false a megapixel |\n"
+        "|---|---|---|---|---|---|---|"
+    )
     for background in BACKGROUNDS:
         found = detectable = rows = false = 0
         for number in range(n_frames):

@@ -90,9 +90,7 @@ class FramesConfig(Section):
     def detector_constants(self) -> tuple[float, float]:
         """`counts_per_photon` and `read_noise`; raises `InputError` where one is `auto` and no series settled it."""
         if isinstance(self.counts_per_photon, str) or isinstance(self.read_noise, str):
-            raise InputError(
-                "frames.counts_per_photon, frames.read_noise: auto; must be numbers where no frames are read"
-            )
+            raise InputError("frames.counts_per_photon, read_noise: auto; must be numbers where no frames are read")
         return self.counts_per_photon, self.read_noise
 
 
@@ -104,18 +102,14 @@ class DetectConfig(Section):
         0.1,
         gt=0,
         le=1000,
-        description="false peaks expected in a megapixel: how significant a maximum must be against the noise of its "
-        "place (null: minval and minscore alone decide, exactly as findpeaks has it)",
+        description="false peaks expected in a megapixel: how significant a maximum must be for the noise of its place "
+        "(null: minval and minscore alone decide, as in findpeaks; 6 and 3 sigma if they are null too)",
     )
     minval: Level | None = Field(
-        None,
-        description="pixels below it are set to 0: counts, or 6 sigma (times the noise) (null: no such cut; "
-        "6 sigma with false_peaks: null)",
+        None, description="pixels below it are set to 0: counts, or 6 sigma (times the noise); null: no such cut"
     )
     minscore: Level | None = Field(
-        None,
-        description="peaks whose persistence is not above it are dropped: as minval (null: no such cut; 3 sigma with "
-        "false_peaks: null)",
+        None, description="peaks whose persistence is not above it are dropped: as minval; null: no such cut"
     )
     background: str = Field(
         "local", description="subtracted before detection: none, local (robust level on a coarse grid), or a frame file"
@@ -127,12 +121,10 @@ class DetectConfig(Section):
     min_neighbour_distance: float = Field(0, ge=0, description="drop maxima closer than this to a higher one, pixels")
     min_snr: float = Field(0, ge=0, description="drop peaks whose snr is below this")
 
-    def levels(self) -> tuple["float | NoiseMultiple", "float | NoiseMultiple"]:
-        """`minval` and `minscore` that hold where none are given."""
-        none = self.false_peaks is not None
-        minval = self.minval if self.minval is not None else 0.0 if none else NoiseMultiple(sigma=6)
-        minscore = self.minscore if self.minscore is not None else 0.0 if none else NoiseMultiple(sigma=3)
-        return minval, minscore
+    def levels(self) -> tuple[float | NoiseMultiple, float | NoiseMultiple]:
+        """`minval` and `minscore`, 0 where there is no such cut."""
+        none = (NoiseMultiple(sigma=6), NoiseMultiple(sigma=3)) if self.false_peaks is None else (0.0, 0.0)
+        return none[0] if self.minval is None else self.minval, none[1] if self.minscore is None else self.minscore
 
     @property
     def in_sigma(self) -> bool:

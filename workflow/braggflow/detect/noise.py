@@ -1,7 +1,8 @@
 """The noise of each place of a frame: its level on a coarse grid, and what a pixel of that level scatters by.
 
-The variance of a pixel is modelled as level + shift, in photons: `shift` is the square of the read noise. Where the frame itself contradicts the constants stated (a CCD whose gain nobody gave, a frame less its dark, a
-detector that sets all below a level to 0), those that its own pixels show are taken, for the search alone.
+The variance of a pixel is modelled as level + shift, in photons: `shift` is the square of the read noise. Where the
+frame itself contradicts the constants stated (a CCD whose gain nobody gave, a frame less its dark, a detector that sets
+all below a level to 0), those that its own pixels show are taken, for the search alone.
 """
 
 from typing import Any, NamedTuple
