@@ -13,6 +13,10 @@ from braggflow.compiled import kernel
 from braggflow.errors import InputError
 
 
+#: Range of whole numbers that are bisected as such.
+_FEW_STEPS = 65_536
+
+
 def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int) -> NDArray[np.float32]:
     """A robust local level: medians of `cell` × `cell` pixels, smoothed, joined by bilinear interpolation.
 
@@ -99,6 +103,13 @@ def _median(bits: Any, n: int) -> Any:
     Bisects the value: counting those below is done with vector instructions and, unlike selection, without branches
     that noise makes unpredictable.
     """
+    values = bits.view(np.float32)
+    least, most, whole = np.float32(np.inf), np.float32(-np.inf), 0
+    for i in range(n):
+        least, most = min(least, values[i]), max(most, values[i])
+        whole += values[i] == np.floor(values[i])
+    if whole == n and most - least < _FEW_STEPS:
+        return _median_of_counts(values, n, np.int64(least), np.int64(most))
     sign, ones = np.uint32(0x80000000), np.uint32(0xFFFFFFFF)
     low, high = np.int64(ones), np.int64(0)
     for i in range(n):
@@ -129,6 +140,28 @@ def _median(bits: Any, n: int) -> Any:
 
 
 @kernel(nogil=True)
+def _median_of_counts(values: Any, n: int, low: int, high: int) -> Any:
+    """Median of `n` whole numbers between two: far fewer steps than those of all floats between these."""
+    wanted, below = (n + 1) // 2, n
+    while low < high:
+        middle = np.float32((low + high) // 2)
+        count = 0
+        for i in range(n):
+            count += 1 if values[i] <= middle else 0
+        if count >= wanted:
+            high, below = np.int64(middle), count
+        else:
+            low = np.int64(middle) + 1
+    following = np.float32(low)
+    if n % 2 == 0 and below == wanted:
+        following = np.float32(np.inf)
+        for i in range(n):
+            if values[i] > low:
+                following = min(following, values[i])
+    return np.float32((float(low) + float(following)) / 2)
+
+
+@kernel(nogil=True)
 def above_grid(counts: Any, grid: Any, cell: int) -> Any:
     """`counts` less the bilinear interpolation of `grid`, whose values stand at the cells' centres."""
     above = np.empty(counts.shape, np.float32)
@@ -145,8 +178,7 @@ def above_row(counts: Any, grid: Any, cell: int, y: int, columns: Any, level: An
     `columns` (x) holds 0, 1, 2, ... as float32; `level` is room for a row of the grid.
     """
     n, width = len(level), len(above)
-    for c in range(n):
-        level[c] = _grid_level(grid, cell, y, c)
+    levels_of_row(grid, cell, y, level)
     # From centre to centre the level is a straight line; the first and last line go on to the frame's edge.
     for c in range(max(1, n - 1)):
         first = 0 if c == 0 else c * cell + cell // 2
@@ -168,12 +200,17 @@ def _grid_level(grid: Any, cell: int, y: int, c: int) -> Any:
 
 
 @kernel(nogil=True)
-def above_at(count: float, grid: Any, cell: int, y: int, x: int) -> Any:
-    """What `above_row` makes of one pixel."""
-    columns = grid.shape[1]
-    c = max(0, min((x - cell // 2) // cell, columns - 2))
-    following = _grid_level(grid, cell, y, min(c + 1, columns - 1))
-    start, slope = _line(_grid_level(grid, cell, y, c), following, c, cell)
+def levels_of_row(grid: Any, cell: int, y: int, level: Any) -> None:
+    """Fill `level` with the grid's levels at row `y` of the frame."""
+    for c in range(len(level)):
+        level[c] = _grid_level(grid, cell, y, c)
+
+
+@kernel(nogil=True)
+def above_level(count: float, level: Any, cell: int, x: int) -> Any:
+    """What `above_row` makes of one pixel, from `levels_of_row`."""
+    c = max(0, min((x - cell // 2) // cell, len(level) - 2))
+    start, slope = _line(level[c], level[min(c + 1, len(level) - 1)], c, cell)
     return np.float32(count) - (start + slope * np.float32(x))
 
 
@@ -188,12 +225,15 @@ def _line(level: Any, following: Any, c: int, cell: int) -> Any:
 def sample_above(counts: Any, mask: Any, grid: Any, cell: int, step: int) -> Any:
     """Every `step`-th pixel of the frame above its background, as `_sample` takes it of the whole image."""
     height, width = counts.shape
-    sample = np.empty(height * width // step + 1)
-    n = 0
+    sample, level = np.empty(height * width // step + 1), np.empty(grid.shape[1], np.float32)
+    n, row = 0, -1
     for p in range(0, height * width, step):
         y, x = p // width, p % width
         if mask[y, x]:
             continue
-        sample[n] = above_at(counts[y, x], grid, cell, y, x)
+        if y != row:
+            levels_of_row(grid, cell, y, level)
+            row = y
+        sample[n] = above_level(counts[y, x], level, cell, x)
         n += 1
     return sample[:n]

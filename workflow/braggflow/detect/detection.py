@@ -123,7 +123,8 @@ def detect(
     level = _level(source, mask, config, noise)
     minval, minscore = _levels(source, mask, config, level)
     maxima = _maxima(source, mask, config, noise, level, minval)
-    maxima = maxima[maxima["birth"] >= minval]
+    if minval > 0:
+        maxima = maxima[maxima["birth"] >= minval]
     least = least_significance(config.false_peaks)
     maxima["significance"] = significance(counts, mask, maxima, noise, least=least)
     significant = maxima["significance"] >= least

@@ -95,9 +95,9 @@ def _sample(image: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]
     return image.ravel()[::step][~mask.ravel()[::step]].astype(np.float64)
 
 
-def sample_step(shape: tuple[int, ...]) -> int:
-    """Every how many pixels of a frame one is sampled."""
-    step = max(1, shape[0] * shape[1] // _NOISE_SAMPLE)
+def sample_step(shape: tuple[int, ...], sample: int = _NOISE_SAMPLE) -> int:
+    """Every how many pixels of a frame one is sampled, for a `sample` of about so many."""
+    step = max(1, shape[0] * shape[1] // sample)
     # A step that shares a factor with the row length would sample a few columns only.
     while step > 1 and np.gcd(step, shape[1]) > 1:
         step += 1

@@ -24,6 +24,8 @@ _ENOUGH = 400
 #: The pixels of a three lie so far from each other: the next one may share its charge.
 _APART = 2
 _CLIP = 4.0
+#: Pixels sampled.
+_SAMPLE = 8192
 #: Of frames of few counts, every so many rows are looked at for their lowest.
 _ROWS = 8
 #: Photons up to which a foreground begins at a count of a chance of at most `_RARE`; above, at standard deviations.
@@ -49,7 +51,7 @@ def frame_noise(
 
     Raises `InputError` where no pixel is unmasked.
     """
-    values, levels, curvatures = _samples(counts, mask, sample_step(counts.shape))
+    values, levels, curvatures = _samples(counts, mask, sample_step(counts.shape, _SAMPLE))
     few = len(values) > 0 and values.min() >= 0 and np.median(values) < FEW_PHOTONS * counts_per_photon
     level = level_grid(counts, mask, cell, photon=counts_per_photon if few else 0.0)
     gain, shift = counts_per_photon, (read_noise / counts_per_photon) ** 2

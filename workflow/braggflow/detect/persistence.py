@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from braggflow import peak_table
 from braggflow.compiled import kernel
-from braggflow.detect.background import above_at, above_row
+from braggflow.detect.background import above_level, above_row, levels_of_row
 
 _OF_PEAKS = ("y_pixel", "x_pixel", "birth", "death", "score", "significance", "area")
 #: What is known of a maximum: a small part of `PEAK_DTYPE`, as most maxima are noise and soon dropped, and the flat
@@ -114,6 +114,7 @@ def foreground_of_noise(
     above = np.zeros((width + 7) // 8 * 8, np.bool_)
     eights = above.view(np.uint64)
     row, line = np.empty(width, np.float32), np.empty(floor.shape[1], np.float32)
+    background = np.empty(level.shape[1], np.float32)
     patched, unmasked = np.empty(width, np.float32), np.empty(width, np.bool_)
     columns = np.arange(width).astype(np.float32)
     n, b = 0, 0
@@ -132,15 +133,19 @@ def foreground_of_noise(
             above_row(image[y], floor, cell, y, columns, line, row)
         for x in range(width):
             above[x] = row[x] >= 0
+        known = False
         for e in range(len(eights)):
             if eights[e] == 0:
                 continue
+            if subtract and not known:
+                levels_of_row(level, cell, y, background)
+                known = True
             for x in range(8 * e, min(8 * e + 8, width)):
                 if not above[x] or (unmasked[x] if b > first else mask[y, x]):
                     continue
                 value = float(patched[x]) if b > first else float(image[y, x])
                 if subtract:
-                    value = above_at(value, level, cell, y, x)
+                    value = above_level(value, background, cell, x)
                 if value > 0:
                     pixels[n] = start + x
                     values[n] = value
@@ -226,7 +231,12 @@ def _merge(pixels: Any, order: Any, width: int, n_counted: int) -> Any:
         if basin[k] == k and island[k] == k:
             births[found], deaths[found], areas[found] = order[k], -1, area[k]
             found += 1
-    return births[:found], deaths[:found], areas[:found]
+    # By place: what is asked of the maxima next reads the frame around them.
+    order_of_births = np.full(n, -1, np.int32)
+    for k in range(found):
+        order_of_births[births[k]] = k
+    by_place = order_of_births[order_of_births >= 0]
+    return births[by_place], deaths[by_place], areas[by_place]
 
 
 @kernel(nogil=True)

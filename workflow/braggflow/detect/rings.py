@@ -27,6 +27,9 @@ MIN_LENGTH, MIN_RATIO = 14.0, 5.0
 MAX_HIGHER = 1.5
 #: The cut is at least so many times the noise of a mean of 3 × 3 pixels above the background.
 _LEAST_NOISE = 2.0
+#: Half the side of a square around a maximum that its ridge leaves, and the share of the maximum's height that a pixel
+#: of it has there, noise or not.
+_CROSSED, _FAINT = 6, 0.35
 # Steps along and across a pixel's diagonal, in units of a fifth of a pixel (Borgefors, 1986, CVGIP 34, 344: 5-7).
 _UNIT, _STRAIGHT, _DIAGONAL = 5, 5, 7
 # A ridge in the window is at most about 1.5 times as long as that, and covers no more pixels than this.
@@ -108,7 +111,9 @@ def _arcs(counts: Any, mask: Any, ys: Any, xs: Any, level: Any, noise: Any) -> A
         height[k] = _highest_near(counts, mask, ys[k], xs[k])
         cut = level[k] + max(0.5 * (height[k] - level[k]), _LEAST_NOISE * noise[k] / 3)
         most = level[k] + MAX_HIGHER * (height[k] - level[k])
-        area, seen, even = _flood(counts, mask, top, left, cut, most, distance, pixels)
+        area, seen, even = 0, 0, False
+        if _reaches(counts, mask, ys[k], xs[k], level[k] + _FAINT * (height[k] - level[k])):
+            area, seen, even = _flood(counts, mask, top, left, cut, most, distance, pixels)
         # A line of fewer pixels is too short, however thin.
         if even and area >= MIN_LENGTH:
             length = _length(distance, pixels, area, queue) / _UNIT + 1
@@ -165,6 +170,17 @@ def _mean(counts: Any, mask: Any, y: int, x: int) -> float:
                 s += counts[j, i]
                 m += 1
     return s / m if m > 0 else -np.inf
+
+
+@kernel(nogil=True)
+def _reaches(counts: Any, mask: Any, y: int, x: int, least: float) -> bool:
+    """Whether a pixel, or none that could say otherwise, is as high on the border of a square that a ridge crosses."""
+    for j in range(max(y - _CROSSED, 0), min(y + _CROSSED + 1, counts.shape[0])):
+        step = 1 if abs(j - y) == _CROSSED else 2 * _CROSSED
+        for i in range(x - _CROSSED, x + _CROSSED + 1, step):
+            if 0 <= i < counts.shape[1] and (mask[j, i] or counts[j, i] >= least):
+                return True
+    return False
 
 
 @kernel(nogil=True)

@@ -34,7 +34,11 @@ _MAXIMA_PER_MEGAPIXEL = 1e5
 HIGHEST = 37.0
 #: Slope and offset of the normal deviate of z.
 _OF_PIXELS, _OF_SQUARES = (1.6, -0.8), (1.0, 0.63)
+#: Of pixels, below which that of squares is not asked for.
+_LEAST_OF_PIXELS = 0.7
 _CORE, _HOLE = 1, 3
+#: Photons from which on a tie is a small share of any chance.
+_MOST_TIES = 10_000.0
 #: Half sides of the ring, the first of which that holds so many photons counts.
 _FIRST_RING, _WIDEST_RING, _ENOUGH_PHOTONS = 7, 31, 30.0
 #: Below, a ring tells nothing, and the coarse level stands for one of so many pixels.
@@ -44,6 +48,8 @@ _CLIPPINGS = 8
 #: A core that is not so many standard deviations above the border of the hole is looked at no further (of many photons,
 #: of few), where a chance below this is asked for.
 _WORTH_A_LOOK, _WORTH_FEW, _UNLIKELY = 2.5, 1.5, 1e-3
+#: A core that is so many standard deviations above that border is as significant as can be told.
+_BEYOND_DOUBT = 1.2 * HIGHEST
 #: Photons that are few, and pixels of the widest ring and its core.
 _FEW, _WIDEST_PIXELS = 10.0, (2 * _WIDEST_RING + 1) ** 2 - (2 * _HOLE + 1) ** 2 + (2 * _CORE + 1) ** 2
 
@@ -126,25 +132,30 @@ def _count(
         if saddles[i] >= 0:
             persistence = (births[i] - deaths[i]) * per_count
             variance = 2 * (counts[y, x] * per_count + shift) - persistence
-            sigma[i] = _OF_PIXELS[0] * persistence / np.sqrt(max(variance, 1e-300)) + _OF_PIXELS[1]
-            if sigma[i] < HIGHEST:
+            z = persistence / np.sqrt(max(variance, 1e-300))
+            sigma[i] = _OF_PIXELS[0] * z + _OF_PIXELS[1]
+            if sigma[i] < HIGHEST and (z > _LEAST_OF_PIXELS or chance > _UNLIKELY):
                 v, u = saddles[i] // counts.shape[1], saddles[i] % counts.shape[1]
                 z = _between_squares(counts, mask, y, x, v, u, per_count, shift)
                 sigma[i] = max(sigma[i], _OF_SQUARES[0] * z + _OF_SQUARES[1])
             if sigma[i] < least:
                 continue
-        inside, n_inside, number = _inside(counts, mask, y, x, per_count, shift)
+        inside, n_inside = _inside(counts, mask, y, x, per_count, shift)
         coarse = level[min(y // cell, level.shape[0] - 1), min(x // cell, level.shape[1] - 1)] * per_count + shift
         coarse = max(coarse, 0.0) * n_inside
         if chance < _UNLIKELY and inside - coarse < _WORTH_A_LOOK * np.sqrt(coarse):
             sigma[i] = -np.inf
             continue
         near, n_near = _square_border(counts, mask, y, x, per_count, shift)
+        number = _number(counts, y, x) if inside < _MOST_TIES else 0.5
         worth = _normal(inside, n_inside, near, n_near) >= (_WORTH_A_LOOK if inside >= _FEW else _WORTH_FEW)
         if inside < _FEW:  # and if there was nothing around it, as far as it is looked at
             worth &= number * (n_inside / _WIDEST_PIXELS) ** inside <= chance
         if not worth and chance < _UNLIKELY:
             sigma[i] = -np.inf
+            continue
+        if _normal(inside, n_inside, near, n_near) > _BEYOND_DOUBT:  # though the border holds its own flanks
+            sigma[i] = min(sigma[i], HIGHEST)
             continue
         outside, n_outside, half = 0.0, 0, _FIRST_RING
         while True:
@@ -197,20 +208,28 @@ def _unmasked(mask: Any, y: int, x: int) -> bool:
 
 
 @kernel(nogil=True)
-def _inside(counts: Any, mask: Any, y: int, x: int, per_count: float, shift: float) -> tuple[float, int, float]:
-    """Photons and pixels of the core, and a number between 0 and 1 drawn from them (SplitMix64's last steps)."""
-    total, n, state = 0.0, 0, np.uint64(y) << np.uint64(32) | np.uint64(x)
+def _inside(counts: Any, mask: Any, y: int, x: int, per_count: float, shift: float) -> tuple[float, int]:
+    """Photons and pixels of the core."""
+    total, n = 0.0, 0
     for j in range(max(y - _CORE, 0), min(y + _CORE + 1, counts.shape[0])):
         for k in range(max(x - _CORE, 0), min(x + _CORE + 1, counts.shape[1])):
             if not mask[j, k]:
-                photons = counts[j, k] * per_count
-                total += photons + shift
+                total += counts[j, k]
                 n += 1
-                state = (state ^ np.uint64(np.int64(photons * 16))) * np.uint64(0xBF58476D1CE4E5B9)
-                state ^= state >> np.uint64(29)
+    return total * per_count + n * shift, n
+
+
+@kernel(nogil=True)
+def _number(counts: Any, y: int, x: int) -> float:
+    """A number between 0 and 1 drawn from a place and the counts around it, by the steps of SplitMix64."""
+    state = np.uint64(y) << np.uint64(32) | np.uint64(x)
+    for j in range(max(y - _CORE, 0), min(y + _CORE + 1, counts.shape[0])):
+        for k in range(max(x - _CORE, 0), min(x + _CORE + 1, counts.shape[1])):
+            state = (state ^ np.uint64(np.int64(16 * float(counts[j, k])))) * np.uint64(0xBF58476D1CE4E5B9)
+            state ^= state >> np.uint64(29)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)
-    return total, n, float(state >> np.uint64(11)) / 2.0**53
+    return float(state >> np.uint64(11)) / 2.0**53
 
 
 @kernel(nogil=True)
