@@ -121,6 +121,15 @@ def test_engines_judge_the_same_maxima(seed, background, gap):
     np.testing.assert_array_equal(native, reference)
 
 
+def test_areas_are_asked_for_in_pixels_of_the_detector():
+    image = np.random.default_rng(0).poisson(render((60, 60), profiles((30, 30, 400, 0.5)), background=8)).astype(float)
+    (area,) = detect(image, no_mask(image), DetectConfig()).table["area"]
+    assert 1 < area < 12
+    config = DetectConfig(min_area=int(area) + 1)
+    assert len(detect(image, no_mask(image), config).table) == 0
+    assert len(detect(image, no_mask(image), config, bin=2).table) == 1
+
+
 def test_areas_are_those_above_minval():
     image = spots((90, 80), 15, seed=3)
     by_levels = DetectConfig(false_peaks=None, background="none", minval=15, minscore=20)

@@ -33,7 +33,7 @@ from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
 SETTINGS = {
-    "detect": {"minval": 15, "minscore": 10},
+    "detect": {"minval": 15, "minscore": 10, "background": "none"},
     "locate": {"network": "compact", "position": "network"},
     "output": {"report": False},
     "compute": {"task_seconds": 0.01, "workers": 2, "retries": 0},
@@ -82,7 +82,7 @@ def test_a_run_leaves_the_table_the_settings_and_what_happened(tmp_path, data, c
     assert (outcome.status, outcome.frames, outcome.frames_processed) == ("complete", 24, 24)
     info = read_run_info(folder)
     assert info["counts"]["peaks"] == outcome.peaks == undisturbed.sizes["peak"] > 60
-    assert set(info["counts"]["removed"]) == {"minscore", "min_snr"}
+    assert set(info["counts"]["removed"]) == {"false_peaks", "minscore", "min_snr"}
     assert sum(info["counts"]["methods"].values()) == outcome.peaks
     assert set(info["seconds"]["stages"]) == {"read", "correct", "detect", "patches", "locate", "fit"}
     assert read_run_config(folder).detect.minval == 15
@@ -169,7 +169,9 @@ def test_neighbours_are_fitted_together():
 
     def errors(rule):
         found = braggflow.find_peaks(
-            image, network="none", config={"detect": SETTINGS["detect"], "patches": {"neighbours": rule}}
+            image,
+            network="none",
+            config={"detect": SETTINGS["detect"], "patches": {"neighbours": rule}, "fit": {"deblend": False}},
         )
         assert (found["flags"] & peak_table.Flag.overlap != 0).all()
         distance = np.hypot(found["y_fit"] - truth[:, 0], found["x_fit"] - truth[:, 1])
@@ -273,10 +275,10 @@ def test_constants_that_cannot_be_known_are_refused_and_nothing_is_written(tmp_p
 
 def test_other_settings_never_mix_with_an_old_run(tmp_path, data, client):
     (first,) = run(settings(), [data], out=tmp_path, client=client)
-    with pytest.raises(InputError, match=r"detect\.minval: 15\.0 → 30\.0"):
-        run(settings(detect={"minval": 30}), [data], out=tmp_path, client=client)
+    with pytest.raises(InputError, match=r"detect\.minval: 15\.0 → 300\.0"):
+        run(settings(detect={"minval": 300}), [data], out=tmp_path, client=client)
     assert info_of(first)["status"] == "complete"
-    (new,) = run(settings(detect={"minval": 30}, output={"overwrite": True}), [data], out=tmp_path, client=client)
+    (new,) = run(settings(detect={"minval": 300}, output={"overwrite": True}), [data], out=tmp_path, client=client)
     assert new.frames_processed == 24
     assert new.peaks < first.peaks
 

@@ -115,8 +115,8 @@ class DetectConfig(Section):
         "local", description="subtracted before detection: none, local (robust level on a coarse grid), or a frame file"
     )
     background_cell: int = Field(32, ge=8, le=512, description="cell of the coarse grid of local levels, pixels")
-    min_area: int = Field(1, ge=1, description="drop peaks of fewer pixels (2 drops lone hot pixels)")
-    max_area: int | None = Field(None, ge=1, description="drop peaks of more pixels (powder rings, beam stop)")
+    min_area: int = Field(1, ge=1, description="drop peaks of fewer detector pixels (2: lone hot pixels)")
+    max_area: int | None = Field(None, ge=1, description="drop peaks of more detector pixels (powder rings, ...)")
     min_edge_distance: int = Field(0, ge=0, description="drop maxima closer than this to the frame's edge, pixels")
     min_neighbour_distance: float = Field(0, ge=0, description="drop maxima closer than this to a higher one, pixels")
     min_snr: float = Field(0, ge=0, description="drop peaks whose snr is below this")

@@ -57,6 +57,7 @@ def detect(
     background_frame: NDArray[np.float32] | None = None,
     counts_per_photon: float = 1.0,
     read_noise: float = 0.0,
+    bin: int = 1,  # noqa: A002 - the configuration's word
 ) -> Detection:
     """Find the peaks of one frame: maxima by topological persistence that are significant where they are.
 
@@ -74,6 +75,9 @@ def detect(
         Counts of one photon.
     read_noise : float, default 0.0
         Standard deviation of a pixel of `counts` without light, counts.
+    bin : int, default 1
+        Detector pixels along a side of a pixel of `counts`: the areas that filters ask for are in pixels of the
+        detector. All else is in pixels of `counts`.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def detect(
         if high.any():  # one level of the whole frame will do where nothing is decided by it
             noise = frame_noise(counts, mask, max(counts.shape), **constants)
             maxima["significance"][high] = significance(counts, mask, maxima[high], noise)
-        found = filter_peaks(maxima, counts.shape, minscore, config)
+        found = filter_peaks(maxima, counts.shape, minscore, config, bin=bin)
         return _flag_ridges(found, counts, mask, noise) if len(found.table) else found
     noise = frame_noise(counts, mask, config.background_cell, **constants)
     source = (
@@ -129,7 +133,7 @@ def detect(
     maxima["significance"] = significance(counts, mask, maxima, noise, least=least)
     significant = maxima["significance"] >= least
     removed = {"false_peaks": int(np.count_nonzero(~significant))}
-    found = filter_peaks(dead_below(maxima[significant], minval), counts.shape, minscore, config, removed)
+    found = filter_peaks(dead_below(maxima[significant], minval), counts.shape, minscore, config, removed, bin=bin)
     return _flag_ridges(found, counts, mask, noise)
 
 

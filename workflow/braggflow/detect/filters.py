@@ -28,10 +28,12 @@ def filter_peaks(
     minscore: float,
     config: DetectConfig,
     removed: dict[str, int] | None = None,
+    *,
+    bin: int = 1,  # noqa: A002 - the configuration's word
 ) -> Detection:
     """Drop what the configuration's filters name, counting by reason; `shape` (y, x) is the searched frame's.
 
-    `removed` holds what was dropped before.
+    `removed` holds what was dropped before. A pixel has `bin` × `bin` of the detector's, in which areas are asked for.
     """
     removed = dict(removed or {})
 
@@ -41,9 +43,9 @@ def filter_peaks(
 
     table = keep(maxima, "minscore", maxima["score"] > minscore)
     if config.min_area > 1:
-        table = keep(table, "min_area", table["area"] >= config.min_area)
+        table = keep(table, "min_area", table["area"] * bin**2 >= config.min_area)
     if config.max_area is not None:
-        table = keep(table, "max_area", table["area"] <= config.max_area)
+        table = keep(table, "max_area", table["area"] * bin**2 <= config.max_area)
     if config.min_edge_distance > 0:
         y, x = table["y_pixel"], table["x_pixel"]
         distance = np.minimum.reduce([y, x, shape[0] - 1 - y, shape[1] - 1 - x])

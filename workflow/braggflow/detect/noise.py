@@ -19,10 +19,11 @@ from braggflow.detect.levels import cut_off, sample_step
 FEW_PHOTONS = 3.0
 #: What the frame shows is taken where it is further than this from what is stated, as a share.
 _CONTRADICTION = 0.25
-#: Threes of pixels without which a frame shows nothing.
+#: Threes of squares without which a frame shows nothing.
 _ENOUGH = 400
-#: The pixels of a three lie so far from each other: the next one may share its charge.
-_APART = 2
+#: Pixels from one square of a three to the next. It is squares whose noise must be known, and where neighbouring pixels
+#: share their charge, or a CCD's image was made straight, that of single ones says too little.
+_APART = 4
 _CLIP = 4.0
 #: Pixels sampled.
 _SAMPLE = 8192
@@ -105,7 +106,7 @@ def _clipped_mean_square(values: NDArray[np.float64]) -> float:
 def _samples(
     counts: NDArray[Any], mask: NDArray[np.bool_], step: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """A sample of the frame's pixels; means of threes of them in a row, and how far the middle one is off its
+    """A sample of the frame's pixels; means of threes of squares in a row, and how far the middle square is off its
     neighbours' line, scaled to the noise of one pixel.
     """
     n, m, values, levels, curvatures = _sample(counts, mask, step)
@@ -124,10 +125,26 @@ def _sample(counts: Any, mask: Any, step: int) -> Any:
             continue
         values[n] = counts[y, x]
         n += 1
-        left, right = x - _APART, x + _APART
-        if left >= 0 and right < width and not mask[y, left] and not mask[y, right]:
-            sides = float(counts[y, left]) + float(counts[y, right])
-            levels[m] = (sides + float(counts[y, x])) / 3
-            curvatures[m] = (sides - 2 * float(counts[y, x])) / np.sqrt(6)
-            m += 1
+        if 1 <= y < height - 1 and _APART < x < width - _APART - 1:
+            left, middle, right = (
+                _square(counts, mask, y, x - _APART),
+                _square(counts, mask, y, x),
+                _square(counts, mask, y, x + _APART),
+            )
+            if np.isfinite(left + middle + right):
+                levels[m] = (left + middle + right) / 27
+                curvatures[m] = (left + right - 2 * middle) / np.sqrt(6.0 * 9)
+                m += 1
     return n, m, values, levels, curvatures
+
+
+@kernel(nogil=True)
+def _square(counts: Any, mask: Any, y: int, x: int) -> float:
+    """Sum of 3 × 3 pixels within the frame; NaN where one is masked."""
+    total = 0.0
+    for j in range(y - 1, y + 2):
+        for k in range(x - 1, x + 2):
+            if mask[j, k]:
+                return np.nan
+            total += counts[j, k]
+    return total

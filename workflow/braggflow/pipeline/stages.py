@@ -104,7 +104,12 @@ def _peaks_of(
         frame = opened.corrected(pixels)
     with _timed(seconds, "detect"):
         detection = detect(
-            frame.counts, frame.mask, config.detect, background_frame=opened.background_frame, **config.frames.noise
+            frame.counts,
+            frame.mask,
+            config.detect,
+            background_frame=opened.background_frame,
+            bin=config.frames.bin,
+            **config.frames.noise,
         )
         if config.fit.model == "disk":
             detection = on_disks(detection, frame.counts, frame.mask, size=config.patches.size)

@@ -46,7 +46,10 @@ LEAST_SHARE = 0.05
 #: A fitted background below this, photons, is none.
 _DARK = 0.05
 #: Flags of peaks that say nothing of how an isolated, whole peak looks.
-_DISTURBED = np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.overlap | Flag.low_snr | Flag.fit_failed)
+_DISTURBED = np.uint16(
+    (Flag.edge | Flag.masked | Flag.saturated | Flag.overlap | Flag.low_snr | Flag.fit_failed)
+    | (Flag.deblended | Flag.blend | Flag.ring)
+)
 _COLUMNS = (
     *("peak_frame", "y_pixel", "x_pixel", "y_fit", "x_fit", "y_fit_std", "x_fit_std", "amplitude", "background"),
     *("fwhm_major", "fwhm_minor", "eta", "chi2", "snr", "flags"),
@@ -255,6 +258,7 @@ def _cut_again(series: OpenedSeries, number: int) -> tuple[patches.Patches, peak
             frame.mask,
             settings,
             background_frame=series.background_frame,
+            bin=series.config.frames.bin,
             **series.config.frames.noise,
         )
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
