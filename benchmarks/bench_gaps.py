@@ -1,8 +1,8 @@
 """Spots cut by narrow gaps: rows, errors over the limit of the pixels that are left, calibration.
 
-One spot a frame (`sharp`, `sampled`, `broad` of `braggflow.simulate.CLASSES`) on 8 counts a pixel, with missing columns,
-rows, a crossing of both, or a square of dead pixels within 2 px of its centre. No key is set. Positions that the
-remaining pixels do not determine (limit above 0.5 px) are counted apart.
+One spot a frame (`sharp`, `sampled`, `broad` of `braggflow.simulate.CLASSES`) on 8 counts a pixel, with missing
+columns, rows, a crossing of both, or a square of dead pixels within 2 px of its centre. No key is set. Positions that
+the remaining pixels do not determine (limit above 0.5 px) are counted apart.
 
     python benchmarks/bench_gaps.py [spots of each kind, 300]
 """

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from braggflow.compiled import kernel
 from braggflow.errors import InputError
 
-
 #: Range of whole numbers that are bisected as such.
 _FEW_STEPS = 65_536
 
@@ -109,7 +108,7 @@ def _median(bits: Any, n: int) -> Any:
         least, most = min(least, values[i]), max(most, values[i])
         whole += values[i] == np.floor(values[i])
     if whole == n and most - least < _FEW_STEPS:
-        return _median_of_counts(values, n, np.int64(least), np.int64(most))
+        return _median_of_counts(values, n, int(least), int(most))
     sign, ones = np.uint32(0x80000000), np.uint32(0xFFFFFFFF)
     low, high = np.int64(ones), np.int64(0)
     for i in range(n):
@@ -149,9 +148,9 @@ def _median_of_counts(values: Any, n: int, low: int, high: int) -> Any:
         for i in range(n):
             count += 1 if values[i] <= middle else 0
         if count >= wanted:
-            high, below = np.int64(middle), count
+            high, below = int(middle), count
         else:
-            low = np.int64(middle) + 1
+            low = int(middle) + 1
     following = np.float32(low)
     if n % 2 == 0 and below == wanted:
         following = np.float32(np.inf)

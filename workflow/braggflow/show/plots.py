@@ -131,8 +131,9 @@ def frame_pair(seen: SearchedFrame) -> Figure:
 def detected(seen: SearchedFrame, table: xr.Dataset) -> Figure:
     """A searched frame with a circle around each detected maximum, its size by score (on a logarithmic scale).
 
-    `table` holds the frame's peaks: `y_pixel`, `x_pixel`, `score`.
+    `table` holds the frame's peaks: `y_pixel`, `x_pixel`, `score` (0: no maximum, no circle).
     """
+    table = table.isel(peak=table["score"].values > 0)
     figure = _frame_figure(seen, 0.75, extra=0.6)
     axes = figure.subplots()
     norm = intensity_norm(seen.searched)

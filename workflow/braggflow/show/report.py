@@ -256,7 +256,8 @@ def _typical_frame(seen: SearchedFrame, table: xr.Dataset, number: int, backgrou
         return [pair]
     maxima = _picture(
         detected(seen, peaks),
-        f"Frame {number} with its {n:,} detected maxima: the larger the circle, the higher the score.",
+        f"Frame {number} with its {np.count_nonzero(peaks['score'] > 0):,} detected maxima: the larger the circle, the "
+        "higher the score.",
     )
     positions = _picture(
         located(seen, peaks),
