@@ -1,8 +1,8 @@
 """Peaks without maxima of their own: pairs told apart by the program, false splits and blends of single peaks, cost.
 
 **Pairs.** Frames of 512² with 196 pairs each of one shared Gaussian shape (sigma 0.8 to 1.4 px, axis ratio up to 1.3)
-in any direction, the higher peak of 200 to 2,000 photons on a background of 0.5 to 30, through `find_peaks` (minval 6
-sigma, minscore 4 sigma, local background; no network). Right: two rows near the pair, each within 0.5 px, or 3 of its
+in any direction, the higher peak of 200 to 2,000 photons on a background of 0.5 to 30, through `find_peaks` (no key set
+but `locate.network: none`). Right: two rows near the pair, each within 0.5 px, or 3 of its
 stated standard uncertainties up to 1 px, of one of the two. `unflagged`: of the pairs in one row, those whose position
 is off the nearer of the two by more than 3 of its stated uncertainties and that are not flagged `blend`.
 
@@ -31,7 +31,6 @@ SIDE, APART, CLEAR = 512, 36, 8
 SINGLE = ("sharp", "sampled", "broad", "elongated", "pseudo_voigt", "faint")
 NEAR, FAR = 0.5, 1.0
 SETTINGS = {
-    "detect": {"minval": {"sigma": 6}, "minscore": {"sigma": 4}, "background": "local", "min_area": 2},
     "locate": {"network": "none"},
 }
 

@@ -121,6 +121,18 @@ def test_engines_judge_the_same_maxima(seed, background, gap):
     np.testing.assert_array_equal(native, reference)
 
 
+@pytest.mark.parametrize("mean", [0.001, 0.1, 1.0, 20.0])
+@pytest.mark.parametrize("background", ["none", "local"])
+def test_levels_in_sigma_are_further_cuts_at_any_mean(mean, background):
+    expected = render((256, 256), profiles((100, 150, 60, 1.2)), background=mean)
+    image = np.random.default_rng(3).poisson(expected).astype(np.uint16)
+    config = DetectConfig(minval="6 sigma", minscore="3 sigma", background=background)
+    found = detect(image, no_mask(image), config).table
+    assert len(found) == 1
+    assert np.hypot(found["y_pixel"][0] - 100, found["x_pixel"][0] - 150) < 2
+    assert searched_image(CorrectedFrame(image, no_mask(image), None), config).floor.shape == image.shape
+
+
 def test_areas_are_asked_for_in_pixels_of_the_detector():
     image = np.random.default_rng(0).poisson(render((60, 60), profiles((30, 30, 400, 0.5)), background=8)).astype(float)
     (area,) = detect(image, no_mask(image), DetectConfig()).table["area"]
@@ -175,6 +187,15 @@ def test_significance_is_finite_sorted_out_at_edges_and_in_small_frames():
         found = detect(image, no_mask(image), DetectConfig()).table
         assert {(0, 0), (shape[0] // 2, shape[1] // 2)} == set(map(tuple, found[["y_pixel", "x_pixel"]].tolist()))
         assert ((found["significance"] > 0) & (found["significance"] <= HIGHEST)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.001, 0.2), st.sampled_from(["none", "local"]))
+def test_a_pixel_without_counts_is_never_a_peak(seed, mean, background):
+    # Levels of cells of few counts differ by more than themselves, also where they are extrapolated to the corners.
+    image = np.random.default_rng(seed).poisson(mean, (96, 128)).astype(np.uint16)
+    found = detect(image, no_mask(image), DetectConfig(false_peaks=1000, background=background)).table
+    assert (image[found["y_pixel"], found["x_pixel"]] > 0).all()
 
 
 def test_a_wholly_masked_frame_is_refused_and_an_empty_one_has_no_peak():

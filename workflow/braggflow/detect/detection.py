@@ -21,7 +21,7 @@ from braggflow.detect.background import above_grid, level_grid, sample_above
 from braggflow.detect.filters import Detection, filter_peaks
 from braggflow.detect.findpeaks_engine import persistence_findpeaks
 from braggflow.detect.gaps import bridges
-from braggflow.detect.levels import levels_in_counts, levels_of_sample, sample_step
+from braggflow.detect.levels import levels_above, levels_in_counts, levels_of_sample, sample_step
 from braggflow.detect.noise import Noise, foreground_grid, frame_noise
 from braggflow.detect.persistence import (
     dead_below,
@@ -158,16 +158,20 @@ def searched_image(
 ) -> Searched:
     """The image that `detect` searches, and the level from which on; raises as `detect` does."""
     counts, mask = frame.counts, frame.mask
-    image = subtract_background(counts, mask, config, background_frame=background_frame)
-    minval = np.asarray(levels_in_counts(image, mask, config)[0], np.float32)
+    local = config.background == "local"
+    if config.false_peaks is None or not local:
+        image = subtract_background(counts, mask, config, background_frame=background_frame)
     if config.false_peaks is None:
-        return Searched(image, minval)
+        return Searched(image, np.asarray(levels_in_counts(image, mask, config)[0], np.float32))
     noise = frame_noise(
         counts, mask, config.background_cell, counts_per_photon=counts_per_photon, read_noise=read_noise
     )
-    floor = _floor(config, noise)
-    if config.background != "local":
-        floor += _level(image, mask, config, noise)
+    source = counts if local else image
+    level = _level(source, mask, config, noise)
+    minval = np.float32(_levels(source, mask, config, level)[0])
+    if local:
+        image = above_grid(counts, level, noise.cell)
+    floor = _floor(config, noise) if local else level + _floor(config, noise)
     return Searched(image, np.maximum(-above_grid(np.zeros(counts.shape, np.float32), floor, noise.cell), minval))
 
 
@@ -225,7 +229,7 @@ def _levels(
     if config.background != "local" or not config.in_sigma:
         return levels_in_counts(source, mask, config)
     cell = config.background_cell
-    return levels_of_sample(sample_above(source, mask, level, cell, sample_step(source.shape)), config)
+    return levels_above(source, mask, sample_above(source, mask, level, cell, sample_step(source.shape)), config)
 
 
 def _maxima(

@@ -49,6 +49,23 @@ def levels_of_sample(sample: NDArray[np.float64], config: DetectConfig) -> tuple
     return max(minval, float(np.finfo(np.float32).tiny)), minscore
 
 
+def levels_above(
+    counts: NDArray[Any], mask: NDArray[np.bool_], sample: NDArray[np.float64], config: DetectConfig
+) -> tuple[float, float]:
+    """As `levels_in_counts`, of a frame less its local level, of which a `sample` is given.
+
+    What is left of few counts is no whole number: the chances are those of the counts themselves, above their mean.
+    """
+    raw = _sample(counts, mask)
+    mean = _few_counts(raw) if config.in_sigma and raw.size else None
+    if mean is None:
+        return levels_of_sample(sample, config)
+    minval, minscore = levels_of_sample(raw, config)
+    return max(minval - mean, float(np.finfo(np.float32).tiny)) if isinstance(
+        config.levels()[0], NoiseMultiple
+    ) else minval, minscore
+
+
 def _in_counts(level: float | NoiseMultiple, of_multiple: Callable[[float], float]) -> float:
     return level if isinstance(level, float) else of_multiple(level.sigma)
 

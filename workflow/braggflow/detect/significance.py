@@ -178,7 +178,7 @@ def _count(
 def _normal(inside: float, n_inside: int, outside: float, n_outside: int) -> float:
     """How many standard deviations `inside` is above its share of all photons."""
     variance = n_inside * n_outside * max(inside + outside, 0.0)
-    return (inside * n_outside - outside * n_inside) / np.sqrt(variance) if variance > 0 else np.inf
+    return (inside * n_outside - outside * n_inside) / np.sqrt(variance) if variance > 0 else 0.0
 
 
 @kernel(nogil=True)

@@ -36,10 +36,11 @@ from braggflow.patches import State
 
 #: Peaks told apart in one patch, at most.
 MOST = 1 + MAX_MODELLED - MAX_PEAKS
-#: A fit is suspect where its `misfit` is above this, times chi2 where that is above 1; of single peaks of every class
-#: 0.1 to 0.5 % are. Its profile is doubtful where `halo` is above this; of Gaussian peaks next to none are
-#: (benchmarks/bench_deblend.py).
-SUSPECT, HALO = 18.0, 2.5
+#: A fit is suspect where its `misfit` is above this, times chi2 where that is above 1 (a gain that is not that of the
+#: data) up to `MOST_CHI2`, for a second peak raises chi2 too; of single peaks of every class 0.1 to 0.5 % are. What is
+#: not told apart is a blend where it is above this times all of chi2. The profile is doubtful where `halo` is above its
+#: limit; of Gaussian peaks next to none are (benchmarks/bench_deblend.py).
+SUSPECT, MOST_CHI2, HALO = 18.0, 1.25, 2.5
 #: By which the deviance must fall beyond what the additional parameters cost.
 MARGIN = 10.0
 #: Peaks closer than this to one another are not told apart: real spots that are lopsided look like a second one there
@@ -148,7 +149,7 @@ def deblend(
 def _suspects(fits: NDArray[np.void], config: FitConfig) -> NDArray[np.bool_]:
     if not config.deblend or config.likelihood != "poisson":
         return np.zeros(len(fits), bool)
-    suspect: NDArray[np.bool_] = fits["misfit"] > SUSPECT * np.fmax(fits["chi2"], 1)
+    suspect: NDArray[np.bool_] = fits["misfit"] > SUSPECT * np.clip(fits["chi2"], 1, MOST_CHI2)
     if config.model == "gaussian":
         suspect |= fits["halo"] > HALO
     suspect &= fits["converged"]
@@ -249,7 +250,7 @@ def _judge(
         single[:], found[0] = p[0], numbers[0]
         of_single, profile = of_voigt, True
         verdict[0], verdict[1] = 1, 1
-    if not misfit > SUSPECT * max(found[0, CHI2], 1.0):
+    if not misfit > SUSPECT * min(max(found[0, CHI2], 1.0), MOST_CHI2):
         return
 
     # Two peaks: from several starts, Gaussians, and pseudo-Voigts where one is better than one Gaussian.
@@ -275,6 +276,9 @@ def _judge(
         if of_three < of_pair - needed and _is_good(3, numbers, state, neighbours):
             verdict[0] = 3
             found[:] = numbers
+        return
+    if not misfit > SUSPECT * max(found[0, CHI2], 1.0):
+        verdict[0] = profile != voigt  # else the fit given stays, to the last bit
         return
     verdict[2] = 1
     if of_pair < np.inf:
