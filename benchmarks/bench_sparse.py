@@ -1,7 +1,8 @@
 """Frames of few counts: recall and false peaks by mean counts a pixel.
 
-Frames of 512², ten round spots (sigma 1.2 px) of 10 to 60 counts each, at least 20 px apart; with no
-key set, and by levels alone: `false_peaks: null`, `minval` 6 sigma, `minscore` 3 sigma. A peak within 3 px of a spot's centre has found it.
+Frames of 512², ten round spots (sigma 1.2 px) of 10 to 60 counts each, at least 20 px apart; with no key set, and by
+levels alone: `false_peaks: null`, `minval` 6 sigma, `minscore` 3 sigma. A peak within 3 px of a spot's centre has found
+it.
 
     python benchmarks/bench_sparse.py
 """
