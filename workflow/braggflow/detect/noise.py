@@ -69,8 +69,10 @@ def frame_noise(
                 # As a gain: on bright places that is on the safe side of a noise that does not grow with the light.
                 gain, shift = gain * ratio, shift / ratio
         else:
-            excess = _clipped_mean_square(curvatures) - float(np.median(expected))
-            if excess > _CONTRADICTION * float(np.median(expected)):
+            # Less a dark, or too much of one: what is left of the photons' level may be below 0.
+            variance = _clipped_mean_square(curvatures)
+            excess = variance - gain * float(np.median(levels)) - read_noise**2
+            if excess > _CONTRADICTION * variance:
                 shift += excess / gain**2
     return Noise(level, cell, gain, shift)
 
