@@ -64,7 +64,8 @@ def frame_noise(
     elif len(curvatures) >= _ENOUGH:
         expected = gain * np.maximum(levels + gain / 3, 0) + read_noise**2
         if np.median(levels) >= FEW_PHOTONS * gain:
-            ratio = _clipped_mean_square(curvatures / np.sqrt(expected))
+            known = expected > 0
+            ratio = _clipped_mean_square(curvatures[known] / np.sqrt(expected[known]))
             if abs(ratio - 1) > _CONTRADICTION and ratio > 0:  # 0: no noise at all, as of computed frames
                 # As a gain: on bright places that is on the safe side of a noise that does not grow with the light.
                 gain, shift = gain * ratio, shift / ratio

@@ -433,9 +433,7 @@ class Dispatcher:
                 dashboard=self.cluster.dashboard,
                 cluster=self.cluster.summary(),
                 notes=tuple(self.cluster.notes),
-                share=round(
-                    (len(self.outcomes) + underway) / max(1, self.total()), 12
-                ),  # sums differ in the last digit
+                share=round((len(self.outcomes) + underway) / max(1, self.total()), 12),  # sums round
             )
         )
 
