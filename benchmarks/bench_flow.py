@@ -40,9 +40,14 @@ from braggflow.pipeline.stages import _read
 from braggflow.version import code_version
 
 WORKERS, REPEATS = 2, 5
-BASE = {"detect": {"minval": 30, "minscore": 15, "min_area": 3}, "locate": {"network": "none"}, "fit": {"fraction": 0}}
+#: By levels alone, as `findpeaks` searches.
+LEVELS = {"false_peaks": None, "background": "none", "minval": 30, "minscore": 15, "min_area": 3}
+BASE = {"detect": LEVELS, "locate": {"network": "none"}, "fit": {"fraction": 0}}
 CASES = {
     "detection": {},
+    "detection with no level given": {
+        "detect": {"false_peaks": 0.1, "background": "local", "minval": None, "minscore": None}
+    },
     "detection + Gaussian fit of every peak": {"fit": {"fraction": 1}},
     "detection, local background, levels in sigma": {
         "detect": {"minval": {"sigma": 6}, "minscore": {"sigma": 4}, "background": "local"}

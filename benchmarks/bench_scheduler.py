@@ -204,7 +204,12 @@ def measure(n: int, *, gpu: bool) -> None:
 def measure_stages(client: Client, size: int, peaks: int, n: int, **sections: Any) -> None:
     """What the stages of one real series take, seconds a frame, when its files are in memory; medians of three."""
     path = frames_store(size=size, peaks=peaks, n_frames=n)
-    config = resolve_config({"detect": {"minval": 30, "minscore": 15, "min_area": 3}, **sections})
+    config = resolve_config(
+        {
+            "detect": {"false_peaks": None, "background": "none", "minval": 30, "minscore": 15, "min_area": 3},
+            **sections,
+        }
+    )
     groups, looks = plan_groups(open_frames(path), config), []
     for _ in range(4):  # the first compiles, loads the network and fills the file cache
         with tempfile.TemporaryDirectory() as out:

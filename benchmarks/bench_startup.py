@@ -22,7 +22,7 @@ from data import frames_store
 
 REFERENCE = "import dask.distributed"
 WORKERS = 2
-SETTINGS = "detect: {minval: 30, minscore: 15, min_area: 3}\n"
+SETTINGS = "detect: {false_peaks: null, background: none, minval: 30, minscore: 15, min_area: 3}\n"
 
 
 def measure(repeats: int = 5) -> list[dict[str, Any]]:
