@@ -27,7 +27,13 @@ def false_peaks(megapixels: float) -> None:
     """Print the peaks that are found where there is none."""
     frames = max(1, round(megapixels * 1e6 / SIDE**2))
     none = np.zeros((SIDE, SIDE), bool)
-    print("| counts a pixel | " + " | ".join(f"false_peaks: {a:g}" for a in ACCEPTED) + " |\n|---" * 1 + "|---|---|")
+    print(
+        "| counts a pixel | "
+        + " | ".join(f"false_peaks: {a:g}" for a in ACCEPTED)
+        + " |\n"
+        + "|---" * (1 + len(ACCEPTED))
+        + "|"
+    )
     for mean in MEANS:
         images = [noise(mean, seed) for seed in range(frames)]
         shown = []

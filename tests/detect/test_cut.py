@@ -255,6 +255,23 @@ def test_a_background_without_scatter_has_the_read_noise():
     assert noisy["snr"][0] == pytest.approx(400 / np.sqrt(400 + 36 + 9**2 * np.pi / 20))
 
 
+@pytest.mark.parametrize(("gain", "read_noise"), [(1.0, 0.0), (8.0, 0.0), (0.2, 0.0), (1.0, 6.0)])
+def test_the_noise_in_the_aperture_is_the_scatter_that_repeated_measurements_show(gain, read_noise):
+    n = 600
+    rng = np.random.default_rng(5)
+    # So sharp a spot on so strong a background that the smallest aperture, 3 x 3 pixels, shows most of it.
+    image = gaussian((30 * n, 30), *[(30 * i + 15.0, 15.0, 400) for i in range(n)], sigma=0.6, background=300.0)
+    noisy = (gain * rng.poisson(image) + rng.normal(0, read_noise, image.shape)).astype(np.float32)
+    positions = [(30 * i + 15, 15) for i in range(n)]
+    cut, table = cut_patches(
+        frame_of(noisy), table_at(*positions), PatchesConfig(), counts_per_photon=gain, read_noise=read_noise
+    )
+    border = np.ones(cut.counts.shape[1:], bool)
+    border[1:-1, 1:-1] = False
+    inside = cut.counts[:, 4:7, 4:7].sum(axis=(1, 2)) - 9 * np.median(cut.counts[:, border], axis=1)
+    assert np.mean(inside / table["snr"]) == pytest.approx(inside.std(), rel=0.1)
+
+
 def test_snr_of_a_sharp_weak_spot_is_that_of_its_own_few_pixels():
     n = 200
     image = gaussian((30 * n, 30), *[(30 * i + 15.1, 14.9, 60) for i in range(n)], sigma=0.6, background=30.0)

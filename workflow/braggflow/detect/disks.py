@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from braggflow.compiled import kernel
 from braggflow.detect.filters import Detection
+from braggflow.detect.rings import mean_around
 
 #: Times that a centre is moved at most: mostly it stays after two or three.
 _MOVES = 10
@@ -94,24 +95,11 @@ def _middles(counts: Any, mask: Any, ys: Any, xs: Any, half: int) -> Any:
 
 @kernel(nogil=True)
 def _smooth_window(counts: Any, mask: Any, top: int, left: int, smooth: Any) -> None:
-    """Means of the unmasked of 3 × 3 pixels, of a window of the frame; NaN beyond the frame and where there are none.
-
-    So a disk goes on across a gap of one or two pixels.
-    """
-    height, width = counts.shape
+    """`mean_around` the pixels of a window of the frame, NaN where there is none."""
     for j in range(len(smooth)):
         for i in range(len(smooth)):
-            y, x = top + j, left + i
-            smooth[j, i] = np.nan
-            if 0 <= y < height and 0 <= x < width:
-                s, m = 0.0, 0
-                for jj in range(max(y - 1, 0), min(y + 2, height)):
-                    for ii in range(max(x - 1, 0), min(x + 2, width)):
-                        if not mask[jj, ii]:
-                            s += counts[jj, ii]
-                            m += 1
-                if m > 0:
-                    smooth[j, i] = s / m
+            mean = mean_around(counts, mask, top + j, left + i)
+            smooth[j, i] = mean if mean > -np.inf else np.nan
 
 
 @kernel(nogil=True)

@@ -29,8 +29,8 @@ _CLIP = 4.0
 _SAMPLE = 8192
 #: Of frames of few counts, every so many rows are looked at for their lowest.
 _ROWS = 8
-#: Photons up to which a foreground begins at a count of a chance of at most `_RARE`; above, at standard deviations.
-_DISCRETE, _RARE = 3.0, 0.03
+#: A foreground of few photons begins at a count of a chance of at most this; one of more, at standard deviations.
+_RARE = 0.03
 
 
 class Noise(NamedTuple):
@@ -87,7 +87,7 @@ def foreground_grid(noise: Noise, deviations: float) -> NDArray[np.float32]:
     above = deviations * np.sqrt(photons + noise.shift)
     if noise.shift < 1:
         rare = np.searchsorted(_MEANS_OF_RARE_COUNTS, photons) + 0.5  # between two counts
-        above = np.where(photons < _DISCRETE, rare - photons, above)
+        above = np.where(photons < FEW_PHOTONS, rare - photons, above)
     return np.asarray(np.maximum(above, 0.25) * noise.counts_per_photon, np.float32)
 
 

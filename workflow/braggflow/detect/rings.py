@@ -155,10 +155,10 @@ def _root(joined: Any, k: int) -> int:
 
 
 @kernel(nogil=True)
-def _mean(counts: Any, mask: Any, y: int, x: int) -> float:
+def mean_around(counts: Any, mask: Any, y: int, x: int) -> float:
     """Mean of the unmasked pixels of the 3 × 3 around a pixel; minus infinity beyond the frame and without any.
 
-    So a ridge goes on across a gap of one or two pixels.
+    So ridges and disks go on across a gap of one or two pixels.
     """
     height, width = counts.shape
     if y < 0 or x < 0 or y >= height or x >= width:
@@ -188,7 +188,7 @@ def _highest_near(counts: Any, mask: Any, y: int, x: int) -> float:
     highest = -np.inf
     for j in range(y - 1, y + 2):
         for i in range(x - 1, x + 2):
-            highest = max(highest, _mean(counts, mask, j, i))
+            highest = max(highest, mean_around(counts, mask, j, i))
     return highest
 
 
@@ -211,7 +211,7 @@ def _flood(
             for i in range(max(x - 1, 0), min(x + 2, side)):
                 if distance[j, i] != _UNSEEN:
                     continue
-                mean = _mean(counts, mask, top + j, left + i)
+                mean = mean_around(counts, mask, top + j, left + i)
                 if mean >= cut:
                     distance[j, i] = 0
                     pixels[n] = j * side + i

@@ -42,7 +42,7 @@ _MOST_TIES = 10_000.0
 #: Half sides of the ring, the first of which that holds so many photons counts.
 _FIRST_RING, _WIDEST_RING, _ENOUGH_PHOTONS = 7, 31, 30.0
 #: Below, a ring tells nothing, and the coarse level stands for one of so many pixels.
-_LEAST_RING, _COARSE_RING = 20, 176
+_LEAST_RING, _COARSE_RING = 20, (2 * _FIRST_RING + 1) ** 2 - (2 * _HOLE + 1) ** 2
 #: Times that a ring is gone through to leave out other peaks.
 _CLIPPINGS = 8
 #: A core that is not so many standard deviations above the border of the hole is looked at no further (of many photons,

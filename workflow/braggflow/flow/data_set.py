@@ -125,6 +125,8 @@ def _check_is_text(key: str, path: Path) -> None:
 def _check_levels(opened: OpenedSeries) -> None:
     """Refuse levels in noise multiples where neither the first nor the middle nor the last frame gives them."""
     settings, n = opened.config.detect, len(opened.numbers)
+    if not settings.in_sigma:
+        return
     reason = ""
     for at in (0, n // 2, n - 1):
         try:

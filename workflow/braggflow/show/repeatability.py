@@ -112,21 +112,13 @@ def halves_apart(series: OpenedSeries, rows: peak_table.Table) -> NDArray[np.flo
         frame = series.corrected(series.raw(series.position_of(number)))
     except UNREADABLE as error:
         raise InputError(f"frame {number}: {error}") from error
-    counts_per_photon, read_noise = config.frames.detector_constants
-    read_noise *= scale  # a pixel of the searched frame is a sum
-    cut, _ = cut_patches(frame, searched, config.patches, counts_per_photon=counts_per_photon, read_noise=read_noise)
+    cut, _ = cut_patches(frame, searched, config.patches, **config.frames.noise)
     size = config.patches.size
     colour = np.add.outer(np.arange(size), np.arange(size)) % 2
-    halves = [
-        fit_patches(
-            *_without(cut, colour == other),
-            cut.neighbours,
-            config.fit,
-            counts_per_photon=counts_per_photon,
-            read_noise=read_noise,
-        )
-        for other in (1, 0)
-    ]
+    halves = []
+    for other in (1, 0):
+        counts, state = _without(cut, colour == other)
+        halves.append(fit_patches(counts, state, cut.neighbours, config.fit, **config.frames.noise))
     apart = np.full((len(rows), 2), np.nan)
     good = np.ones(len(rows), bool)
     for fits in halves:
