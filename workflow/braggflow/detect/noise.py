@@ -17,8 +17,9 @@ from braggflow.detect.levels import cut_off, sample_step
 
 #: Photons a pixel up to which a pixel's counts follow Poisson's law and not yet a normal one.
 FEW_PHOTONS = 3.0
-#: What the frame shows is taken where it is further than this from what is stated, as a share.
-_CONTRADICTION = 0.25
+#: What the frame shows is taken where it is further from what is stated than so many of its standard errors: a read
+#: noise of 1 that nobody stated makes three times the false peaks on 8 counts a pixel.
+_CONTRADICTION = 4.0
 #: Threes of squares without which a frame shows nothing.
 _ENOUGH = 400
 #: Pixels from one square of a three to the next. It is squares whose noise must be known, and where neighbouring pixels
@@ -62,18 +63,20 @@ def frame_noise(
         if cut_off(above):  # nothing is known of what was set to 0: the least count that was not is one event
             return Noise(level, cell, max(gain, float(above.min())), 0.0)
     elif len(curvatures) >= _ENOUGH:
+        # The relative standard error of a variance; squares are correlated a little where they overlap.
+        sure = _CONTRADICTION * np.sqrt(2 / len(curvatures))
         expected = gain * np.maximum(levels + gain / 3, 0) + read_noise**2
         if np.median(levels) >= FEW_PHOTONS * gain:
             known = expected > 0
             ratio = _clipped_mean_square(curvatures[known] / np.sqrt(expected[known]))
-            if abs(ratio - 1) > _CONTRADICTION and ratio > 0:  # 0: no noise at all, as of computed frames
+            if abs(ratio - 1) > sure and ratio > 0:  # 0: no noise at all, as of computed frames
                 # As a gain: on bright places that is on the safe side of a noise that does not grow with the light.
                 gain, shift = gain * ratio, shift / ratio
         else:
             # Less a dark, or too much of one: what is left of the photons' level may be below 0.
             variance = _clipped_mean_square(curvatures)
             excess = variance - gain * float(np.median(levels)) - read_noise**2
-            if excess > _CONTRADICTION * variance:
+            if excess > sure * variance:
                 shift += excess / gain**2
     return Noise(level, cell, gain, shift)
 
