@@ -351,7 +351,7 @@ def widths_and_snr(fwhm_major: NDArray[Any], fwhm_minor: NDArray[Any], snr: NDAr
         right.hist(positive, np.geomspace(positive.min() / 1.1, positive.max() * 1.1, 60).tolist(), color="#9ecae1")
         right.set_xscale("log")
         right.xaxis.set_major_formatter("{x:g}")
-    right.set(xlabel="SNR of the intensity", ylabel="peaks")
+    right.set(xlabel="SNR", ylabel="peaks")
     return figure
 
 
