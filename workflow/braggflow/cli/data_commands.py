@@ -57,7 +57,8 @@ def ingest(
     """Convert detector files into a frames store. HDF5/NeXus, TIFF, CBF, EDF, GE, ADSC, ... are read."""
     coords = dict(name_and_value(text, "--coord") for text in coord)
     from braggflow.cli.series_table import show_frames_store, show_series
-    from braggflow.cli.terminal import open_console, progress_bar
+    from braggflow.cli.terminal import progress_bar
+    from braggflow.console import open_console
     from braggflow.convert import ingest
 
     console = open_console(stderr=True)

@@ -1,5 +1,6 @@
 """The command line: parse, then one call."""
 
+import signal
 import sys
 from typing import Annotated
 
@@ -37,6 +38,8 @@ app.add_typer(cluster_app, name="cluster")
 def main() -> None:
     """Run the command line; bad input ends with one message and exit status 2."""
     never_stop_at_a_character()
+    # A batch system that ends this process asks for the same orderly end as a user does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except InputError as error:

@@ -44,16 +44,15 @@ def run(
     resolved = load_config(config, settings)
     if idle is not None and follow is None:
         raise InputError(f"--idle {idle:g}: is for --follow, which is not given")
-    if cluster is None:
+    if cluster is None and resolved.compute.workers is not None:
         from braggflow.cluster import start_worker_server
 
         start_worker_server(resolved)  # it imports while this process does
     from braggflow.cli.series_table import run_head
-    from braggflow.cli.terminal import open_console, run_progress, show_summary
-    from braggflow.flow import run
+    from braggflow.cli.terminal import show_summary
+    from braggflow.console import open_console
+    from braggflow.flow import run, run_progress
 
-    # A batch system that ends this process asks for the same orderly end as a user does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = open_console(stderr=True)
     with run_progress(console) as show:
         outcomes = run(

@@ -5,7 +5,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from braggflow.cli.terminal import open_console, plain
+from braggflow.console import open_console, plain
 
 if TYPE_CHECKING:
     import xarray as xr

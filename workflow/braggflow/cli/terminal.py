@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Column, Table
 from rich.text import Text
 
+from braggflow.console import moving_line, open_console, plain
 from braggflow.results import DataSetStatus, RunFolder, data_set_statuses
 
 if TYPE_CHECKING:
-    from braggflow.flow import Outcome, Progress
+    from braggflow.flow import Outcome
     from braggflow.train import TrainProgress
 
 
@@ -28,54 +27,19 @@ _LINE_SECONDS = 10.0
 _ROWS = 30
 #: A watched status is drawn this often.
 _WATCH_SECONDS = 2.0
-#: Columns of a log, where nobody can widen the window to read what was cut off.
-_LOG_WIDTH = 200
 
 
 @contextmanager
 def progress_bar(title: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
     """Progress in frames, shown by calling it with (done, total)."""
-    with _line(console or open_console(stderr=True), title) as show:
+    with moving_line(console or open_console(stderr=True), title) as show:
         yield lambda done, total: show(title, done / total, f"{done}/{total} frames")
-
-
-@contextmanager
-def run_progress(console: Console) -> Iterator[Callable[["Progress"], None]]:
-    """A run's progress: frames, rate, peaks, failures, workers, time left; the dashboard and each note once."""
-    start, told, dataset = None, set[str](), "braggflow"
-    with _line(console, "starting (a first run compiles its kernels)") as line:
-
-        def show(state: "Progress") -> None:
-            nonlocal start, dataset
-            dataset = state.dataset or dataset
-            if start is None and state.frames_total:  # waiting for workers is not part of the rate
-                start = time.monotonic()
-            for note in (f"dashboard: {state.dashboard}", *state.notes):
-                if note not in told:
-                    plain(console, note)
-                    told.add(note)
-            seconds = time.monotonic() - (start or time.monotonic())
-            rate = _rate((state.frames_done - state.frames_before) / max(seconds, 1e-3))
-            if not state.frames_total:
-                line(dataset, 0.0, state.cluster or "starting")
-                return
-            facts = [
-                f"{state.frames_done}/{state.frames_total} frames, {rate} frames/s",
-                f"{state.peaks} peaks, {state.frames_failed} frames failed",
-            ]
-            if state.datasets_total > 1:
-                facts.insert(0, f"{state.datasets_done}/{state.datasets_total} data sets")
-            if state.cluster:
-                facts.append(state.cluster)
-            line(dataset, state.share, ", ".join(facts))
-
-        yield show
 
 
 @contextmanager
 def training_progress() -> Iterator[Callable[["TrainProgress"], None]]:
     """A training's progress: steps, loss on what is learned from and on what is not, rate, time left."""
-    with _line(open_console(stderr=True), "training") as line:
+    with moving_line(open_console(stderr=True), "training") as line:
 
         def show(state: "TrainProgress") -> None:
             validation = "" if math.isnan(state.validation) else f", validation {state.validation:.4f}"
@@ -88,38 +52,13 @@ def training_progress() -> Iterator[Callable[["TrainProgress"], None]]:
         yield show
 
 
-@contextmanager
-def _line(console: Console, title: str) -> Iterator[Callable[[str, float, str], None]]:
-    """One line that moves, shown by calling it with (title, share done, facts); in a log, a line every so often."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), TaskProgressColumn())
-    facts_column = TextColumn("{task.fields[facts]}", markup=False, table_column=Column(overflow="fold"))
-    last, whole = -_LINE_SECONDS, False
-    with Bar(
-        *columns,
-        TimeRemainingColumn(),
-        facts_column,
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as display:
-        task = display.add_task(title, total=None, facts="")
-
-        def show(title: str, share: float, facts: str) -> None:
-            nonlocal last, whole
-            now = time.monotonic()
-            display.update(task, description=title, completed=share, total=1.0, facts=f"left, {facts}")
-            if not console.is_terminal and (now - last > _LINE_SECONDS or (share >= 1 and not whole)):
-                plain(console, f"{title}: {facts}")
-                last, whole = now, share >= 1
-
-        yield show
-
-
 def show_summary(outcomes: Sequence["Outcome"]) -> None:
     """The table at the end of a run, and for each data set that is not complete what to do.
 
     Where there are many, it names only those that are not complete.
     """
+    from braggflow.flow import rate
+
     table = Table("data set", "status", "frames", "failed", "peaks", "frames/s", "seconds", title="braggflow run")
     many = len(outcomes) > _ROWS
     not_begun = [outcome for outcome in outcomes if outcome.status == "interrupted" and not outcome.frames]
@@ -132,14 +71,14 @@ def show_summary(outcomes: Sequence["Outcome"]) -> None:
         if outcome.status == "refused":
             table.add_row(outcome.name, outcome.status)
             continue
-        rate = _rate(outcome.frames_processed / outcome.seconds) if outcome.seconds else ""
+        speed = rate(outcome.frames_per_second) if outcome.frames_processed else ""
         table.add_row(
             outcome.name,
             outcome.status,
             str(outcome.frames),
             str(outcome.frames_failed),
             str(outcome.peaks),
-            "done before" if outcome.status == "complete" and not outcome.frames_processed else rate,
+            "done before" if outcome.status == "complete" and not outcome.frames_processed else speed,
             f"{outcome.seconds:.1f}",
         )
     console = open_console()
@@ -240,7 +179,7 @@ def _rows(states: Sequence[DataSetStatus]) -> Table:
 @contextmanager
 def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
     """An evaluation's progress, shown by calling it with what is next and the share done."""
-    with _line(open_console(stderr=True), "evaluating") as show:
+    with moving_line(open_console(stderr=True), "evaluating") as show:
         yield lambda what, share: show("evaluating", share, what)
 
 
@@ -273,18 +212,3 @@ def show_verdict(found: Mapping[str, Any]) -> None:
     console = open_console()
     console.print(table)
     plain(console, f"The new weights are {'' if found['better'] else 'not '}better than {found['old']['file']}.")
-
-
-def _rate(per_second: float) -> str:
-    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"
-
-
-def open_console(*, stderr: bool = False) -> Console:
-    """A console whose lines nobody can widen where it is no terminal, but a log."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=_LOG_WIDTH)
-
-
-def plain(console: Console, text: str) -> None:
-    """A line as it is, however long."""
-    console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -31,14 +31,20 @@ def run_info(
         "counts": {
             "frames": len(work.numbers),
             "frames_failed": len(failures),
+            "frames_processed": work.processed,
             "peaks": sum(part.peaks for part in parts),
             "removed": sum_counts(part.removed for part in parts),
             "flags": {},
             "methods": {},
         },
-        "seconds": {"wall": time.monotonic() - work.started, "stages": sum_counts(part.seconds for part in parts)},
+        "seconds": {
+            "wall": time.monotonic() - work.started,
+            "processing": work.last_part - work.started,
+            "stages": sum_counts(part.seconds for part in parts),
+        },
         "parts": {"total": len(work.groups), "done": len(parts), "redone": work.redone},
         "failures": failures,
+        "warnings": work.warnings,
         "notes": sum_counts(part.notes for part in parts),
         "versions": dict(versions),
         "machine": {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -57,7 +58,24 @@ class DataSetRun:
     processed: int = 0
     """Frames, in this run."""
     started: float = 0.0
+    last_part: float = 0.0
+    """When the last part was made, in the clock of `started`."""
+    killed: bool = False
+    """Whether an earlier run of it did not end in order: its frames may be what killed it."""
+    warnings: list[str] = field(default_factory=list)
+    """What a look at a few of its frames showed."""
     resources: ExitStack = field(default_factory=ExitStack)
+
+    def group_failed(self, group: Group, reason: str) -> None:
+        """Record that a group left no part, for all of its frames."""
+        self.failures += [{"frame": number, "reason": reason} for number in self.numbers[group.first : group.stop]]
+
+    def part_made(self, frames: int) -> None:
+        """Count a group of so many frames that is done, or given up."""
+        self.finished += 1
+        self.redone += 1
+        self.processed += frames
+        self.last_part = time.monotonic()
 
 
 def prepare_data_set(
@@ -176,6 +194,7 @@ def take_up_parts(work: DataSetRun) -> bool:
         planned = {tuple(span) for span in info["plan"]}
         if planned != {(group.first, group.stop) for group in work.groups}:
             work.groups = regroup(work.groups, sorted(planned))
+        work.killed = info["status"] == "running"
         work.done = {key: part for key, part in read_parts(work.folder, work.series.run).items() if not part.failures}
     work.todo = [group for group in work.groups if (group.first, group.stop) not in work.done]
     return not work.todo and info is not None and info["status"] == "complete" and work.folder.peaks.exists()

@@ -21,14 +21,14 @@ from distributed.scheduler import NoWorkerError
 from braggflow.cluster import Cluster, RerunCounter
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
-from braggflow.flow.conclusion import conclude, failures_of, run_info, what_to_know
-from braggflow.flow.data_set import DataSetRun, check_run_folder, take_up_parts
+from braggflow.flow.conclusion import conclude, failures_of
+from braggflow.flow.data_set import DataSetRun
+from braggflow.flow.lifecycle import Lifecycle
 from braggflow.flow.outcome import Outcome, Progress
 from braggflow.flow.poison import PoisonSearch
 from braggflow.flow.tally import Tally
 from braggflow.flow.tasks import GroupTask, submit_groups, submit_probe
-from braggflow.pipeline import Group, check_memory
-from braggflow.results import begin_run, resume_run, run_lock, write_run_info
+from braggflow.pipeline import Group
 from braggflow.version import versions
 
 #: Groups in flight per worker thread: one running, one waiting behind it, and some slack for those that end together.
@@ -67,10 +67,11 @@ class Dispatcher:
         total: Callable[[], int],
         record: Callable[[Outcome], None],
         progress: Callable[[Progress], None] | None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.cluster, self.client, self.pools = cluster, cluster.client, cluster.pools
         self.config, self.source, self.total = resolved, source, total
-        self.record, self.progress = record, progress
+        self.record, self.progress, self.notes = record, progress, notes
         self.active: dict[str, DataSetRun] = {}
         self.turns: deque[tuple[DataSetRun, Iterator[Group]]] = deque()
         self.in_flight: dict[Any, _Flight] = {}
@@ -78,7 +79,7 @@ class Dispatcher:
         self.lost: list[Future[Any]] = []
         """Tasks that finished, but whose worker was lost with their result: the scheduler runs them again."""
         self.poison = PoisonSearch()
-        self.reruns, self.versions = RerunCounter(self.client), versions()
+        self.reruns, self.life = RerunCounter(self.client), Lifecycle(versions())
         self.outcomes: list[Outcome] = []
         self.exhausted = self.stopping = False
         self.threads = 0
@@ -116,15 +117,16 @@ class Dispatcher:
 
     def _wait_for_workers(self) -> None:
         """Nothing is begun before a worker has shown that it can work."""
-        self._report("")
+        self._report("", "waiting for workers")
         while not self.cluster.ready:
             self._demand()
             self._check_cluster()
             time.sleep(_WAIT_SECONDS)
-            self._report("")
+            self._report("", "waiting for workers")
 
     def _feed(self) -> None:
         self.threads = self.cluster.threads()
+        self.life.workers = {"threads": self.threads, **asdict(self.pools)}
         window = WINDOW_PER_THREAD * max(1, self.threads)
         turns: list[tuple[DataSetRun, Group]] = []
         while len(self.in_flight) + len(turns) < window and (turn := self._next_group()) is not None:
@@ -155,20 +157,9 @@ class Dispatcher:
         return None
 
     def _begin(self, work: DataSetRun) -> None:
-        work.started = time.monotonic()
-        try:
-            for limit, threads in self.cluster.workers():
-                check_memory(work.series.path, work.need, limit, threads)
-            work.folder.path.mkdir(parents=True, exist_ok=True)
-            work.resources.enter_context(run_lock(work.folder))
-            # Another run may have been here since this one was prepared.
-            check_run_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
-            take_up_parts(work)
-            start = resume_run if work.done else begin_run
-            start(work.folder, work.config, self._info(work, "running"))
-        except (InputError, OSError) as error:
-            work.resources.close()
-            self._end(Outcome(work.name, work.folder.path, "refused", message=str(error)))
+        refused = self.life.begin(work, self.cluster.workers())
+        if refused is not None:
+            self._end(refused)
             return
         self.active[work.name] = work
         self.tally.opened(work)
@@ -266,13 +257,11 @@ class Dispatcher:
 
     def _fail(self, work: DataSetRun, group: Group, reason: str) -> None:
         self.tally.frames_failed += group.stop - group.first
-        work.failures += [{"frame": number, "reason": reason} for number in work.numbers[group.first : group.stop]]
+        work.group_failed(group, reason)
 
     def _finished(self, work: DataSetRun, group: Group) -> None:
         frames = group.stop - group.first
-        work.finished += 1
-        work.redone += 1
-        work.processed += frames
+        work.part_made(frames)
         self.tally.frames_processed += frames
         if work.finished == len(work.todo):
             self._conclude(work)
@@ -305,7 +294,7 @@ class Dispatcher:
 
     def _conclude(self, work: DataSetRun) -> None:
         """Join the parts and write the report, on a worker, so that the window goes on being fed."""
-        info = self._info(work, "partial" if failures_of(work) else "complete")
+        info = self.life.info(work, "partial" if failures_of(work) else "complete")
         with _connected():
             info["tasks_rerun"] = self.reruns.of(work.name)
         future = self.client.submit(
@@ -323,35 +312,12 @@ class Dispatcher:
         self._launch(_Flight("conclude", work, future))
 
     def _take_table(self, flight: _Flight, info: Any, error: Exception | None) -> None:
-        work = flight.work
         if error is None:
-            message = what_to_know(info)
-        elif self.stopping:
-            return
-        else:
-            info = self._info(work, "partial")
-            message = f"the parts are done, but the table could not be written: {type(error).__name__}: {error}"
-            with suppress(OSError):  # a full disk may be the reason
-                write_run_info(work.folder, info | {"error": message})
-        counts = info["counts"]
-        self._close(
-            work,
-            Outcome(
-                work.name,
-                work.folder.path,
-                info["status"],
-                frames=counts["frames"],
-                frames_failed=counts["frames_failed"],
-                frames_processed=work.processed,
-                peaks=counts["peaks"],
-                seconds=time.monotonic() - work.started,
-                tasks_rerun=info.get("tasks_rerun", 0),
-                message=message,
-            ),
-        )
+            self._close(flight.work, self.life.ended(flight.work, info))
+        elif not self.stopping:
+            self._close(flight.work, self.life.without_table(flight.work, error))
 
     def _close(self, work: DataSetRun, outcome: Outcome) -> None:
-        work.resources.close()
         del self.active[work.name]
         self._end(outcome)
 
@@ -395,50 +361,26 @@ class Dispatcher:
         """Write down how far every data set is, then cancel what is left."""
         self.stopping = True
         for work in list(self.active.values()):
-            with suppress(OSError):  # the parts count, whatever run.json says
-                write_run_info(work.folder, self._info(work, "interrupted"))
-            self._close(
-                work,
-                Outcome(
-                    work.name,
-                    work.folder.path,
-                    "interrupted",
-                    frames=len(work.numbers),
-                    frames_failed=len(failures_of(work)),
-                    frames_processed=work.processed,
-                    peaks=sum(part.peaks for part in work.done.values()),
-                    seconds=time.monotonic() - work.started,
-                    message=message,
-                ),
-            )
+            self._close(work, self.life.interrupted(work, message))
         # Last, because it takes the longest: who presses Ctrl-C again has lost nothing.
         if self.client.status == "running":
             self.client.cancel([flight.future for flight in self.in_flight.values()])
 
-    def _report(self, dataset: str) -> None:
+    def _report(self, dataset: str, stage: str = "") -> None:
         if self.progress is None:
             return
-        tally = self.tally
-        underway = sum(1 - (len(work.todo) - work.finished) / len(work.groups) for work in self.active.values())
         self.progress(
-            Progress(
+            self.tally.progress(
+                self.active.values(),
+                ended=len(self.outcomes),
+                total=self.total(),
                 dataset=dataset,
-                datasets_done=len(self.outcomes),
-                datasets_total=self.total(),
-                frames_done=tally.frames_before + tally.frames_processed,
-                frames_total=tally.frames,
-                frames_before=tally.frames_before,
-                frames_failed=tally.frames_failed,
-                peaks=tally.peaks,
+                stage=stage,
                 dashboard=self.cluster.dashboard,
                 cluster=self.cluster.summary(),
-                notes=tuple(self.cluster.notes),
-                share=round((len(self.outcomes) + underway) / max(1, self.total()), 12),  # sums round
+                notes=(*self.notes, *self.cluster.notes),
             )
         )
-
-    def _info(self, work: DataSetRun, status: str) -> dict[str, Any]:
-        return run_info(work, status, versions=self.versions, workers={"threads": self.threads, **asdict(self.pools)})
 
 
 @contextmanager

@@ -1,7 +1,15 @@
 """What callers are told: how far a run is, and what became of each data set."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import overload
+
+import xarray as xr
+
+from braggflow.errors import InputError
+from braggflow.results import Run, RunFolder, open_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,11 @@ class Progress:
     """Address of the Dask dashboard."""
     cluster: str
     """Workers there are and jobs that wait; "" where their number is fixed."""
+    stage: str
+    """What is being done beside or before the frames (looking at frames, starting workers, joining the table, ...); ""
+    while frames are processed."""
+    seconds: float
+    """Time since the first data set was begun, until its last part: what the rate of frames is over."""
     notes: tuple[str, ...]
     """What the user should know, so far."""
     share: float
@@ -81,7 +94,102 @@ class Outcome:
     """Peaks found, also by earlier runs."""
     seconds: float = 0.0
     """Wall-clock time of this run; 0 where all was done before."""
+    processing_seconds: float = 0.0
+    """Of these, from the beginning to the last part: without joining the table and drawing the report."""
     tasks_rerun: int = 0
     """Tasks that had to be done again, because their worker was lost or a file could not be read."""
     message: str = ""
     """What the user should know of it, as why it was refused; "" where there is nothing to say."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames processed in this run, over the time until the last part; 0 where there was nothing to do."""
+        return self.frames_processed / self.processing_seconds if self.processing_seconds else 0.0
+
+    def open(self) -> Run:
+        """The run folder opened: its record, settings and peaks; raises `InputError` where there is none."""
+        return open_run(self.folder)
+
+
+class Outcomes(Sequence[Outcome]):
+    """What became of each data set of a run, in order: a sequence of `Outcome` that notebooks show as a table.
+
+    Where the run was of one data set, `peaks` and `report` are its own.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("one.zarr", n_frames=2, shape=(64, 64), peaks=2)
+    >>> done = braggflow.run({"output": {"report": False}}, ["one.zarr"], out="runs")
+    >>> done
+    <braggflow run: one complete, 2 frames (0 failed), ... peaks>
+    >>> done.peaks.sizes["frame"], done[0].status, len(done)
+    (2, 'complete', 1)
+    """
+
+    def __init__(self, outcomes: Iterable[Outcome]) -> None:
+        self._outcomes = tuple(outcomes)
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Outcomes": ...
+    def __getitem__(self, index: int | slice) -> "Outcome | Outcomes":
+        return Outcomes(self._outcomes[index]) if isinstance(index, slice) else self._outcomes[index]
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def __eq__(self, other: object) -> bool:
+        return self._outcomes == (other._outcomes if isinstance(other, Outcomes) else other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+    @property
+    def status(self) -> str:
+        """`complete` where every data set is; else that of the first which is not."""
+        return next((outcome.status for outcome in self if outcome.status != "complete"), "complete")
+
+    @property
+    def peaks(self) -> xr.Dataset:
+        """The peak table of the one data set; raises `InputError` where there are several, or where it has none."""
+        return self._only("peaks").open().peaks
+
+    @property
+    def report(self) -> Path:
+        """The report of the one data set; raises `InputError` where there are several."""
+        return self._only("report").open().report
+
+    def _only(self, what: str) -> Outcome:
+        if len(self) != 1:
+            raise InputError(f"{what}: the run was of {len(self)} data sets; take one, as in outcomes[0].open().{what}")
+        return self[0]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{outcome.name} {outcome.status}, {outcome.frames:,} frames ({outcome.frames_failed:,} failed), "
+            f"{outcome.peaks:,} peaks" + (f": {outcome.message}" if outcome.message else "")
+            for outcome in self
+        ]
+        return f"<braggflow run: {lines[0]}>" if len(lines) == 1 else "\n".join(["<braggflow run>", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(_html_row(outcome) for outcome in self)
+        names = ("data set", "status", "frames", "failed", "peaks", "frames/s", "", "")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _html_row(outcome: Outcome) -> str:
+    report = RunFolder(outcome.folder).report
+    link = f'<a href="{escape(report.resolve().as_uri())}">report</a>' if report.exists() else ""
+    rate = f"{outcome.frames_per_second:.3g}" if outcome.frames_processed else ""
+    cells = [
+        *map(escape, (outcome.name, outcome.status)),
+        *(f"{n:,}" for n in (outcome.frames, outcome.frames_failed, outcome.peaks)),
+        rate,
+        link,
+        escape(outcome.message),
+    ]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -1,25 +1,33 @@
 """Data sets in, run folders out: what is asked for, on which cluster, and what became of it."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
-from distributed import Client
+from rich.console import Console
 
-from braggflow.cluster import Profile, cluster_of_client, load_profile, open_cluster
+from braggflow import cluster as clusters
 from braggflow.config import RunConfig, as_config
 from braggflow.errors import InputError
-from braggflow.flow.data_set import existing_folder
+from braggflow.flow.data_set import DataSetRun, existing_folder
 from braggflow.flow.data_set_queue import DataSetQueue, first_work
-from braggflow.flow.dispatch import Dispatcher
-from braggflow.flow.outcome import Outcome, Progress
-from braggflow.frames import Follower, data_set_names, expand_data_sets, open_frames, open_series
-from braggflow.pipeline import compile_kernels
+from braggflow.flow.in_process import MOST_SECONDS, InProcess
+from braggflow.flow.outcome import Outcome, Outcomes, Progress
+from braggflow.flow.progress_shown import run_progress
+from braggflow.flow.tally import Tally
+from braggflow.flow.tasks import opened_series
+from braggflow.frames import Follower, data_set_names, expand_data_sets
+from braggflow.pipeline import check_memory, compile_kernels, look_at_frames
 from braggflow.results import OUTCOMES, append_outcome
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from braggflow.cluster import Profile
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +37,13 @@ def run(
     data: Sequence[str | Path] = (),
     *,
     out: str | Path | None = None,
-    cluster: Profile | str | Path | None = None,
-    client: Client | None = None,
+    cluster: "Profile | str | Path | None" = None,
+    client: "Client | None" = None,
     follow: str | Path | None = None,
     idle_seconds: float | None = None,
     progress: Callable[[Progress], None] | None = None,
     opened: Callable[[Path, xr.Dataset, int], None] | None = None,
-) -> list[Outcome]:
+) -> Outcomes:
     """Process data sets into ``OUT/DATASET/``, taking up what an earlier run of the same settings left.
 
     Parameters
@@ -48,9 +56,10 @@ def run(
     out : str or pathlib.Path, optional
         The folder in which one folder for each data set is made; stands above `output.folder` of the configuration.
     cluster : Profile, str or pathlib.Path, optional
-        The cluster profile to compute on: what `load_profile` returns, or the path of its YAML file. Default: worker
-        processes on this machine; a script that starts them needs the ``if __name__ == "__main__":`` of
-        multiprocessing.
+        The cluster profile to compute on: what `load_profile` returns, or the path of its YAML file. Default: this
+        process, where a look at a few frames says that all of them take seconds; else worker processes on this
+        machine (a script that starts them needs the ``if __name__ == "__main__":`` of multiprocessing). With
+        `compute.workers` worker processes are started for any amount of work.
     client : distributed.Client, optional
         Compute on the cluster of this client instead, and leave it running.
     follow : str or pathlib.Path, optional
@@ -59,16 +68,17 @@ def run(
     idle_seconds : float, optional
         With `follow`: end when no store has come for this long, seconds. Default: only Ctrl-C ends it.
     progress : callable, optional
-        Called with a `Progress` about twice a second and after each finished group.
+        Called with a `Progress` about twice a second and after each finished group. Default: a notebook shows a line
+        that moves, and a script nothing.
     opened : callable, optional
         Called with each data set that has work to do, when it is opened: its path, what `open_frames` returned, and how
         many data sets are known so far.
 
     Returns
     -------
-    list of Outcome
-        One for each data set, in the order given. Where there are several they are also written to
-        ``OUT/outcomes.jsonl``.
+    Outcomes
+        A sequence of `Outcome`, one for each data set, in the order given; `peaks` and `report` where there is one.
+        Where there are several they are also written to ``OUT/outcomes.jsonl``.
 
     Raises
     ------
@@ -84,17 +94,15 @@ def run(
 
     Examples
     --------
-    A client without processes of its own computes in this one, which suits a notebook and small data:
-
     >>> import braggflow
-    >>> from distributed import Client
     >>> from braggflow.simulate import simulate_series
     >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
-    >>> settings = {"detect": {"minval": "6 sigma", "background": "local"}, "output": {"report": False}}
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-    ...     (outcome,) = braggflow.run(settings, ["scan.zarr"], out="runs", client=client)
-    >>> outcome.status, outcome.frames, outcome.frames_processed
-    ('complete', 4, 4)
+    >>> settings = {"output": {"report": False}}
+    >>> done = braggflow.run(settings, ["scan.zarr"], out="runs")
+    >>> done
+    <braggflow run: scan complete, 4 frames (0 failed), ... peaks>
+    >>> done.peaks.sizes["frame"]
+    4
 
     The same call again finds everything done:
 
@@ -103,37 +111,39 @@ def run(
     ('complete', 0)
     """
     resolved = _resolve(settings, data, out, follow)
-    where = load_profile(cluster) if isinstance(cluster, str | Path) else cluster
+    where = clusters.load_profile(cluster) if isinstance(cluster, str | Path) else cluster
     paths = expand_data_sets(resolved.data)
     names = data_set_names(paths)
     follower = Follower(Path(follow)) if follow is not None else None
-    source = DataSetQueue(resolved, paths, follower, idle_seconds, opened)
-    before, first = first_work(source)
-    folder, several = Path(resolved.output.folder), len(paths) > 1 or follower is not None
+    with _shown(progress) as progress:
+        stages = _Stages(progress)
+        stages.begin(f"opening {names[0] if names else follow}")
+        source = DataSetQueue(resolved, paths, follower, idle_seconds, opened)
+        before, first = first_work(source)
+        folder, several = Path(resolved.output.folder), len(paths) > 1 or follower is not None
 
-    def record(outcome: Outcome) -> None:
-        if not several or (outcome.status == "complete" and not outcome.seconds):
-            return  # a complete one was recorded when it was done
-        try:
-            append_outcome(folder, {**_recorded(outcome), "path": str(source.paths[outcome.name])})
-        except OSError as error:  # run.json says the same of all but those refused: no reason to stop
-            logger.warning("%s: cannot be written (%s)", folder / OUTCOMES, error.strerror)
+        def record(outcome: Outcome) -> None:
+            if not several or (outcome.status == "complete" and not outcome.seconds):
+                return  # a complete one was recorded when it was done
+            try:
+                append_outcome(folder, {**_recorded(outcome), "path": str(source.paths[outcome.name])})
+            except OSError as error:  # run.json says the same of all but those refused: no reason to stop
+                logger.warning("%s: cannot be written (%s)", folder / OUTCOMES, error.strerror)
 
-    if first is None:
-        outcomes = before
-    else:
-        with ExitStack() as stack:
-            if client is None and (where is None or where.kind == "local"):
-                compile_kernels(open_series(open_frames(Path(first.series.path)), first.resolved))
-            needed = [first.series.path, str(existing_folder(folder.resolve()))]
-            used = (
-                cluster_of_client(client, resolved, needed)
-                if client is not None
-                else stack.enter_context(open_cluster(where, resolved, needed))
-            )
+        if first is None:
+            outcomes = before
+        else:
             coming = chain(before, [first], source)
-            dispatcher = Dispatcher(used, resolved, coming, total=source.total, record=record, progress=progress)
-            outcomes = dispatcher.run()
+            common: dict[str, Any] = {
+                "total": source.total,
+                "record": record,
+                "progress": progress,
+                "notes": stages.notes,
+            }
+            if client is None and _here(first, source.total(), resolved, where, stages, following=follower is not None):
+                outcomes = InProcess(coming, task_seconds=resolved.compute.task_seconds, **common).run()
+            else:
+                outcomes = _on_cluster(first, coming, resolved, where, client, stages, common)
     unfinished = source.unfinished()
     outcomes = [*outcomes, *source.not_begun(), *unfinished]
     if outcomes and all(outcome.status == "refused" for outcome in outcomes):
@@ -141,7 +151,93 @@ def run(
     for outcome in (*(before if first is None else ()), *unfinished):
         record(outcome)
     order = {name: position for position, name in enumerate([*names, *source.paths])}
-    return sorted(outcomes, key=lambda outcome: order[outcome.name])
+    return Outcomes(sorted(outcomes, key=lambda outcome: order[outcome.name]))
+
+
+@contextmanager
+def _shown(progress: Callable[[Progress], None] | None) -> Iterator[Callable[[Progress], None] | None]:
+    """The caller's progress, or a line that moves where the caller is a notebook."""
+    console = Console(stderr=True)
+    if progress is not None or not console.is_jupyter:
+        yield progress
+        return
+    with run_progress(console) as show:
+        yield show
+
+
+class _Stages:
+    """What is said before the first data set is begun: what is done now, and what the user should know."""
+
+    def __init__(self, progress: Callable[[Progress], None] | None) -> None:
+        self.notes: list[str] = []
+        self._progress, self._tally = progress, Tally(1.0, on_gpu=False)
+
+    def begin(self, stage: str) -> None:
+        """Say what is done from now on."""
+        if self._progress is not None:
+            self._progress(self._tally.progress((), ended=0, total=1, stage=stage, notes=self.notes))
+
+
+def _here(
+    first: DataSetRun,
+    data_sets: int,
+    resolved: RunConfig,
+    where: "Profile | None",
+    stages: _Stages,
+    *,
+    following: bool,
+) -> bool:
+    """Whether the work is done in this process: little of it, by a look at a few frames, and no workers asked for.
+
+    Raises `InputError` where this machine cannot do it, before any worker is started.
+    """
+    profile = where if where is not None and where.kind == "local" else None
+    if where is not None and profile is None:
+        _look(first, stages)
+        return False
+    clusters.refuse_crowd(resolved.compute, profile)
+    if clusters.memory_limit_asked(resolved.compute, profile) != "auto":
+        check_memory(first.series.path, first.need, clusters.memory_of_worker(resolved.compute, profile), 1)
+    seconds = _look(first, stages) * data_sets
+    asked = resolved.compute.workers is not None or profile is not None or following
+    # What killed a run before must not kill this process: workers are there to be killed.
+    if seconds <= MOST_SECONDS and not asked and not first.killed:
+        return True
+    check_memory(first.series.path, first.need, clusters.memory_of_worker(resolved.compute, profile), 1)
+    stages.begin("compiling what other frames may need")
+    compile_kernels(opened_series(first.series))
+    return False
+
+
+def _look(first: DataSetRun, stages: _Stages) -> float:
+    """Look at a few frames of the first data set; the seconds that what is left of it takes on one core."""
+    stages.begin("looking at a few frames")
+    todo = [position for group in first.todo for position in range(group.first, group.stop)]
+    looked = look_at_frames(opened_series(first.series), todo)
+    first.warnings = looked.warnings
+    stages.notes += [f"warning: {first.name}: {warning}" for warning in looked.warnings]
+    return looked.seconds_per_frame * len(todo)
+
+
+def _on_cluster(
+    first: DataSetRun,
+    coming: Iterator[DataSetRun | Outcome | None],
+    resolved: RunConfig,
+    where: "Profile | None",
+    client: "Client | None",
+    stages: _Stages,
+    common: dict[str, Any],
+) -> list[Outcome]:
+    from braggflow.flow.dispatch import Dispatcher  # with Dask, which takes most of a second
+
+    needed = [first.series.path, str(existing_folder(Path(resolved.output.folder).resolve()))]
+    with ExitStack() as stack:
+        if client is not None:
+            used = clusters.cluster_of_client(client, resolved, needed)
+        else:
+            stages.begin("starting workers")
+            used = stack.enter_context(clusters.open_cluster(where, resolved, needed))
+        return Dispatcher(used, resolved, coming, **common).run()
 
 
 def _resolve(

@@ -14,18 +14,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from distributed import Client, Future, get_worker
-
-from braggflow.cluster import Pools
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
 from braggflow.frames import OpenedSeries, open_frames, open_series, without_bad_pixels
 from braggflow.pipeline import ChunkPeaks, Group, NetworkResult, complete_peaks, locate_peaks, search_chunk, sum_counts
 from braggflow.results import Part, PartSummary, RunFolder, write_part
 from braggflow.version import code_version
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from braggflow.cluster import Pools
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class GroupTask(NamedTuple):
 
 
 def submit_groups(
-    client: Client, orders: Sequence[GroupTask], pools: Pools, *, retries: int, priority: int
+    client: "Client", orders: Sequence[GroupTask], pools: "Pools", *, retries: int, priority: int
 ) -> "list[Future[PartSummary]]":
     """Submit groups, the first to be done first; a future's result is the `PartSummary` of the part that it wrote.
 
@@ -91,7 +93,9 @@ def submit_groups(
     return list(client.map(_complete, series, groups, found, located, key=named("complete"), **on_cpu))
 
 
-def submit_probe(client: Client, series: TaskSeries, position: int, pools: Pools, *, priority: int) -> "Future[None]":
+def submit_probe(
+    client: "Client", series: TaskSeries, position: int, pools: "Pools", *, priority: int
+) -> "Future[None]":
     """Process the one frame at a position and throw the result away: does it kill its worker?"""
     key = ("probe", *_key(series, position))
     return client.submit(_probe, series, position, key=key, priority=priority, pure=False, **_on_cpu(pools))
@@ -102,26 +106,31 @@ def _key(series: TaskSeries, first: int) -> tuple[str, int, str]:
     return Path(series.folder).name, first, uuid4().hex[:8]
 
 
-def _on_cpu(pools: Pools) -> dict[str, Any]:
+def _on_cpu(pools: "Pools") -> dict[str, Any]:
     return {"resources": {"CPU": 1}} if pools.cpu else {}
 
 
 def _process(series: TaskSeries, group: Group, skip: Mapping[int, str]) -> PartSummary:
-    opened = _opened(series)
+    return process_group(series, group, skip, _here("process"))
+
+
+def process_group(series: TaskSeries, group: Group, skip: Mapping[int, str], tasks: Mapping[str, int]) -> PartSummary:
+    """All that is done for a group, in this process: its part is written. `tasks` says where, as parts record it."""
+    opened = opened_series(series)
     following = [first for first, _ in group.chunks[1:]] + [None]
     found = [
         search_chunk(opened, first, stop, skip, following=after)
         for (first, stop), after in zip(group.chunks, following, strict=True)
     ]
-    return _write(series, group, found, locate_peaks(opened.config, found), _here("process"))
+    return _write(series, group, found, locate_peaks(opened.config, found), tasks)
 
 
 def _search(series: TaskSeries, first: int, stop: int, skip: Mapping[int, str]) -> ChunkPeaks:
-    return replace(search_chunk(_opened(series), first, stop, skip), tasks=_here("search"))
+    return replace(search_chunk(opened_series(series), first, stop, skip), tasks=_here("search"))
 
 
 def _locate(series: TaskSeries, found: Sequence[ChunkPeaks]) -> NetworkResult:
-    return locate_peaks(_opened(series).config, found)._replace(tasks=_here("locate"))
+    return locate_peaks(opened_series(series).config, found)._replace(tasks=_here("locate"))
 
 
 def _complete(series: TaskSeries, group: Group, found: Sequence[ChunkPeaks], answer: NetworkResult) -> PartSummary:
@@ -129,19 +138,21 @@ def _complete(series: TaskSeries, group: Group, found: Sequence[ChunkPeaks], ans
 
 
 def _probe(series: TaskSeries, position: int) -> None:
-    opened = _opened(series)
+    opened = opened_series(series)
     found = [search_chunk(opened, position, position + 1)]
     complete_peaks(opened.config, found, locate_peaks(opened.config, found))
 
 
 def _here(kind: str) -> dict[str, int]:
+    from distributed import get_worker  # a run in this process needs none of it
+
     return {f"{kind} {get_worker().name}": 1}
 
 
 def _write(
     series: TaskSeries, group: Group, found: Sequence[ChunkPeaks], answer: NetworkResult, tasks: Mapping[str, int]
 ) -> PartSummary:
-    table, seconds = complete_peaks(_opened(series).config, found, answer)
+    table, seconds = complete_peaks(opened_series(series).config, found, answer)
     part = Part(
         group.first,
         group.stop,
@@ -156,7 +167,8 @@ def _write(
 
 
 @lru_cache(maxsize=4)
-def _opened(series: TaskSeries) -> OpenedSeries:
+def opened_series(series: TaskSeries) -> OpenedSeries:
+    """The series of a data set, as its tasks see it; raises `InputError` where the sources are not the client's."""
     own = code_version()
     if own["sources"] != series.sources:
         raise InputError(

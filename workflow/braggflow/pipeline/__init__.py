@@ -4,6 +4,7 @@ from braggflow.pipeline.assembly import MAX_OFFSET
 from braggflow.pipeline.groups import MIN_GROUPS, Group, plan_groups, regroup
 from braggflow.pipeline.in_memory import find_peaks
 from braggflow.pipeline.memory import MemoryNeed, check_memory, memory_need
+from braggflow.pipeline.sample_frames import Sample, SampledFrame, look_at_frame, look_at_frames
 from braggflow.pipeline.stages import (
     ChunkPeaks,
     NetworkResult,
@@ -21,11 +22,15 @@ __all__ = [
     "Group",
     "MemoryNeed",
     "NetworkResult",
+    "Sample",
+    "SampledFrame",
     "check_memory",
     "compile_kernels",
     "complete_peaks",
     "find_peaks",
     "locate_peaks",
+    "look_at_frame",
+    "look_at_frames",
     "memory_need",
     "plan_groups",
     "regroup",

@@ -1,0 +1,91 @@
+"""How a data set is begun and ended, wherever its groups are processed: its folder, its record, its outcome."""
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from braggflow.errors import InputError
+from braggflow.flow.conclusion import failures_of, run_info, what_to_know
+from braggflow.flow.data_set import DataSetRun, check_run_folder, take_up_parts
+from braggflow.flow.outcome import Outcome
+from braggflow.pipeline import check_memory
+from braggflow.results import begin_run, resume_run, run_lock, write_run_info
+
+
+class Lifecycle:
+    """Begins and ends data sets; `versions` are what `run.json` says of packages."""
+
+    def __init__(self, versions: Mapping[str, str]) -> None:
+        self.versions = versions
+        self.workers: dict[str, Any] = {}
+        """What `run.json` says of the workers."""
+
+    def info(self, work: DataSetRun, status: str) -> dict[str, Any]:
+        """The content of `run.json` as things stand."""
+        return run_info(work, status, versions=self.versions, workers=self.workers)
+
+    def begin(self, work: DataSetRun, limits: Iterable[tuple[int, int]]) -> Outcome | None:
+        """Take the folder, and write down that the run goes on; the outcome of a data set that is refused.
+
+        `limits` are the memory limits (bytes, 0: none) and threads of the processes that will work on it.
+        """
+        work.started = work.last_part = time.monotonic()
+        try:
+            for limit, threads in limits:
+                check_memory(work.series.path, work.need, limit, threads)
+            work.folder.path.mkdir(parents=True, exist_ok=True)
+            work.resources.enter_context(run_lock(work.folder))
+            # Another run may have been here since this one was prepared.
+            check_run_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
+            take_up_parts(work)
+            start = resume_run if work.done else begin_run
+            start(work.folder, work.config, self.info(work, "running"))
+        except (InputError, OSError) as error:
+            work.resources.close()
+            return Outcome(work.name, work.folder.path, "refused", message=str(error))
+        return None
+
+    def ended(self, work: DataSetRun, info: Mapping[str, Any]) -> Outcome:
+        """The outcome of a data set whose table was joined."""
+        return self._outcome(
+            work, info["status"], info["counts"], what_to_know(info), tasks_rerun=info.get("tasks_rerun", 0)
+        )
+
+    def without_table(self, work: DataSetRun, error: Exception) -> Outcome:
+        """The outcome of a data set whose parts are done, and whose table could not be written."""
+        info = self.info(work, "partial")
+        message = f"the parts are done, but the table could not be written: {type(error).__name__}: {error}"
+        with suppress(OSError):  # a full disk may be the reason
+            write_run_info(work.folder, info | {"error": message})
+        return self._outcome(work, "partial", info["counts"], message)
+
+    def interrupted(self, work: DataSetRun, message: str) -> Outcome:
+        """The outcome of a data set that is left as it is; how far it is is written down."""
+        with suppress(OSError):  # the parts count, whatever run.json says
+            write_run_info(work.folder, self.info(work, "interrupted"))
+        counts = {
+            "frames": len(work.numbers),
+            "frames_failed": len(failures_of(work)),
+            "peaks": sum(part.peaks for part in work.done.values()),
+        }
+        return self._outcome(work, "interrupted", counts, message)
+
+    @staticmethod
+    def _outcome(
+        work: DataSetRun, status: str, counts: Mapping[str, Any], message: str, *, tasks_rerun: int = 0
+    ) -> Outcome:
+        work.resources.close()
+        return Outcome(
+            work.name,
+            work.folder.path,
+            status,
+            frames=counts["frames"],
+            frames_failed=counts["frames_failed"],
+            frames_processed=work.processed,
+            peaks=counts["peaks"],
+            seconds=time.monotonic() - work.started,
+            processing_seconds=work.last_part - work.started,
+            tasks_rerun=tasks_rerun,
+            message=message,
+        )
