@@ -29,6 +29,8 @@ OF_WINGS = [
     locate.load_localiser,
     locate.locate_patches,
     results.data_set_statuses,
+    show.frame_figure,
+    show.plot_frame,
     show.write_movie,
     show.write_report,
     simulate.simulate_series,

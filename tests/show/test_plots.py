@@ -12,21 +12,18 @@ from matplotlib.figure import Figure
 from braggflow import peak_table
 from braggflow.peak_table import Flag, Method
 from braggflow.results import SearchedFrame
+from braggflow.show.drawing import around, draw_frame, intensity_norm, shrink
 from braggflow.show.plots import (
     CURVE_POINTS,
     Example,
-    around,
     count_bars,
     detected,
     disagreement_histogram,
-    draw_frame,
     error_against_frame,
     frame_pair,
-    intensity_norm,
     located,
     patch_gallery,
     peaks_per_frame,
-    shrink,
     widths_and_snr,
 )
 
@@ -118,8 +115,8 @@ def test_the_lowest_counts_of_a_frame_cut_off_by_its_detector_are_not_white():
 def test_a_pixel_is_drawn_where_the_detector_has_it(bin):  # noqa: A002
     seen = _seen(bin=bin)
     axes = Figure().subplots()
-    drawn = draw_frame(axes, seen.searched, bin, intensity_norm(seen.searched), longest=1000)
-    left, right, bottom, top = drawn.get_extent()
+    draw_frame(axes, seen.searched, bin, longest=1000)
+    left, right, bottom, top = axes.images[0].get_extent()
     assert (left, top) == (-0.5, -0.5)
     assert (bottom, right) == (40 * bin - 0.5, 60 * bin - 0.5)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # y downwards

@@ -18,7 +18,7 @@ from braggflow.errors import InputError
 from braggflow.files import written_whole
 from braggflow.frames import OpenedSeries
 from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_frame
-from braggflow.show.plots import BLACK, IGNORED, METHOD_COLOURS, Image, draw_frame, intensity_norm, shrink
+from braggflow.show.drawing import BLACK, IGNORED, METHOD_COLOURS, Image, draw_frame, intensity_norm, shrink
 
 #: Pixels along the longer side of a drawn frame.
 FRAME_PIXELS = 600
@@ -130,13 +130,9 @@ class _Picture:
         self.blank = np.full(images[0].shape, np.nan, np.float32)
         left, bottom = 0.7 / inches[0], 0.55 / inches[1]
         self.axes = self.figure.add_axes((left, bottom, 1 - left - 0.2 / inches[0], 1 - bottom - 0.7 / inches[1]))
-        self.image = draw_frame(
-            self.axes,
-            self._searched(good[0]),
-            series.config.frames.bin,
-            intensity_norm(*images),
-            longest=FRAME_PIXELS,
-        )
+        norm = intensity_norm(*images)
+        draw_frame(self.axes, self._searched(good[0]), series.config.frames.bin, norm, longest=FRAME_PIXELS)
+        (self.image,) = self.axes.images
         self.rings = {
             method: self.axes.scatter([], [], s=50, facecolors="none", edgecolors=colour)
             for method, colour in METHOD_COLOURS.items()

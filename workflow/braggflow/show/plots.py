@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
-import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, FuncNorm, Normalize
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -25,90 +24,24 @@ from numpy.typing import NDArray
 
 from braggflow.peak_table import Flag, Method
 from braggflow.results import SearchedFrame
+from braggflow.show.drawing import (
+    BLUE,
+    GREEN,
+    METHOD_COLOURS,
+    VERMILLION,
+    WIDTH,
+    draw_around,
+    draw_frame,
+    intensity_norm,
+    mark,
+)
 
-Image = NDArray[np.float32]
-
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000"
-IGNORED = "#bcdcf0"
-METHOD_COLOURS = {
-    Method.braggnn: PURPLE,
-    Method.compact: BLUE,
-    Method.gaussian: VERMILLION,
-    Method.pseudo_voigt: ORANGE,
-    Method.centroid: GREEN,
-    Method.pixel: BLACK,
-    Method.disk: VERMILLION,
-}
-#: Figures are this wide, in inches (at 100 dots an inch: a page's width on a screen).
-WIDTH = 11.0
 #: Frames are drawn with at most this many pixels along their longer side.
 FRAME_PIXELS = 700
 #: A curve against frame number is drawn through at most this many points.
 CURVE_POINTS = 400
 #: White around thin coloured markers keeps them visible on dark pixels.
 _HALO = (withStroke(linewidth=3, foreground="white"),)
-
-
-def intensity_norm(*images: Image) -> FuncNorm:
-    """A grey scale for frames (y, x): linear about the background level, logarithmic well above it (asinh).
-
-    Level and width of the background are robust (median, median absolute deviation), so that a few bright pixels or a
-    diffuse background leave weak peaks visible. NaN is left out.
-    """
-    values = np.concatenate([image[np.isfinite(image)].ravel() for image in images]).astype(np.float64)
-    if values.size == 0:
-        values = np.zeros(1)
-    level = float(np.median(values))
-    width = 3 * 1.4826 * float(np.median(np.abs(values - level)))
-    if width == 0:  # a frame cut off by its detector: its lowest counts, which are peaks, must stand out from white
-        above = values[values > level]
-        width = (float(above.min()) - level) / 10 if above.size else 1.0
-    low = max(float(values.min()), level - width)
-    foreground = values[values > level + width]
-    high = max(float(np.percentile(foreground, 99.5)) if foreground.size else level, level + 3 * width)
-
-    def forward(counts: Any) -> Any:
-        return np.arcsinh((counts - level) / width)
-
-    def inverse(grey: Any) -> Any:
-        return np.sinh(grey) * width + level
-
-    return FuncNorm((forward, inverse), vmin=low, vmax=high, clip=True)
-
-
-def shrink(image: Image, longest: int) -> tuple[Image, int]:
-    """The highest count of each `factor` × `factor` pixels, and the factor for a longer side of at most `longest`.
-
-    Averages would hide sharp peaks. A pixel is NaN where all of its pixels are.
-    """
-    factor = -(-max(image.shape) // longest)
-    if factor == 1:
-        return image, 1
-    rows, columns = (-(-n // factor) for n in image.shape)
-    padded = np.full((rows * factor, columns * factor), np.nan, np.float32)
-    padded[: image.shape[0], : image.shape[1]] = image
-    return np.fmax.reduce(padded.reshape(rows, factor, columns, factor), axis=(1, 3)), factor
-
-
-def grey() -> Colormap:
-    """White to black, and pale blue for NaN."""
-    return matplotlib.colormaps["Greys"].with_extremes(bad=IGNORED)
-
-
-def draw_frame(axes: Axes, image: Image, bin: int, norm: FuncNorm, *, longest: int) -> AxesImage:  # noqa: A002
-    """Draw a frame (y, x), of `bin` × `bin` detector pixels each, with at most `longest` drawn pixels along a side."""
-    small, factor = shrink(image, longest)
-    height, width = (n * factor * bin - 0.5 for n in small.shape)
-    drawn = axes.imshow(
-        small, cmap=grey(), norm=norm, extent=(-0.5, width, height, -0.5), origin="upper", interpolation="nearest"
-    )
-    axes.set(
-        xlim=(-0.5, image.shape[1] * bin - 0.5),
-        ylim=(image.shape[0] * bin - 0.5, -0.5),
-        xlabel="x (pixel)",
-        ylabel="y (pixel)",
-    )
-    return drawn
 
 
 def frame_pair(seen: SearchedFrame) -> Figure:
@@ -119,10 +52,12 @@ def frame_pair(seen: SearchedFrame) -> Figure:
     raw_norm = intensity_norm(np.where(seen.ignored, np.float32(np.nan), raw))
     kept = np.where(seen.searched < seen.floor, np.float32(0), seen.searched)
     left, right = figure.subplots(1, 2)
-    _scale_bar(figure, left, draw_frame(left, raw, 1, raw_norm, longest=340), raw_norm)
+    draw_frame(left, raw, 1, raw_norm, longest=340)
+    _scale_bar(figure, left, left.images[0], raw_norm)
     left.set_title("raw")
     norm = intensity_norm(kept)
-    _scale_bar(figure, right, draw_frame(right, kept, seen.bin, norm, longest=340), norm)
+    draw_frame(right, kept, seen.bin, norm, longest=340)
+    _scale_bar(figure, right, right.images[0], norm)
     level = "above the noise" if seen.floor.ndim else f"at least {seen.floor:.4g} counts"
     right.set_title(f"searched: {level}")
     return figure
@@ -137,7 +72,8 @@ def detected(seen: SearchedFrame, table: xr.Dataset) -> Figure:
     figure = _frame_figure(seen, 0.75, extra=0.6)
     axes = figure.subplots()
     norm = intensity_norm(seen.searched)
-    _scale_bar(figure, axes, draw_frame(axes, seen.searched, seen.bin, norm, longest=FRAME_PIXELS), norm)
+    draw_frame(axes, seen.searched, seen.bin, norm, longest=FRAME_PIXELS)
+    _scale_bar(figure, axes, axes.images[0], norm)
     score = table["score"].values
     if len(score):
         low, high = float(score.min()), float(score.max())
@@ -186,9 +122,10 @@ def located(seen: SearchedFrame, table: xr.Dataset, *, zoom: int = 6) -> Figure:
     panels = right.subplots(3, 2, squeeze=False).ravel()
     for letter, panel, i in zip("abcdef", panels, examples, strict=False):
         peak = table.isel(peak=int(i))
-        _draw_around(panel, seen, peak, zoom, norm=norm)
+        draw_around(panel, seen, peak, zoom, norm=norm)
+        _mark_maximum(panel, peak)
         colour = METHOD_COLOURS[Method(int(peak["method"]))]
-        _mark(panel, peak["x"], peak["y"], "+", colour)
+        mark(panel, peak["x"], peak["y"], "+", colour)
         panel.errorbar(
             float(peak["x"]), float(peak["y"]), xerr=float(peak["x_std"]), yerr=float(peak["y_std"]), color=colour
         )
@@ -199,18 +136,6 @@ def located(seen: SearchedFrame, table: xr.Dataset, *, zoom: int = 6) -> Figure:
     for panel in panels[len(examples) :]:
         panel.remove()
     return figure
-
-
-def around(seen: SearchedFrame, peak: xr.Dataset, half: int) -> tuple[Image, tuple[float, float, float, float]]:
-    """The square of `half` searched pixels on each side of a peak's maximum, NaN beyond the frame, and its extent.
-
-    `peak` holds `y_pixel` and `x_pixel` without dimension; the extent (left, right, bottom, top) is in detector pixels.
-    """
-    row, column = (int(peak[name]) // seen.bin for name in ("y_pixel", "x_pixel"))
-    side = 2 * half + 1
-    window = np.pad(seen.searched, half, constant_values=np.nan)[row : row + side, column : column + side]
-    top, left = ((centre - half) * seen.bin - 0.5 for centre in (row, column))
-    return window, (left, left + side * seen.bin, top + side * seen.bin, top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +157,10 @@ def patch_gallery(examples: Sequence[Example], *, size: int) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for example, axes in zip(examples, panels, strict=False):
         peak = example.peak
-        _draw_around(axes, example.seen, peak, size // 2, norm=None)
-        _mark(axes, peak["x_network"], peak["y_network"], "x", BLUE)
-        _mark(axes, peak["x_fit"], peak["y_fit"], "+", VERMILLION)
+        draw_around(axes, example.seen, peak, size // 2, norm=None)
+        _mark_maximum(axes, peak)
+        mark(axes, peak["x_network"], peak["y_network"], "x", BLUE)
+        mark(axes, peak["x_fit"], peak["y_fit"], "+", VERMILLION)
         lines = [example.title, f"frame {int(peak['peak_frame'])}, SNR {float(peak['snr']):.3g}"]
         if np.isfinite(peak["fwhm_major"]):
             lines.append(f"FWHM {float(peak['fwhm_major']):.2f} × {float(peak['fwhm_minor']):.2f} px")
@@ -408,18 +334,6 @@ def _legend_above(axes: Axes, handles: Sequence[Any], title: str | None = None) 
     )
 
 
-def _draw_around(axes: Axes, seen: SearchedFrame, peak: xr.Dataset, half: int, *, norm: Normalize | None) -> None:
-    window, extent = around(seen, peak, half)
-    if norm is None:  # a brighter neighbour does not set the scale
-        norm = Normalize(float(np.nanmin(window)), float(window[half, half]))
-    axes.imshow(window, cmap=grey(), norm=norm, extent=extent, origin="upper", interpolation="nearest")
-    axes.set(xlim=extent[:2], ylim=extent[2:], autoscale_on=False)
-    axes.scatter([int(peak["x_pixel"])], [int(peak["y_pixel"])], s=120, marker="s", facecolors="none", edgecolors=GREEN)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(3, integer=True))
-    axes.tick_params(labelsize=8)
-
-
-def _mark(axes: Axes, x: Any, y: Any, marker: str, colour: str) -> None:
-    for width, under in ((3.5, "white"), (1.6, colour)):
-        axes.scatter([float(x)], [float(y)], s=130, marker=marker, color=under, linewidths=width)
+def _mark_maximum(axes: Axes, peak: xr.Dataset) -> None:
+    place = [int(peak["x_pixel"])], [int(peak["y_pixel"])]
+    axes.scatter(*place, s=120, marker="s", facecolors="none", edgecolors=GREEN)
