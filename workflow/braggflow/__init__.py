@@ -9,14 +9,17 @@ if TYPE_CHECKING:
     from braggflow.config import RunConfig, load_config
     from braggflow.convert import ingest
     from braggflow.errors import InputError
-    from braggflow.flow import Outcome, Progress, run
+    from braggflow.flow import Outcome, Outcomes, Progress, run
     from braggflow.frames import open_frames
     from braggflow.pipeline import find_peaks
     from braggflow.results import Run, open_peaks, open_run
+    from braggflow.show import Preview, plot_frame, preview
 
 __all__ = [
     "InputError",
     "Outcome",
+    "Outcomes",
+    "Preview",
     "Profile",
     "Progress",
     "Run",
@@ -29,12 +32,16 @@ __all__ = [
     "open_frames",
     "open_peaks",
     "open_run",
+    "plot_frame",
+    "preview",
     "run",
 ]
 
 _WINGS = {
     "InputError": "errors",
     "Outcome": "flow",
+    "Outcomes": "flow",
+    "Preview": "show",
     "Profile": "cluster",
     "Progress": "flow",
     "Run": "results",
@@ -46,6 +53,8 @@ _WINGS = {
     "open_frames": "frames",
     "open_peaks": "results",
     "open_run": "results",
+    "plot_frame": "show",
+    "preview": "show",
     "run": "flow",
 }
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from braggflow.cli.options import COMPLETE, PARTIAL, Workers
+from braggflow.cli.streams import say
 from braggflow.errors import InputError
 
 
@@ -48,12 +49,13 @@ def run(
         from braggflow.cluster import start_worker_server
 
         start_worker_server(resolved)  # it imports while this process does
-    from braggflow.cli.series_table import run_head
-    from braggflow.cli.terminal import show_summary
-    from braggflow.console import open_console
-    from braggflow.flow import run, run_progress
+    from braggflow.console import moving_line, open_console
 
     console = open_console(stderr=True)
+    with moving_line(console, "loading"):
+        from braggflow.cli.series_table import run_head
+        from braggflow.cli.terminal import show_summary
+        from braggflow.flow import run, run_progress
     with run_progress(console) as show:
         outcomes = run(
             resolved,
@@ -70,11 +72,52 @@ def run(
     raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)
 
 
+def preview(
+    config: Annotated[
+        str, typer.Argument(metavar="[CONFIG]", help="Configuration, YAML (default: every key at its default).")
+    ],
+    source: Annotated[
+        str | None, typer.Argument(help="A frames store, or any file, folder or pattern that ingest reads.")
+    ] = None,
+    frame: Annotated[int | None, typer.Option(help="Number of the frame (default: the middle one).")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="As for braggflow run.")] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write, .png, .svg or .pdf (default: preview_NAME_FRAME.png).")
+    ] = None,
+) -> None:
+    """Find the peaks of one frame, here and now: a picture, a short table, and what looks wrong."""
+    from braggflow.cli.preview_shown import show_preview, write_picture
+    from braggflow.config import load_config, resolve_config
+    from braggflow.console import moving_line, open_console
+
+    given, named = (None, config) if source is None else (config, source)
+    with moving_line(open_console(stderr=True), "loading") as line:
+        resolved = resolve_config({}, settings) if given is None else load_config(given, settings)
+        from braggflow.show import preview
+
+        line(f"opening {named}", None, "")
+        found = preview(named, resolved, frame=frame)
+        line("drawing", None, "")
+        path = write_picture(found, out)
+    show_preview(found)
+    say(f"picture: {path}")
+
+
 def status(
     folder: Annotated[Path, typer.Argument(help="A run folder, or a folder of them.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until no run goes on, or Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew until no run goes on, or Ctrl-C; waits for one to begin.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: a list with an object for each data set.")] = False,
 ) -> None:
-    """Show what is done, what failed and why."""
+    """Show what is done, what failed and why, of a run or of all runs below a folder."""
+    if json:
+        from braggflow.cli.status_json import statuses_as_json
+
+        if watch:
+            raise InputError("--json: is for one look, and --watch for many; give one of them")
+        say(statuses_as_json(folder))
+        return
     from braggflow.cli.terminal import show_status
 
     show_status(folder, watch=watch)

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from braggflow.console import moving_line, open_console, plain
+from braggflow.console import moves, moving_line, open_console, plain
+from braggflow.errors import InputError
 from braggflow.results import DataSetStatus, RunFolder, data_set_statuses
 
 if TYPE_CHECKING:
@@ -109,16 +110,15 @@ def show_summary(outcomes: Sequence["Outcome"]) -> None:
 
 
 def show_status(folder: Path, *, watch: bool = False) -> None:
-    """How a run, or a folder of them, stands: all in one line, a row each, and why some are not complete.
+    """How a run, or the runs below a folder, stand: all in one line, a row each, and why some are not complete.
 
-    With `watch`, line and rows are drawn again and again until no run goes on, or Ctrl-C.
+    With `watch`, line and rows are drawn again and again until no run goes on, or Ctrl-C; a run is waited for.
     """
-    states = data_set_statuses(folder)
     console = open_console()
     if watch:
         with suppress(KeyboardInterrupt):
-            _watch(console, folder, states)
-        states = data_set_statuses(folder)
+            _watch(console, folder, _first_states(folder))
+    states = data_set_statuses(folder)
     plain(console, _standing(states))
     console.print(_rows(states))
     for state in states:
@@ -130,6 +130,16 @@ def show_status(folder: Path, *, watch: bool = False) -> None:
             plain(console, f"{state.name}: {_NEXT[state.status]}")
 
 
+def _first_states(folder: Path) -> list[DataSetStatus]:
+    """How the runs stand as soon as there is one."""
+    with moving_line(open_console(stderr=True), f"waiting for a run to begin in {folder}") as line:
+        while True:
+            with suppress(InputError):
+                return data_set_statuses(folder)
+            line(f"waiting for a run to begin in {folder}", None, "")
+            time.sleep(_WATCH_SECONDS)
+
+
 _NEXT = {
     "partial": "the same braggflow run tries them again.",
     "interrupted": "the same braggflow run goes on from here.",
@@ -139,7 +149,7 @@ _NEXT = {
 
 def _watch(console: Console, folder: Path, states: Sequence[DataSetStatus]) -> None:
     last = -math.inf
-    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext() as view:
+    with Live(console=console, auto_refresh=False, transient=True) if moves(console) else nullcontext() as view:
         while not all(state.ended for state in states):
             if view is not None:
                 # Those that are not complete are last; the line, the table's frame and the cursor need the rest.

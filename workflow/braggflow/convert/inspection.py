@@ -78,15 +78,35 @@ def inspect_series(
             files.append(name)
     found = []
     if files or not stores:
-        with task_pool(1) as run_tasks:
-            stacks = inspect_all(files, dataset, coords or {}, run_tasks)
-        asked = asked_coords(coords or {}, stacks)
-        data = series_of(stacks)
-        data = described(data.assign_coords({key: ("frame", *of_frames) for key, of_frames in asked.items()}))
+        data, stacks = _opened(files, dataset, coords or {})
         found.append(series_facts(data, ", ".join(map(str, files)), stacks))
     elif dataset or coords:
         raise InputError("--dataset, --coord: are for detector files; only stores are named")
     return found + [series_facts(open_frames(path), path) for path in stores]
+
+
+def open_source(name: str | Path) -> xr.Dataset:
+    """Whatever `ingest` or a run reads, opened as it is: a store, a file, a folder or pattern of files, as one series.
+
+    Raises `InputError` where it is neither, where a folder holds several stores, and as `ingest` does.
+    """
+    if not _names_stores(str(name)):
+        return _opened([name], None, {})[0]
+    stores = expand_data_sets([name])
+    if len(stores) > 1:
+        raise InputError(f"{name}: holds {len(stores)} stores ({stores[0].name}, ...); name one of them")
+    return open_frames(stores[0])
+
+
+def _opened(
+    files: Sequence[str | Path], dataset: str | None, coords: Mapping[str, str]
+) -> tuple[xr.Dataset, list[Stack]]:
+    """Detector files as one series, and what they hold."""
+    with task_pool(1) as run_tasks:
+        stacks = inspect_all(files, dataset, coords, run_tasks)
+    asked = asked_coords(coords, stacks)
+    data = series_of(stacks)
+    return described(data.assign_coords({key: ("frame", *of_frames) for key, of_frames in asked.items()})), stacks
 
 
 def _names_stores(name: str) -> bool:

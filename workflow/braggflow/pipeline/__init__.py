@@ -4,7 +4,7 @@ from braggflow.pipeline.assembly import MAX_OFFSET
 from braggflow.pipeline.groups import MIN_GROUPS, Group, plan_groups, regroup
 from braggflow.pipeline.in_memory import find_peaks
 from braggflow.pipeline.memory import MemoryNeed, check_memory, memory_need
-from braggflow.pipeline.sample_frames import Sample, SampledFrame, look_at_frame, look_at_frames
+from braggflow.pipeline.sample_frames import Sample, SampledFrame, look_at_frame, look_at_frames, sample_warnings
 from braggflow.pipeline.stages import (
     ChunkPeaks,
     NetworkResult,
@@ -34,6 +34,7 @@ __all__ = [
     "memory_need",
     "plan_groups",
     "regroup",
+    "sample_warnings",
     "search_chunk",
     "sum_counts",
 ]

@@ -5,9 +5,9 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from braggflow.results.folder import RunFolder, read_run_info
 
 #: The record in the folder of run folders.
 OUTCOMES = "outcomes.jsonl"
+RUN_INFO = "run.json"
 #: Failed frames of a data set that a status names.
 MAX_REASONS = 10
 _KEYS = ("dataset", "path", "status", "message", "frames", "frames_failed", "peaks", "seconds")
@@ -105,7 +106,7 @@ def data_set_statuses(folder: Path) -> list[DataSetStatus]:
     Parameters
     ----------
     folder : pathlib.Path
-        A run folder ``OUT/DATASET``, or the folder ``OUT`` of run folders.
+        A run folder ``OUT/DATASET``, the folder ``OUT`` of run folders, or any folder above.
 
     Returns
     -------
@@ -124,20 +125,44 @@ def data_set_statuses(folder: Path) -> list[DataSetStatus]:
     >>> [(found.name, found.status, found.frames) for found in data_set_statuses(Path("runs/scan"))]
     [('scan', 'complete', 4)]
     """
-    if (folder / "run.json").exists():
+    if (folder / RUN_INFO).exists():
         return [_status_of(RunFolder(folder), None)]
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'is a file' if folder.exists() else 'does not exist'}; must be a folder of runs")
+    found = []
+    for outer, runs in _runs_below(folder).items():
+        found += _statuses_in(outer, runs, prefix="" if outer == folder else f"{outer.relative_to(folder)}/")
+    if not found:
+        raise InputError(f"{folder}: holds no run, nor does a folder below")
+    return sorted(found, key=lambda state: (state.status != "complete", state.status, state.name))
+
+
+def _runs_below(folder: Path) -> dict[Path, list[RunFolder]]:
+    """The run folders below a folder, by the folder that they lie in; that of an `outcomes.jsonl` may have none."""
+    found: dict[Path, list[RunFolder]] = {}
+    for path, inner, files in os.walk(folder):
+        here = Path(path)
+        # Neither what a run holds nor what frames stores hold can be a run.
+        inner[:] = [] if RUN_INFO in files else sorted(name for name in inner if not name.endswith(".zarr"))
+        if RUN_INFO in files:
+            found.setdefault(here.parent, []).append(RunFolder(here))
+        elif OUTCOMES in files:
+            found.setdefault(here, [])
+    return found
+
+
+def _statuses_in(folder: Path, runs: Sequence[RunFolder], *, prefix: str) -> list[DataSetStatus]:
+    """The data sets of the folder `OUT`: those that have a run folder, and those that the record alone knows."""
     recorded = read_outcomes(folder)
-    runs = {path.parent.name: RunFolder(path.parent) for path in folder.glob("*/run.json")}
-    found = [_status_of(run, recorded.get(key)) for key, run in runs.items()]
+    found = [_status_of(run, recorded.get(run.path.name)) for run in runs]
+    known = {run.path.name for run in runs}
     for key, entry in recorded.items():
         status, reason = str(entry["status"]), str(entry["message"])
         # A complete one without a run folder was removed by the user.
-        if key not in runs and status not in ("complete", "partial"):
+        if key not in known and status not in ("complete", "partial"):
             reasons = (reason,) if reason else ()
             found.append(DataSetStatus(key, folder / key, status, written=str(entry["written"]), reasons=reasons))
-    if not found:
-        raise InputError(f"{folder}: holds no run")
-    return sorted(found, key=lambda state: (state.status != "complete", state.status, state.name))
+    return [replace(state, name=prefix + state.name) for state in found]
 
 
 def _status_of(folder: RunFolder, entry: Mapping[str, Any] | None) -> DataSetStatus:
