@@ -13,6 +13,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401 - its settings are read below
 
 from braggflow.config import RunConfig
 
