@@ -11,8 +11,9 @@ import xarray as xr
 
 import braggflow
 from braggflow.config import RunConfig
+from braggflow.peak_table import VARIABLES
 from tests.patience import PATIENCE
-from tests.stores import assert_same_table, make_store, spots
+from tests.stores import make_store, spots
 
 SETTINGS = {"locate": {"network": "none"}, "output": {"report": False}}
 
@@ -25,6 +26,12 @@ def images():
 @pytest.fixture
 def store(tmp_path, images):
     return make_store(tmp_path / "scan.zarr", images)
+
+
+def assert_same_peaks(a: xr.Dataset, b: xr.Dataset) -> None:
+    for name in VARIABLES:
+        if name != "parent":  # a row of the whole table
+            np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -40,10 +47,8 @@ def test_its_peaks_are_those_of_a_run(tmp_path, store, sections):
     settings = {**SETTINGS, **sections}
     seen = braggflow.preview(store, settings, frame=2)
     ran = braggflow.run(settings, [store], out=tmp_path / "runs").peaks.sel(peak_frame=2)
-    found = seen.peaks.drop_dims("frame")
-    # A parent is a row of the whole table.
-    assert_same_table(found.drop_vars("parent"), ran.drop_dims("frame").drop_vars("parent").load())
-    assert seen.counts["peaks"] == found.sizes["peak"] > 3
+    assert_same_peaks(seen.peaks, ran)
+    assert seen.counts["peaks"] == seen.peaks.sizes["peak"] > 3
     assert not (tmp_path / "scan").exists()
 
 
@@ -60,7 +65,7 @@ def test_anything_that_ingest_reads_is_previewed(tmp_path, images):
     assert first.peaks.sizes["peak"] > 3
     for other in others:
         assert (other.frames, other.frame) == (4, 1)
-        assert_same_table(other.peaks.drop_dims("frame"), first.peaks.drop_dims("frame"))
+        assert_same_peaks(other.peaks, first.peaks)
     in_memory = braggflow.preview(xr.DataArray(images, dims=("frame", "y", "x")), RunConfig(), frame=1)
     assert in_memory.peaks.sizes == first.peaks.sizes
 
@@ -90,7 +95,6 @@ def test_the_table_names_the_strongest_peaks_with_their_flags(store):
         (["scan.zarr", "--frame", "9"], "--frame 9: scan.zarr has no such frame; there are 4, 0 to 3"),
         (["scan.zarr", "--out", "picture.doc"], "--out picture.doc: must end in .png, .svg, .pdf"),
         (["nowhere.h5"], "nowhere.h5"),
-        (["."], "."),
         (["scan.zarr", "--set", "detect.minval=-1"], "detect.minval: -1 is not accepted"),
     ],
 )
