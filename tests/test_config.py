@@ -80,6 +80,17 @@ def test_overrides_stand_above_the_file(tmp_path):
         ({"compute": {"workers": 0}}, ["compute.workers", "0"]),
         ({"detect": {"engine": "findpeaks", "min_area": 2}}, ["detect.engine", "findpeaks", "min_area", "native"]),
         ({"detect": 3}, ["detect", "3"]),
+        ({"detect": 3}, ["detect: 3", "must be a section with keys (engine, false_peaks"]),
+        ({"minval": 3}, ["minval: unknown key (value 3)", "Did you mean detect.minval?"]),
+        ({"minvall": 3}, ["Did you mean detect.minval?"]),
+        ({"fit": {"minval": 3}}, ["fit.minval", "Did you mean detect.minval?"]),
+        ({"detect": {"minval:20": None}}, ["YAML needs a blank after the colon: minval: 20"]),
+        ({"detect": "minval:20"}, ["detect: 'minval:20'", "YAML needs a blank after the colon: minval: 20"]),
+        ({"detect": {"max_peaks_per_frame": None}}, ["detect.max_peaks_per_frame: None", "integer"]),
+        ({"detect": {"max_peaks_per_frame": 0}}, ["detect.max_peaks_per_frame: 0", "greater than or equal to 1"]),
+        ({"compute": {"memory_limit": "lots"}}, ["compute.memory_limit: 'lots' is no size of memory", "auto", "4GiB"]),
+        ({"compute": {"memory_limit": "0GB"}}, ["compute.memory_limit: '0GB' is no size of memory"]),
+        ({"compute": {"memory_limit": True}}, ["compute.memory_limit: True is no size of memory"]),
         ([1, 2], ["list", "mapping of sections"]),
     ],
 )
@@ -157,6 +168,70 @@ def test_the_settings_of_an_old_run_are_read_under_their_new_names(old, new):
 def test_a_level_may_be_written_as_so_many_sigma(text):
     assert resolve_config({"detect": {"minval": text}}).detect.minval == NoiseMultiple(sigma=6)
     assert resolve_config({}, [f"detect.minval={text}"]).detect.minval == NoiseMultiple(sigma=6)
+
+
+@pytest.mark.parametrize("text", ["detect: {minval: {sigma:6}}", "detect:\n  minval: {sigma: 6}\nfit:\n"])
+def test_a_blank_that_is_missing_and_a_section_of_comments_are_understood(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    assert load_config(tmp_path / "c.yaml") == resolve_config({"detect": {"minval": {"sigma": 6}}})
+    assert load_config(tmp_path / "c.yaml", ["detect.minscore={sigma:2.5}"]).detect.minscore == NoiseMultiple(sigma=2.5)
+
+
+@pytest.mark.parametrize("size", ["auto", "4GiB", "4 GB", "500MB", "1.5gib", 4_000_000_000, "4000000000"])
+def test_sizes_of_memory_are_taken_as_dask_takes_them(size):
+    from dask.utils import parse_bytes
+
+    taken = resolve_config({"compute": {"memory_limit": size}}).compute.memory_limit
+    assert taken == str(size)
+    assert taken == "auto" or parse_bytes(taken) > 100e6
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdef", "bcdefg", strict=True)
+)
+#: YAML at which PyYAML takes one of two values, raises something else than its own error, or never ends.
+YAML_TRAPS = {
+    "detect:\n  minval: 3\n  min_area: 2\n  minval: 4\n": r"the key minval is given twice, in lines 2 and 4",
+    "detect: {minval: 3}\ndetect: {minscore: 4}\n": r"the key detect is given twice, in lines 1 and 2",
+    "fit: {model: gaussian, model: disk}": r"the key model is given twice, in line 1",
+    "frames:\n  start: 2023-13-45\n": r"2023-13-45 is no date \(month must be .*\); in quotes it is a text.*line 2",
+    "frames: {start: !!int foo}": r"foo is no int",
+    "frames: {start: !!bool foo}": r"foo is no bool",
+    "frames: {start: !!timestamp foo}": r"foo is no date",
+    f"frames: {{start: {'9' * 5000}}}": r"the value is no int",
+    "[" * 5000: r"is nested too deeply",
+    "frames: &a\n  start: *a\n": r"more than 100,000 values once its aliases are resolved",
+    BOMB: r"more than 100,000 values once its aliases are resolved",
+    "frames: !!python/object:os.system {}": r"could not determine a constructor",
+    "a: 1\n---\nb: 2\n": r"expected a single document",
+    "x" * 1_100_000: r"has 1\.1 MB; no file of settings has more than 1",
+}
+
+
+@pytest.mark.parametrize("text", YAML_TRAPS, ids=range(len(YAML_TRAPS)))
+def test_yaml_that_cannot_be_meant_is_one_message(tmp_path, text):
+    path = tmp_path / "trap.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"^configuration .*trap\.yaml: .*{YAML_TRAPS[text]}") as error:
+        load_config(path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400 + len(str(path))
+
+
+def test_the_value_of_an_override_is_read_with_the_same_care():
+    with pytest.raises(InputError, match=r"^--set frames\.start=2023-13-45: is not valid YAML: 2023-13-45 is no date"):
+        resolve_config({}, ["frames.start=2023-13-45"])
+    with pytest.raises(InputError, match=r"minval: unknown key \(value 3\).* Did you mean detect\.minval\?"):
+        resolve_config({}, ["minval=3"])
+
+
+@pytest.mark.parametrize("name", ["scan.zarr", "scan.h5", "frames", "peaks.csv"])
+def test_data_named_before_the_configuration_are_recognised(tmp_path, name):
+    (tmp_path / "frames").mkdir()
+    with pytest.raises(
+        InputError, match=rf"{name}: is .*the configuration comes first.*braggflow run CONFIG\.yaml .*{name}"
+    ):
+        load_config(tmp_path / name)
 
 
 def test_without_a_network_there_is_no_position_of_one():

@@ -2,11 +2,13 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braggflow import peak_table
+from braggflow.errors import InputError
 from braggflow.peak_table import Flag, Method
 
 
@@ -97,4 +99,15 @@ def test_selection_by_frame_survives_what_people_do_with_tables():
         for number, n in zip((4, 5, 9), expected.get(what, (2, 0, 1)), strict=True):
             assert other.sel(peak_frame=number)["y"].shape == (n,), what
     assert table.sel(peak_frame=[4, 9])["y"].shape == (3,)
+    assert table.sel(peak=2)["peak_frame"].values.tolist() == [9]
+    assert table.rename(peak_frame="number").sel(number=4)["y"].shape == (2,)
+    assert table.rename(peak="row").sel(row=[0, 2])["peak_frame"].values.tolist() == [4, 9]
+    assert table.where(table["peak_frame"] == 4, drop=True).sizes["peak"] == 2
+    assert table.assign(d=table["y"] - table["x"])["d"].sizes == {"peak": 3}
+    assert table.isel(peak=0)["peak_frame"].item() == 4
+    assert table.isel(peak=xr.DataArray([[0, 1]], dims=("a", "b")))["y"].shape == (1, 2)
     assert table.sel(peak_frame=5).to_dataframe().empty
+    other = table.isel(peak=[0, 1])
+    assert other["y"].equals(table["y"][:2])
+    with pytest.raises(InputError, match=r"3 rows and 2 others are not the same peaks.*one\.bragg\.compare\(other\)"):
+        table["y"] + other["y"]

@@ -77,23 +77,27 @@ def test_a_store_named_through_a_link_too_is_one_data_set_under_the_first_name(t
 NO_DATA_SETS = {
     "nothing": r"data: .*/nothing: does not exist",
     "empty": r"data: .*/empty: the folder holds no frames store \(\*\.zarr\)",
-    "*_x.zarr": r"data: .*/\*_x\.zarr: no frames store \(\*\.zarr\) has such a name",
-    "frame.TIF": r"is a detector file",
-    "frame.cbf.gz": r"is a detector file",
+    "*_x.zarr": r"data: .*/\*_x\.zarr: no frames store \(\*\.zarr\) or detector file has such a name",
+    "hdf5": r"the folder holds HDF5 files.*name them, or '.*/hdf5/\*\.h5'.*braggflow ingest .*/hdf5 --out hdf5\.z",
+    "peaks.csv": r"peaks\.csv: is a table, and no list of data sets",
+    "braggflow.yaml": r"braggflow\.yaml: is a configuration, which comes first \(braggflow run CONFIG\.yaml DATA\)",
+    "*.cbf": r"\*\.cbf: no frames store \(\*\.zarr\) or detector file has such a name",
     "made.zarr.wip": r"data: .*/made\.zarr\.wip: is not finished",
     "frames.raw": r"data: .*/frames\.raw: is neither a frames store nor a text file that lists them",
     "latin.txt": r"data: .*/latin\.txt: is neither a frames store nor a text file",
     "empty.txt": r"data: .*/empty\.txt: is a list that names no data set",
     "typo.txt": r"data: .*/typo\.txt, line 3: scna: does not exist",
-    "lists.txt": r"data: .*/lists\.txt, line 1: empty\.txt: is a file; a list may name frames stores, folders and",
+    "lists.txt": r"data: .*/lists\.txt, line 1: empty\.txt: is a file; a list may name frames stores, detector files,",
 }
 
 
 @pytest.mark.parametrize("name", NO_DATA_SETS)
 def test_what_cannot_be_a_data_set_is_refused_by_name(tmp_path, name):
     empty_stores(tmp_path, "a.zarr", "empty", "made.zarr.wip")
-    for file in ("scan.h5", "frame.TIF", "frame.cbf.gz"):
-        (tmp_path / file).write_bytes(b"\x89HDF")
+    (tmp_path / "hdf5").mkdir()
+    (tmp_path / "hdf5" / "a.h5").write_bytes(b"\x89HDF")
+    (tmp_path / "peaks.csv").write_text("frame,y,x\n0,1,2\n")
+    (tmp_path / "braggflow.yaml").write_text("data: []\n")
     (tmp_path / "frames.raw").write_bytes(bytes(100))
     (tmp_path / "latin.txt").write_bytes(b"\xe9t\xe9.zarr\n")
     (tmp_path / "empty.txt").write_text("# none yet\n\n")

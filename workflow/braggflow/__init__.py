@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from braggflow.errors import InputError
     from braggflow.flow import Outcome, Outcomes, Progress, run
     from braggflow.frames import open_frames
+    from braggflow.peak_rows import to_dataframe
     from braggflow.pipeline import find_peaks
     from braggflow.results import Run, open_peaks, open_run
     from braggflow.show import Preview, plot_frame, preview
@@ -35,6 +36,7 @@ __all__ = [
     "plot_frame",
     "preview",
     "run",
+    "to_dataframe",
 ]
 
 _WINGS = {
@@ -56,6 +58,7 @@ _WINGS = {
     "plot_frame": "show",
     "preview": "show",
     "run": "flow",
+    "to_dataframe": "peak_rows",
 }
 
 

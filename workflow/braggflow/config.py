@@ -4,19 +4,20 @@ A configuration file needs only what differs from the defaults. Every message ab
 and what is accepted.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from braggflow.config_messages import accepted_keys, validation_messages
 from braggflow.errors import InputError
 from braggflow.former import former_names
+from braggflow.yaml_text import parse_yaml, read_yaml
 
 
 class Section(BaseModel):
@@ -32,11 +33,17 @@ class NoiseMultiple(Section):
 
 
 _SIGMA = re.compile(r"\s*(?P<multiple>[\d.]+(?:[eE][-+]?\d+)?)\s*(?:sigma|σ)\s*")
+#: `{sigma:6}`, which YAML takes for a key of this name without a value.
+_SIGMA_KEY = re.compile(r"sigma:(?P<multiple>[\d.]+(?:[eE][-+]?\d+)?)")
 
 
 def _level(value: object) -> object:
-    """`6 sigma` is another way to write {sigma: 6}."""
-    matched = _SIGMA.fullmatch(value) if isinstance(value, str) else None
+    """`6 sigma` is another way to write {sigma: 6}, and so is {sigma:6}."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((key, nothing),) = value.items()
+        matched = _SIGMA_KEY.fullmatch(key) if isinstance(key, str) and nothing is None else None
+    else:
+        matched = _SIGMA.fullmatch(value) if isinstance(value, str) else None
     return value if matched is None else {"sigma": matched["multiple"]}
 
 
@@ -120,6 +127,9 @@ class DetectConfig(Section):
     min_edge_distance: int = Field(0, ge=0, description="drop maxima closer than this to the frame's edge, pixels")
     min_neighbour_distance: float = Field(0, ge=0, description="drop maxima closer than this to a higher one, pixels")
     min_snr: float = Field(0, ge=0, description="drop peaks whose snr is below this")
+    max_peaks_per_frame: int = Field(
+        100_000, ge=1, description="a frame with more maxima than this fails, with the reason (its levels are too low)"
+    )
 
     def levels(self) -> tuple[float | NoiseMultiple, float | NoiseMultiple]:
         """`minval` and `minscore`, 0 where there is no such cut."""
@@ -210,13 +220,26 @@ class OutputConfig(Section):
     report: bool = Field(True, description="write report.html")
 
 
+_MEMORY = re.compile(r"\d+(?:\.\d*)?\s*(?:[kmgtp]i?)?b?", re.I)
+
+
+def _memory(value: object) -> object:
+    """A size in bytes, with a unit or without; raises `ValueError` for what is none."""
+    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if text == "auto" or (_MEMORY.fullmatch(text) and float(re.sub(r"[^\d.].*", "", text)) > 0):
+        return text
+    raise ValueError(f"{value!r} is no size of memory; must be auto, or a number with a unit: 4GiB, 4GB, 500MB")
+
+
 class ComputeConfig(Section):
     """How the work is shared out; nothing here changes a result."""
 
     workers: int | None = Field(None, ge=1, description="local worker processes (null: one per core)")
     retries: int = Field(2, ge=0, description="times a failed read or task is tried again")
     task_seconds: float = Field(2.0, gt=0, le=600, description="aimed-at length of one task, from the frame size")
-    memory_limit: str = Field("auto", description="per local worker, e.g. 4GiB (auto: an equal share)")
+    memory_limit: Annotated[str, BeforeValidator(_memory)] = Field(
+        "auto", description="per local worker, e.g. 4GiB (auto: an equal share)"
+    )
 
 
 #: Sections that decide the result; the others only decide how it is computed.
@@ -242,7 +265,9 @@ class RunConfig(Section):
     'compact'
     """
 
-    data: tuple[str, ...] = Field((), description="frames stores (NAME.zarr), HDF5 files, folders, patterns, lists")
+    data: tuple[str, ...] = Field(
+        (), description="frames stores (NAME.zarr), detector files, folders, patterns, lists: docs/ingest.md"
+    )
     frames: FramesConfig = Field(FramesConfig(), description="which frames are read, how their pixels are corrected")
     detect: DetectConfig = Field(DetectConfig(), description="threshold, persistence, and filters")
     patches: PatchesConfig = Field(PatchesConfig(), description="the square cut around each maximum")
@@ -304,7 +329,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     braggflow.errors.InputError: configuration peaks.yaml: fit.modell: unknown key (value 'gaussian'); accepted:
     model, likelihood, fraction, seed, max_iterations, deblend. Did you mean model?
     """
-    return resolve_config(read_yaml(Path(path), "configuration"), overrides, source=f"configuration {path}")
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() in _OF_DATA:
+        what = "a folder" if path.is_dir() and path.suffix != ".zarr" else "named as data are"
+        raise InputError(
+            f"configuration {path}: is {what}, and no YAML file; the configuration comes first, then the data: "
+            f"braggflow run CONFIG.yaml {path}"
+        )
+    return resolve_config(read_yaml(path, "configuration"), overrides, source=f"configuration {path}")
+
+
+#: Suffixes of data, for those who name them first.
+_OF_DATA = {".zarr", ".h5", ".hdf5", ".nxs", ".cxi", ".cbf", ".edf", ".tif", ".tiff", ".img", ".npy", ".npz", ".csv"}
 
 
 def as_config(settings: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
@@ -314,26 +350,19 @@ def as_config(settings: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig
     return load_config(settings) if isinstance(settings, str | Path) else resolve_config(dict(settings))
 
 
-def read_yaml(path: Path, what: str) -> object:
-    """The content of a YAML file; `what` it is stands in the message of the `InputError` for one that is not read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{what} {path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{what} {path}: is not a UTF-8 text file") from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{what} {path}: is not valid YAML: {' '.join(str(error).split())}") from error
-
-
 def resolve_config(data: object, overrides: Sequence[str] = (), *, source: str = "configuration") -> RunConfig:
-    """Check plain data (as from YAML; None is empty) plus overrides against the schema."""
+    """Check plain data (as from YAML; None is empty, of a section too) plus overrides against the schema."""
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InputError(f"{source}: is {type(data).__name__}, must be a mapping of sections ({_accepted(RunConfig)})")
-    merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+        raise InputError(
+            f"{source}: is {type(data).__name__}, must be a mapping of sections ({accepted_keys(RunConfig)})"
+        )
+    # A section without a key is one at its defaults: all of it may be comments.
+    merged: dict[str, Any] = {
+        key: dict(value) if isinstance(value, dict) else value
+        for key, value in data.items()
+        if not (value is None and key in RunConfig.model_fields)
+    }
     for override in overrides:
         _apply(merged, override)
     if renamed := former_names(merged):
@@ -354,73 +383,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise InputError(f"--set {override}: {section} is {inner!r}, which has no keys")
         data = inner
-    try:
-        data[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override}: the value is not valid YAML") from error
-
-
-def validation_messages(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One line a problem of data checked against `root`: key, value, what is accepted."""
-    lines: dict[str, str] = {}
-    for problem in error.errors():
-        # A union reports each branch that failed; the branch names are not keys.
-        location = [str(part) for part in problem["loc"] if part not in ("float", "NoiseMultiple", "literal['auto']")]
-        key = ".".join(location) or "(top level)"
-        model = _model_at(root, location[:-1])
-        if problem["type"] == "extra_forbidden" and model is not None:
-            close = difflib.get_close_matches(location[-1], model.model_fields, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            lines[key] = f"{key}: unknown key (value {problem['input']!r}); accepted: {_accepted(model)}.{hint}"
-        elif problem["type"] == "missing":
-            lines[key] = f"{key}: is missing"
-        elif _is_level(location):
-            level = ".".join(location[:2])
-            lines[level] = (
-                f"{level}: {_value(problem)} is not accepted; must be a number (counts) or "
-                "'6 sigma' or {sigma: 6} (multiples of the noise, above 0)"
-            )
-        elif tuple(location) in _AUTO_FROM:
-            least = _AUTO_FROM[location[0], location[1]]
-            lines[key] = f"{key}: {_value(problem)} is not accepted; must be a number {least}, or auto"
-        else:
-            what = problem["msg"].removeprefix("Value error, ")
-            if problem["type"] == "value_error":  # our own sentence names the key and its value
-                lines[key] = f"{key}.{what}" if location else what
-                continue
-            lines[key] = f"{key}: {_value(problem)} is not accepted; {what[:1].lower()}{what[1:]}"
-    return list(lines.values())
-
-
-#: Keys that take `auto` beside a number.
-_AUTO_FROM = {("frames", "counts_per_photon"): "above 0", ("frames", "read_noise"): "of 0 or more"}
-
-
-def _value(problem: Any) -> str:
-    value = problem["input"]
-    return "value" if isinstance(value, BaseModel) or len(repr(value)) > 200 else repr(value)
-
-
-def _is_level(location: Sequence[str]) -> bool:
-    return tuple(location[:2]) in {("detect", "minval"), ("detect", "minscore")}
-
-
-def _model_at(root: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
-    model = root
-    for part in location:
-        field = model.model_fields.get(part)
-        if field is None:
-            return None
-        candidates = [field.annotation, *get_args(field.annotation)]
-        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not inner:
-            return None
-        model = inner[0]
-    return model
-
-
-def _accepted(model: type[BaseModel]) -> str:
-    return ", ".join(model.model_fields)
+    data[last] = parse_yaml(text, f"--set {override}")
 
 
 def starter_config() -> str:

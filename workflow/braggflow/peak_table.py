@@ -7,13 +7,18 @@ variables.
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum, IntFlag
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from xarray.core.indexing import IndexSelResult
-from xarray.indexes import PandasIndex
+from xarray.indexes import Index, PandasIndex
+
+from braggflow.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound; 3 `significance`, `parent`,
 #: the method disk and the flags deblended, blend and ring.
@@ -205,6 +210,85 @@ class PeakFrameIndex(PandasIndex):
         return IndexSelResult({self.dim: np.flatnonzero(np.isin(self.index, numbers))})
 
 
+class PeakRowIndex(Index):
+    """The row of each peak in the whole table, for the coordinate `peak`, together with the number of its frame.
+
+    Tables that xarray makes (`peaks[["y", "x"]].to_dataframe()`) are labelled by the index of their dimension, and
+    leave out coordinates that have an index of their own, as `peak_frame` has: this one labels them by both.
+    """
+
+    def __init__(self, dim: str, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        self.dim = dim
+        self.rows = rows
+        self.numbers = numbers
+
+    @classmethod
+    def from_variables(cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]) -> Self:
+        """The index of a coordinate of rows; option `numbers`: those of the frames, shape (n,)."""
+        ((name, rows),) = variables.items()
+        return cls(name, rows.values, options["numbers"])
+
+    @classmethod
+    def concat(cls, indexes: Sequence[Self], dim: Any, positions: Any = None) -> Self:
+        """Of tables one after the other, or each at its positions."""
+        rows, numbers = (np.concatenate([getattr(index, name) for index in indexes]) for name in ("rows", "numbers"))
+        order = slice(None) if positions is None else np.argsort(np.concatenate(positions), kind="stable")
+        return cls(dim, rows[order], numbers[order])
+
+    def create_variables(self, variables: Mapping[Any, xr.Variable] | None = None) -> dict[Any, xr.Variable]:
+        """The coordinate, with the attributes that it had."""
+        known = (variables or {}).get(self.dim)
+        return {self.dim: xr.Variable((self.dim,), self.rows, None if known is None else known.attrs)}
+
+    def to_pandas_index(self) -> "pd.MultiIndex":
+        """Frame and row."""
+        import pandas as pd
+
+        return pd.MultiIndex.from_arrays([self.numbers, self.rows], names=["peak_frame", self.dim])
+
+    def isel(self, indexers: Mapping[Any, Any]) -> Self | None:
+        """Of some of the peaks; none where they are put into other dimensions."""
+        chosen = indexers[self.dim]
+        if isinstance(chosen, xr.Variable):
+            if chosen.dims != (self.dim,):
+                return None
+            chosen = chosen.values
+        return (
+            None
+            if np.ndim(chosen) == 0 and not isinstance(chosen, slice)
+            else type(self)(self.dim, self.rows[chosen], self.numbers[chosen])
+        )
+
+    def sel(self, labels: dict[Any, Any]) -> IndexSelResult:
+        """The peaks with a row, or one of several, of the whole table."""
+        (label,) = labels.values()
+        if isinstance(label, slice):
+            return super().sel(labels)
+        return IndexSelResult(
+            {self.dim: np.flatnonzero(np.isin(self.rows, np.asarray(getattr(label, "values", label))))}
+        )
+
+    def equals(self, other: Index, **options: Any) -> bool:  # noqa: ARG002 - xarray's
+        """Whether another index is of the same peaks."""
+        return isinstance(other, PeakRowIndex) and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("rows", "numbers")
+        )
+
+    def join(self, other: Self, how: str = "inner") -> Self:  # noqa: ARG002 - xarray's
+        """Refused: rows of different tables are different peaks, however they are counted."""
+        raise InputError(
+            f"peaks: {len(self.rows)} rows and {len(other.rows)} others are not the same peaks, and cannot be combined "
+            "row by row; one.bragg.compare(other) finds those that are"
+        )
+
+    def rename(self, name_dict: Mapping[Any, Any], dims_dict: Mapping[Any, Any]) -> Self:  # noqa: ARG002 - xarray's
+        """The same under another name."""
+        return type(self)(name_dict.get(self.dim, self.dim), self.rows, self.numbers)
+
+
 def with_frame_index(data: xr.Dataset) -> xr.Dataset:
-    """The table with its index: `peaks.sel(peak_frame=17)`."""
-    return data.set_coords("peak_frame").set_xindex("peak_frame", PeakFrameIndex)
+    """The table with its indexes: `peaks.sel(peak_frame=17)`; `peak` is the row in the whole table."""
+    rows = xr.Coordinates({"peak": ("peak", np.arange(data.sizes["peak"]), {"long_name": "row of the table"})}, {})
+    indexed = data.set_coords("peak_frame").set_xindex("peak_frame", PeakFrameIndex)
+    numbers = indexed["peak_frame"].values
+    return indexed.assign_coords(rows).set_xindex("peak", PeakRowIndex, numbers=numbers)

@@ -10,6 +10,7 @@ from braggflow.cli.cluster_commands import cluster_app
 from braggflow.cli.config_commands import config_app
 from braggflow.cli.data_commands import ingest, inspect, simulate
 from braggflow.cli.evaluate_commands import evaluate, score
+from braggflow.cli.export_command import export
 from braggflow.cli.options import PARTIAL, REFUSED
 from braggflow.cli.run_commands import preview, run, status
 from braggflow.cli.show_commands import movie, report
@@ -29,7 +30,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
-for command in (inspect, preview, ingest, simulate, run, status, report, movie, score, train, finetune, evaluate):
+for command in (inspect, preview, ingest, simulate, run, status, export, report, movie):
+    app.command()(command)
+for command in (score, train, finetune, evaluate):
     app.command()(command)
 app.add_typer(config_app, name="config")
 app.add_typer(cluster_app, name="cluster")

@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from braggflow.config import Section, read_yaml, validation_messages
+from braggflow.config import Section
+from braggflow.config_messages import validation_messages
 from braggflow.errors import InputError
+from braggflow.yaml_text import read_yaml
 
 #: SLURM's forms of a time limit (sbatch(1), --time); PBS's h:m:s is one of them.
 _WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")

@@ -15,8 +15,8 @@ from braggflow.convert.oddities import FrameFacts, frames_at_ends, joined, odd_s
 from braggflow.convert.plan import asked_coords, inspect_all
 from braggflow.convert.storage import storage_of_stacks, storage_of_store
 from braggflow.errors import InputError
-from braggflow.formats import Stack, inspect_source, split_name
-from braggflow.frames import described, expand_data_sets, open_frames, series_of
+from braggflow.formats import Stack
+from braggflow.frames import described, expand_data_sets, open_frames, series_of, stacks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,7 @@ def series_facts(data: xr.Dataset, name: str | Path, stacks: Sequence[Stack] | N
     `stacks` are what the files hold, where the caller knows; else the file that `name` says is looked at.
     """
     if stacks is None and "source" not in data.encoding:
-        file, inside = split_name(str(name))
-        stacks = inspect_source(str(file), inside)
+        stacks = stacks_of(name)
     storage = storage_of_stacks(stacks) if stacks else storage_of_store(data)
     missing = joined([*data.attrs.get("missing_frames", []), *storage.lost])
     ends, odd_values = frames_at_ends(data, missing)

@@ -131,8 +131,13 @@ def _noise(sample: NDArray[np.float64]) -> tuple[float, float]:
     clipped = sigmaclip(sample, _CLIP, _CLIP).clipped
     sigma = float(clipped.std())
     if sigma == 0:
+        above = sample[sample > clipped[0]]
+        least = f"{above.min():.4g}" if above.size else ""
+        counts = f"; its lowest count above {clipped[0]:g} is {least}" if least else ""
+        example = f", such as minval: {least}, minscore: {least}" if least else ""
         raise InputError(
-            "the frame has no noise (thresholded by its detector?), so levels of {sigma: ...} mean nothing; "
-            "give detect.minval and detect.minscore in counts"
+            f"the frame has no noise (thresholded by its detector?{counts}), so levels of {{sigma: ...}} mean nothing; "
+            "leave detect.minval and detect.minscore out, as configs/rotation.yaml does (detect.false_peaks needs "
+            f"none), or give them in counts{example}"
         )
     return float(np.median(clipped)), sigma

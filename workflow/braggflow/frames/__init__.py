@@ -11,7 +11,7 @@ from braggflow.frames.correction import (
 from braggflow.frames.data_sets import data_set_name, data_set_names, expand_data_sets
 from braggflow.frames.description import described, missing_frames, refuse_incomplete
 from braggflow.frames.detector import DetectorConstants, settled_constants, without_bad_pixels
-from braggflow.frames.file_series import check_alike, series_of
+from braggflow.frames.file_series import check_alike, series_of, stacks_of
 from braggflow.frames.follow import Follower
 from braggflow.frames.opening import frames_from_array, open_frames
 from braggflow.frames.series import OpenedSeries, open_series, selected_positions
@@ -55,6 +55,7 @@ __all__ = [
     "selected_positions",
     "series_of",
     "settled_constants",
+    "stacks_of",
     "unbinned",
     "unfinished_path",
     "without_bad_pixels",

@@ -19,18 +19,22 @@ def expand_data_sets(names: Sequence[str | Path]) -> list[Path]:
     A name is one of:
 
     - a frames store, `NAME.zarr` (or any folder that is a Zarr store);
-    - an HDF5 file, `NAME.h5`, `.nxs`, ..., or a data set in it, `NAME.h5:/path/in/it`;
-    - a folder: the `*.zarr` directly in it, scan_2 before scan_10; never its HDF5 files, which may hold anything;
+    - a detector file: HDF5, `NAME.h5`, `.nxs`, ..., or a data set in it, `NAME.h5:/path/in/it`; `.npy`, TIFF, CBF, ...;
+    - a folder: the `*.zarr` directly in it, scan_2 before scan_10; where there is none, its detector files (CBF, TIFF,
+      ...) are one data set; never its HDF5 files, which may hold anything;
     - a pattern, `'cycle_*/scan_?.zarr'`: the `*.zarr` that match, in the same order; `**` stands for folders at any
       depth (those inside stores are searched too, which takes its time). One that ends like an HDF5 file,
-      `'scan_*.h5'`, stands for such files, the data files of EIGER series left to their masters;
+      `'scan_*.h5'`, stands for such files, the data files of EIGER series left to their masters; one that ends like
+      another detector file, `'scan_*.cbf'`, for one data set of all of them;
     - a list, any text file: one of the former a line, relative to the list's own folder. Blank lines are left out, and
       what follows a `#` at the start of a line or after a space.
 
     Folders and patterns leave out hidden names, unfinished stores (`NAME.zarr.wip`) and truths (`NAME.truth.zarr`).
     A link is another name of its store; the first name given counts. Whether a `NAME.zarr` is there and whole is for
-    its opening to say, so that it stops no other. Raises `InputError` for what cannot be a data set at all: other names
-    that do not exist, folders and patterns without a store, lists that are empty or no text, and other detector files.
+    its opening to say, so that it stops no other. Files of one frame each that are named one by one are one data set
+    where they are all that a pattern matches (a shell has put them there for it). Raises `InputError` for what cannot
+    be a data set at all: other names that do not exist, folders and patterns without a store or detector file, lists
+    that are empty or no text.
     """
     found: dict[str, Path] = {}
     for name in names:
@@ -38,7 +42,7 @@ def expand_data_sets(names: Sequence[str | Path]) -> list[Path]:
             raise InputError("data: '' is no name of a data set")
         for path in _named(str(name), f"data: {name}"):
             found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
+    return _files_of_series(list(found.values()))
 
 
 def _named(text: str, what: str, base: Path | None = None) -> list[Path]:
@@ -51,8 +55,10 @@ def _named(text: str, what: str, base: Path | None = None) -> list[Path]:
             matches = glob.glob(text, root_dir=base, recursive=True)  # noqa: PTH207
             matching = [Path(match) if base is None else base / match for match in matches]
             found = _stores(matching) or _hdf5_files(matching, path.suffix)
+            if not found and _of_detector(path) and any(match.is_file() for match in matching):
+                return [path]
             if not found:
-                raise InputError(f"{what}: no frames store (*.zarr) has such a name")
+                raise InputError(f"{what}: no frames store (*.zarr) or detector file has such a name")
             return found
         if path.suffix == ".zarr":
             return [path]
@@ -61,33 +67,113 @@ def _named(text: str, what: str, base: Path | None = None) -> list[Path]:
                 raise InputError(f"{what}: is not finished; the command that makes it goes on when it is given again")
             if any((path / name).exists() for name in ("zarr.json", ".zgroup")):
                 return [path]
-            stores = _stores(path.iterdir())
-            if not stores:
-                raise InputError(f"{what}: the folder holds no frames store (*.zarr); braggflow ingest makes one")
-            return stores
+            return _stores(path.iterdir()) or _files_of_folder(path, what)
         return _file(path, what, listed=base is not None)
     except OSError as error:
         raise InputError(f"{what}: cannot be read ({error.strerror})") from error
 
 
 def _file(path: Path, what: str, *, listed: bool) -> list[Path]:
-    from braggflow.formats import (  # here, because it loads the readers of detector files
-        FOLDER_SUFFIXES,
-        is_hdf5,
-        split_name,
-    )
+    from braggflow.formats import is_hdf5, split_name  # here, because it loads the readers of detector files
 
     file, _ = split_name(str(path))  # it may name a data set inside
     if not file.exists():
         raise InputError(f"{what}: does not exist")
-    if is_hdf5(path):
+    if is_hdf5(path) or _of_detector(path):
         return [path]
-    suffix = file.name.lower().removesuffix(".gz").removesuffix(".bz2").rpartition(".")[2]
-    if suffix in FOLDER_SUFFIXES:
-        raise InputError(f"{what}: is a detector file; braggflow ingest makes a frames store of it")
     if listed:
-        raise InputError(f"{what}: is a file; a list may name frames stores, folders and patterns")
+        raise InputError(f"{what}: is a file; a list may name frames stores, detector files, folders and patterns")
+    if path.suffix.lower() in _NO_LISTS:
+        raise InputError(
+            f"{what}: is {_NO_LISTS[path.suffix.lower()]}, and no list of data sets, which is a text file (.txt, .lst)"
+        )
     return _listed(path, what)
+
+
+#: Text files that people name by mistake.
+_NO_LISTS = {
+    ".csv": "a table",
+    ".tsv": "a table",
+    ".json": "JSON",
+    ".xml": "XML",
+    ".yaml": "a configuration, which comes first (braggflow run CONFIG.yaml DATA)",
+    ".yml": "a configuration, which comes first (braggflow run CONFIG.yaml DATA)",
+}
+
+
+def _of_detector(path: Path) -> bool:
+    """Whether a file is named like one of a detector other than HDF5, packed or not."""
+    from braggflow.formats import FOLDER_SUFFIXES, HDF5_SUFFIXES
+
+    return bare_name(path.name).rpartition(".")[2].lower() in FOLDER_SUFFIXES - HDF5_SUFFIXES
+
+
+def bare_name(name: str) -> str:
+    """The name of a file without the suffix that says that it is packed."""
+    return re.sub(r"\.(gz|bz2)$", "", name, flags=re.IGNORECASE)
+
+
+def _files_of_folder(path: Path, what: str) -> list[Path]:
+    from braggflow.formats import HDF5_SUFFIXES
+
+    files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
+    if any(_of_detector(file) for file in files):
+        return [path]
+    if any(file.suffix.lower().removeprefix(".") in HDF5_SUFFIXES for file in files):
+        raise InputError(
+            f"{what}: the folder holds HDF5 files, which may be a series each or one together; name them, or "
+            f"'{path}/*.h5' (each a data set), or make one series: braggflow ingest {path} --out {path.name}.zarr"
+        )
+    raise InputError(f"{what}: the folder holds no frames store (*.zarr) and no detector files")
+
+
+def _files_of_series(paths: list[Path]) -> list[Path]:
+    """Files of one frame each, which a shell made of a pattern, under that pattern again: one data set."""
+    groups: dict[tuple[Path, str], list[Path]] = {}
+    for path in paths:
+        if _of_detector(path) and path.is_file():
+            groups.setdefault((path.parent, path.suffix), []).append(path)
+    replaced: dict[Path, Path] = {}
+    for (folder, suffix), files in groups.items():
+        if len(files) > 1 and _holds_one_frame(files[0]):
+            pattern = _pattern_of(folder, suffix, files)
+            replaced |= dict.fromkeys(files, pattern)
+    return list(dict.fromkeys(replaced.get(path, path) for path in paths))
+
+
+def _pattern_of(folder: Path, suffix: str, files: Sequence[Path]) -> Path:
+    common = os.path.commonprefix([file.name.removesuffix(suffix) for file in files])  # noqa: RUF071 - of characters
+    for start in (common.rstrip("0123456789"), common):
+        pattern = folder / f"{glob.escape(start)}*{suffix}"
+        if {*map(Path, glob.glob(str(pattern)))} == {*files}:  # noqa: PTH207 - as the pattern itself is read
+            return pattern
+    raise InputError(
+        f"data: {files[0]}, ... ({len(files)} files): each holds one frame. Name what is one series by its folder, or "
+        f"by a pattern in quotes: '{folder / (common + '*' + suffix)}'"
+    )
+
+
+def _holds_one_frame(path: Path) -> bool:
+    from braggflow.formats import inspect_source
+
+    try:
+        return sum(stack.frames for stack in inspect_source(str(path))) == 1
+    except InputError:
+        return False  # its opening says what is wrong with it
+
+
+def names_files(path: str | Path) -> bool:
+    """Whether a data set is detector files: one file, or a folder or pattern whose files are one series."""
+    from braggflow.formats import is_hdf5
+
+    path = Path(path)
+    if is_hdf5(path):
+        return True
+    if path.suffix == ".zarr" or any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")):
+        return False
+    if path.is_dir():
+        return any(_of_detector(file) and not file.name.startswith(".") for file in path.iterdir())
+    return _of_detector(path) and (path.is_file() or glob.has_magic(str(path)))
 
 
 def _listed(path: Path, what: str) -> list[Path]:
@@ -133,9 +219,9 @@ def is_named_as_store(path: Path) -> bool:
 
 
 def data_set_name(path: str | Path) -> str:
-    """The name of a data set, and of its run folder: its store's without `.zarr`, its HDF5 file's without suffix.
+    """The name of a data set, and of its run folder: its store's without `.zarr`, its file's without suffix.
 
-    `scan.h5:/entry/data` is named `scan_entry_data`.
+    `scan.h5:/entry/data` is named `scan_entry_data`, the pattern `night/scan_*.cbf` `scan`, and `night/*.cbf` `night`.
     """
     from braggflow.formats import HDF5_SUFFIXES, split_name
 
@@ -143,6 +229,11 @@ def data_set_name(path: str | Path) -> str:
     file, inside = split_name(str(path))
     if inside or file.suffix.lower().removeprefix(".") in HDF5_SUFFIXES:
         return file.stem + inside.replace("/", "_")
+    if _of_detector(path) and not path.is_dir():
+        name = bare_name(path.name).rpartition(".")[0]
+        if glob.has_magic(path.name) and not path.exists():
+            name = re.split(r"[*?[]", name)[0].rstrip("_-. ")
+        path = Path(name) if name else path.absolute().parent
     found = (path if path.name not in ("", "..") else path.resolve()).name.removesuffix(".zarr")
     if not found:
         raise InputError(f"data: {path}: has no name to give its results")

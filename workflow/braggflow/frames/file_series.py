@@ -4,6 +4,7 @@ Results are the same bits as from the store that `braggflow ingest` makes of the
 """
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,50 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from braggflow.errors import InputError
-from braggflow.formats import Stack, frames_per_chunk, has_changed, inspect_source, read_frames, split_name
+from braggflow.formats import (
+    Stack,
+    expand_sources,
+    frames_per_chunk,
+    has_changed,
+    inspect_source,
+    read_frames,
+    split_name,
+)
+from braggflow.frames.data_sets import data_set_name
 from braggflow.frames.description import described
 from braggflow.frames.stated import stated_attributes, stated_coords, stated_mask
 from braggflow.frames.store import chunk_frames
 
+#: Files of which every worker reads the headers; of more, a frames store is quicker.
+MOST_FILES = 5000
 
-def open_file(path: str | Path) -> xr.Dataset:
-    """Open the frames of a detector file, `FILE` or `FILE:/path/in/it`, lazily, as the Dataset of a frames store.
 
-    Which data set is meant, its pixel mask, saturation, geometry and coordinates are found as by ingest. Raises
-    `InputError` naming the file where it is damaged or ambiguous.
+def open_files(path: str | Path) -> xr.Dataset:
+    """Open the frames of detector files lazily, as the Dataset of a frames store.
+
+    `path` is as for `stacks_of`. Which data set is meant, pixel mask, saturation, geometry and coordinates are found as
+    by ingest. Raises `InputError` naming the file where one is damaged or ambiguous, or where there are too many.
     """
+    return described(series_of(stacks_of(path)))
+
+
+def stacks_of(path: str | Path) -> list[Stack]:
+    """The stacks of `FILE`, `FILE:/path/in/it`, or of a folder or pattern whose files are one series; as by ingest."""
     file, inside = split_name(str(path))
-    return described(series_of(inspect_source(str(file), inside)))
+    if file.is_file():
+        return inspect_source(str(file), inside)
+    files = expand_sources([path])
+    if len(files) > MOST_FILES:
+        raise InputError(
+            f"data: {path}: has {len(files):,} files, more than the {MOST_FILES:,} that are read as they are; "
+            f"{ingest_command(path)} makes a frames store of them"
+        )
+    return [stack for name, inside in files for stack in inspect_source(name, inside)]
+
+
+def ingest_command(path: str | Path) -> str:
+    """What to type to make a frames store of files."""
+    return f"braggflow ingest {shlex.quote(str(path))} --out {shlex.quote(data_set_name(path) + '.zarr')}"
 
 
 def series_of(stacks: Sequence[Stack]) -> xr.Dataset:

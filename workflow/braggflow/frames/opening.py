@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from braggflow.errors import InputError
 from braggflow.frames.axes import axes_in_order
+from braggflow.frames.data_sets import names_files
 from braggflow.frames.description import described
 from braggflow.frames.store import FRAMES_VERSION, reading_store, unfinished_path
 from braggflow.peak_table import RESERVED
@@ -25,13 +26,14 @@ _DESCRIPTIONS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
 def open_frames(path: str | Path) -> xr.Dataset:
-    """Open a series of frames lazily and check it: a frames store, or an HDF5 file as it is.
+    """Open a series of frames lazily and check it: a frames store, or detector files as they are.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        A frames store ``NAME.zarr``; or an HDF5 file, ``FILE`` or ``FILE:/path/in/it``, whose data set, pixel mask,
-        saturation and geometry are found as by `ingest`.
+        A frames store ``NAME.zarr``; or a detector file, ``FILE`` or ``FILE.h5:/path/in/it``; or a folder or pattern
+        whose files (CBF, TIFF, ...) are one series. Data set, pixel mask, saturation and geometry are found as by
+        `ingest`.
 
     Returns
     -------
@@ -46,8 +48,8 @@ def open_frames(path: str | Path) -> xr.Dataset:
     ------
     InputError
         Where there is nothing, or something else, at `path`; where the series is empty, of another dtype or other
-        dimensions, or of a newer version; of an HDF5 file also where it is damaged or ambiguous. The message names the
-        store, what was found and what is accepted.
+        dimensions, or of a newer version; of detector files also where one is damaged or ambiguous. The message names
+        the store, what was found and what is accepted.
 
     Examples
     --------
@@ -61,11 +63,10 @@ def open_frames(path: str | Path) -> xr.Dataset:
     >>> image.shape
     (64, 80)
     """
-    from braggflow.formats import is_hdf5
-    from braggflow.frames.file_series import open_file  # here, because few runs read HDF5 files
+    if names_files(path):
+        from braggflow.frames.file_series import open_files  # here, because it loads the readers of detector files
 
-    if is_hdf5(path):
-        return open_file(path)
+        return open_files(path)
     path = Path(path)
     if not path.exists():
         hint = (

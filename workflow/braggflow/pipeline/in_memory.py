@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
+import braggflow.bragg_accessor  # noqa: F401 - it registers itself with xarray
 from braggflow import peak_table
 from braggflow.config import NoiseMultiple, RunConfig, as_config, resolve_config
 from braggflow.errors import InputError
@@ -105,10 +106,10 @@ def find_peaks(
     >>> y, x = np.mgrid[:64, :64]
     >>> frame = np.random.default_rng(0).poisson(4 + 400 * np.exp(-((y - 20.3) ** 2 + (x - 31.8) ** 2) / 3))
     >>> peaks = braggflow.find_peaks(frame)
-    >>> peaks[["y", "x"]].to_dataframe()[["y", "x"]].round(1)
-             y     x
+    >>> peaks.bragg.to_dataframe(["y", "x"]).round(1)
+          peak_frame     y     x
     peak
-    0     20.3  31.8
+    0              0  20.3  31.8
     """
     given: dict[str, dict[str, object]] = {
         "detect": {

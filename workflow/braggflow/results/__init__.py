@@ -1,5 +1,6 @@
-"""What a run leaves on disk: run folder, parts, peak table, and how data sets stand."""
+"""What a run leaves on disk: run folder, parts, peak table and its export, and how data sets stand."""
 
+from braggflow.results.export import export_peaks
 from braggflow.results.folder import (
     RunFolder,
     begin_run,
@@ -28,6 +29,7 @@ __all__ = [
     "begin_run",
     "consolidate",
     "data_set_statuses",
+    "export_peaks",
     "frames_identity",
     "identity_changes",
     "open_peaks",

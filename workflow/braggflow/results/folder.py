@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from braggflow.config import RunConfig, read_yaml, resolve_config
+from braggflow.config import RunConfig, resolve_config
 from braggflow.errors import InputError
 from braggflow.files import write_atomic
 from braggflow.former import from_former
+from braggflow.yaml_text import read_yaml
 
 #: Who looks whether a run goes on holds its lock for an instant.
 _LOCK_SECONDS = 0.5

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+import braggflow.bragg_accessor  # noqa: F401 - it registers itself with xarray
 from braggflow import peak_table
 from braggflow.errors import InputError
 from braggflow.peak_table import PEAKS_FORMAT, per_frame_variables, with_frame_index
@@ -81,7 +82,7 @@ def _write_table(target: Path, rows: BinaryIO, n: int) -> None:
             dtype=variable.dtype,
             chunks=(min(TABLE_CHUNK, max(1, n)),),
             dimension_names=("peak",),
-            attributes=peak_table.cf_attributes(name),  # type: ignore[arg-type]  # plain JSON values
+            attributes=peak_table.cf_attributes(name) | _labelled_by(name),  # type: ignore[arg-type]  # plain JSON
         )
         for name, variable in peak_table.VARIABLES.items()
     }
@@ -89,6 +90,11 @@ def _write_table(target: Path, rows: BinaryIO, n: int) -> None:
         block = np.frombuffer(rows.read(TABLE_CHUNK * peak_table.PEAK_DTYPE.itemsize), peak_table.PEAK_DTYPE)
         for name, array in arrays.items():
             array[start : start + len(block)] = block[name]
+
+
+def _labelled_by(name: str) -> dict[str, object]:
+    """What makes xarray keep the frame's number with every column that is taken out of the table."""
+    return {} if name == "peak_frame" else {"coordinates": "peak_frame"}
 
 
 def open_peaks(path: str | Path) -> xr.Dataset:
@@ -128,7 +134,17 @@ def open_peaks(path: str | Path) -> xr.Dataset:
     [1, 2]
     >>> peaks["y_std"].attrs["units"]
     'pixel'
+
+    A row a peak, with its frame's number and coordinates; what else the accessor `bragg` has: docs/table.md:
+
+    >>> peaks.bragg.to_dataframe(["y", "x"]).columns.to_list()
+    ['peak_frame', 'time', 'voltage', 'y', 'x']
     """
+    return with_frame_index(open_stored_peaks(path))
+
+
+def open_stored_peaks(path: str | Path) -> xr.Dataset:
+    """As `open_peaks`, without the index `peak_frame`, which takes memory for each peak; raises as that does."""
     path = Path(path)
     table = path if path.suffix == ".zarr" else RunFolder(path).peaks
     if not table.exists():
@@ -146,4 +162,4 @@ def open_peaks(path: str | Path) -> xr.Dataset:
         unknown = peak_table.empty(data.sizes["peak"])
         later = [name for name in peak_table.VARIABLES if name not in data]
         data = data.assign({name: ("peak", unknown[name].copy(), peak_table.cf_attributes(name)) for name in later})
-    return with_frame_index(data)
+    return data
