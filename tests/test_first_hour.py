@@ -1,6 +1,7 @@
 """What somebody asks a peak table in the first hour: each is one line, in a notebook and in other programs' files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -158,6 +159,24 @@ def test_one_reflection_is_followed_through_the_series(peaks: xr.Dataset) -> Non
     assert peaks.bragg.near(30, 30, radius=100).sizes["peak"] == 6
     with pytest.raises(InputError, match="radius: 0 is not accepted; must be above 0"):
         peaks.bragg.near(y, x, radius=0)
+
+
+# The README's lines.
+
+
+def test_the_lines_of_the_readme_do_what_they_say(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("runs", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scan").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    lines = text.partition("```python\n")[2].partition("\nrun = ")[0]
+    assert lines.count("peaks.bragg.") == 5
+    names: dict[str, Any] = {}
+    # Of this run, which has frames 10 to 14 and fewer peaks.
+    exec(lines.replace("frame(17)", "frame(12)").replace("levels_for(200)", "levels_for(1)"), names)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "peaks.parquet").astype({"phase": object}), names["table"])
+    assert (names["good"]["flags"] == 0).all()
 
 
 # Two settings compared.

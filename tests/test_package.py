@@ -1,6 +1,7 @@
 """What users install: the wheel, outside the checkout."""
 
 import email
+import os
 import re
 import subprocess
 import sys
@@ -54,8 +55,10 @@ def test_a_wheel_holds_the_package_its_weights_and_its_types_and_nothing_else(na
     assert tops == {"braggflow", f"braggflow-{braggflow.__version__}.dist-info"}
     package = ROOT / "workflow" / "braggflow"
     files = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    examples = [*(ROOT / "configs").glob("*.yaml"), *(ROOT / "cluster").glob("*.yaml")]
     assert {name for name in names if name.startswith("braggflow/")} == {
-        path.relative_to(package.parent).as_posix() for path in files
+        *(path.relative_to(package.parent).as_posix() for path in files),
+        *(f"braggflow/examples/{path.name}" for path in examples),
     }
     assert {
         "braggflow/py.typed",
@@ -94,6 +97,42 @@ def test_an_installed_wheel_works_outside_the_checkout(wheel, tmp_path):
         pytest.approx(20.3, abs=0.1),
     )
     assert all(Path(module).is_relative_to(target / "braggflow") for module in second.split())
+
+
+def first_page() -> list[list[str]]:
+    """The commands that the README's first page has for an installed package, less what installs it."""
+    block = re.search(r"^(    pip install .*\n(?:    .*\n)+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert block is not None
+    commands = [line.split("#")[0].split() for line in block[1].splitlines()]
+    return [words for words in commands if words[0] == "braggflow"]
+
+
+@pytest.mark.slow
+def test_the_first_page_of_the_readme_runs_from_an_installed_wheel_alone(wheel, tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    links = [word for place in os.environ.get("PIP_FIND_LINKS", "").split() for word in ("--find-links", place)]
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", *links, "--python", python]
+    subprocess.run([*uv, "--constraint", ROOT / "constraints.txt", wheel], check=True)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    said = []
+    for words in first_page():
+        fewer = ["--frames", "12"] if words[1] == "simulate" else []
+        command = [python.with_name("braggflow"), *words[1:], *fewer]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        said.append(done.stdout)
+    assert [words[1] for words in first_page()] == ["simulate", "config", "run", "score", "export"]
+    assert re.search(r"^all +\d+ +\d+ +(0\.9\d+|1\.0+)$", said[3], re.MULTILINE)
+    lines = (folder / "peaks.csv").read_text().splitlines()
+    assert lines[0].startswith("peak_frame,")
+    assert len(lines) > 100
+    # Nothing of it came from the checkout.
+    where = [python, "-c", "import braggflow; print(braggflow.__file__)"]
+    file = subprocess.run(where, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+    assert Path(file).is_relative_to(tmp_path / "venv")
 
 
 def test_the_files_that_the_documents_name_are_there():

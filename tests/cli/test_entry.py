@@ -30,7 +30,9 @@ ENVIRONMENT = {
     "TERM": "xterm",
 }
 HELP = {
-    "config": [],
+    "config": ["init", "example", "schema"],
+    "config example": ["--overwrite"],
+    "export": ["--out", "--to", "--overwrite"],
     "inspect": ["--dataset", "--coord", "--json"],
     "ingest": [
         *("--out", "--dataset", "--coord", "--mask", "--dark", "--flat", "--workers", "--require-complete"),
@@ -210,6 +212,28 @@ def test_a_run_is_scored_against_the_truth(beamtime, tmp_path):
     assert json.loads((tmp_path / "score.json").read_text())
 
 
+def test_the_peaks_are_exported_and_the_file_is_named(beamtime):
+    folder = beamtime.folder
+    for suffix in ("csv", "parquet", "h5"):
+        assert succeed(folder, "export", "runs/scan", "--out", f"peaks.{suffix}").stdout == f"peaks.{suffix}\n"
+    lines = (folder / "peaks.csv").read_text().splitlines()
+    assert len(lines) == 1 + braggflow.open_peaks(folder / "runs" / "scan").sizes["peak"]
+    refused = call(folder, "export", "runs/scan", "--out", "peaks.csv")
+    assert refused.returncode == REFUSED
+    assert refused.stderr == "braggflow: --out peaks.csv: exists; choose another name or add --overwrite\n"
+
+
+def test_an_example_is_written_and_loads_and_without_a_name_all_are_listed(tmp_path):
+    listed = succeed(tmp_path, "config", "example").stdout
+    assert {"demo", "rotation", "pilatus", "slurm", "pbs"} <= {line.split()[0] for line in listed.splitlines()}
+    assert "rotation         Rotation scan (far-field HEDM, 3DXRD)\n" in listed
+    said = succeed(tmp_path, "config", "example", "rotation").stdout
+    assert said == "rotation.yaml written. Rotation scan (far-field HEDM, 3DXRD).\n"
+    assert load_config(tmp_path / "rotation.yaml").detect.min_area == 3
+    assert succeed(tmp_path, "config", "example", "slurm", "mine.yaml").stdout.startswith("mine.yaml written. ")
+    assert call(tmp_path, "config", "example", "demo", "mine.yaml").returncode == REFUSED
+
+
 def test_a_report_and_a_movie_are_written_and_named(beamtime):
     folder = beamtime.folder
     assert succeed(folder, "report", "runs/scan").stdout == "runs/scan/report.html\n"
@@ -247,6 +271,22 @@ BAD = {
     "--set form": (["run", "c.yaml", "--set", "detect"], r"--set detect: must be section\.key=value"),
     "no configuration": (["run", "nope.yaml"], r"configuration nope\.yaml: cannot be read \(No such file"),
     "no frames store": (["run", "c.yaml", "nope.zarr"], r"frames store nope\.zarr: does not exist"),
+    "section left out": (
+        ["run", "c.yaml", "--set", "minval=3"],
+        r"minval: unknown key .*Did you mean detect\.minval\?",
+    ),
+    "data first": (
+        ["run", "scan.zarr", "c.yaml"],
+        r"configuration scan\.zarr: is named as data are, .*the configuration comes first",
+    ),
+    "two configurations": (["run", "c.yaml", "typo.yaml"], r"data: typo\.yaml: is a configuration, which comes first"),
+    "many workers": (
+        ["run", "c.yaml", "--workers", 100_000],
+        r"--workers 100000: is not accepted on \d+ cores?; must be",
+    ),
+    "format": (["export", "runs/scan", "--out", "peaks.xlsx"], r"--out peaks\.xlsx: its suffix names no format"),
+    "no table": (["export", "nowhere", "--out", "peaks.csv"], r"nowhere: holds no peak table"),
+    "no example": (["config", "example", "hedm"], r"hedm: is no example; must be one of demo, .*rotation.*slurm"),
     "no run": (["status", "nowhere"], r"nowhere: holds no run"),
     "coord form": (["ingest", "a.npy", "--out", "b.zarr", "--coord", "omega"], r"--coord omega: must be NAME=VALUE"),
     "coord": (
