@@ -282,7 +282,7 @@ BAD = {
     "two configurations": (["run", "c.yaml", "typo.yaml"], r"data: typo\.yaml: is a configuration, which comes first"),
     "many workers": (
         ["run", "c.yaml", "--workers", 100_000],
-        r"--workers 100000: is not accepted on \d+ cores?; must be",
+        r"--workers: 100,000 worker processes would hinder each other on \d+ cores?; must be",
     ),
     "format": (["export", "runs/scan", "--out", "peaks.xlsx"], r"--out peaks\.xlsx: its suffix names no format"),
     "no table": (["export", "nowhere", "--out", "peaks.csv"], r"nowhere: holds no peak table"),

@@ -142,7 +142,7 @@ def test_several_data_sets_and_a_bad_one_among_them(tmp_path, images, no_workers
     [
         (
             {"workers": 1000},
-            r"compute\.workers: 1000 worker processes on \d+ cores? would hinder each other; must be \d+",
+            r"compute\.workers: 1,000 worker processes would hinder each other on \d+ cores?; must be \d+",
         ),
         ({"memory_limit": "100 MiB"}, r"a worker needs \d+ MiB, its limit is 100 MiB; raise compute\.memory_limit"),
     ],

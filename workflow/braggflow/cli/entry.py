@@ -30,9 +30,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
-for command in (inspect, preview, ingest, simulate, run, status, export, report, movie):
-    app.command()(command)
-for command in (score, train, finetune, evaluate):
+for command in (
+    *(inspect, preview, ingest, simulate, run, status, export, report, movie),
+    *(score, train, finetune, evaluate),
+):
     app.command()(command)
 app.add_typer(config_app, name="config")
 app.add_typer(cluster_app, name="cluster")

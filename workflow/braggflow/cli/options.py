@@ -1,6 +1,5 @@
 """Options that several commands share, and what turns them into sections and files."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,17 +16,12 @@ if TYPE_CHECKING:
 #: Exit statuses.
 COMPLETE, REFUSED, PARTIAL = 0, 2, 3
 
-#: Workers per core above which a number is taken for a mistake.
-_MOST_PER_CORE = 4
 
+def _not_too_many(workers: int | None) -> int | None:
+    if workers is not None:
+        from braggflow.cluster import refuse_crowd
 
-def _workers_that_make_sense(workers: int | None) -> int | None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers is not None and workers > _MOST_PER_CORE * cores:
-        raise InputError(
-            f"--workers {workers}: is not accepted on {cores} core{'s' * (cores != 1)}; must be at most "
-            f"{_MOST_PER_CORE * cores}. Each takes memory (docs/benchmarks.md); more than one a core is no faster"
-        )
+        refuse_crowd(workers, "--workers")
     return workers
 
 
@@ -36,7 +30,7 @@ SomeSection = TypeVar("SomeSection", bound=Section)
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, callback=_workers_that_make_sense, help="Local worker processes (default: one per core)."),
+    typer.Option(min=1, callback=_not_too_many, help="Local worker processes (default: one per core)."),
 ]
 NetworkName = Annotated[str, typer.Option(help="compact or braggnn.")]
 PatchSize = Annotated[int, typer.Option(help="Pixels on a side of a patch: 9, 11, 13 or 15.")]

@@ -31,13 +31,11 @@ def memory_of_worker(config: ComputeConfig, profile: LocalProfile | None) -> int
         raise InputError(f"{key}: {asked!r} is not accepted ({error}); must be auto or a size, as in 4GiB") from error
 
 
-def refuse_crowd(config: ComputeConfig, profile: LocalProfile | None) -> None:
-    """Raise `InputError` where many more workers are asked for than there are cores."""
-    asked = (profile.workers if profile is not None else None) or config.workers or 1
+def refuse_crowd(workers: int | None, key: str) -> None:
+    """Raise `InputError`, about what `key` says, where many more workers are asked for than there are cores."""
     cores = len(os.sched_getaffinity(0))
-    if asked > _PER_CORE * cores:
-        key = "workers" if profile is not None and profile.workers else "compute.workers"
+    if workers is not None and workers > _PER_CORE * cores:
         raise InputError(
-            f"{key}: {asked} worker processes on {cores} core{'s' * (cores != 1)} would hinder each other; must be "
+            f"{key}: {workers:,} worker processes would hinder each other on {cores} core{'s' * (cores != 1)}; must be "
             f"{_PER_CORE * cores} or fewer here, best {cores}"
         )

@@ -195,7 +195,8 @@ def _here(
     if where is not None and profile is None:
         _look(first, stages)
         return False
-    clusters.refuse_crowd(resolved.compute, profile)
+    clusters.refuse_crowd(resolved.compute.workers, "compute.workers")
+    clusters.refuse_crowd(profile.workers if profile is not None else None, "workers of the cluster profile")
     if clusters.memory_limit_asked(resolved.compute, profile) != "auto":
         check_memory(first.series.path, first.need, clusters.memory_of_worker(resolved.compute, profile), 1)
     seconds = _look(first, stages) * data_sets

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from braggflow import patches, peak_table
 from braggflow.config import RunConfig
 from braggflow.detect import Detection, cut_patches, detect, on_disks
+from braggflow.errors import InputError
 from braggflow.fit import deblend, fit_patches
 from braggflow.frames import UNREADABLE, OpenedSeries
 from braggflow.locate import Located, load_localiser, locate_patches
@@ -111,6 +112,12 @@ def _peaks_of(
             bin=config.frames.bin,
             **config.frames.noise,
         )
+        most = config.detect.max_peaks_per_frame
+        if len(detection.table) > most:
+            raise InputError(
+                f"{len(detection.table):,} peaks in one frame, detect.max_peaks_per_frame is {most:,}; are the levels "
+                "in the noise? Raise detect.minval and detect.minscore, or leave detect.false_peaks at its default"
+            )
         if config.fit.model == "disk":
             detection = on_disks(detection, frame.counts, frame.mask, size=config.patches.size)
     with _timed(seconds, "patches"):
