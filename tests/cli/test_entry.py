@@ -43,7 +43,8 @@ HELP = {
     "cluster": ["check", "script"],
     "cluster check": ["--scripts"],
     "cluster script": ["--out", "--set", "--follow", "--walltime", "--write", "--overwrite"],
-    "status": ["--watch"],
+    "status": ["--watch", "--json"],
+    "preview": ["--frame", "--set", "--out"],
     "report": [],
     "movie": ["--out", "--fps", "--start", "--stop", "--step", "--max-frames"],
     "score": ["--radius", "--json"],
@@ -160,11 +161,10 @@ def test_a_terminal_shows_rate_peaks_failures_time_left_and_the_dashboard(beamti
     assert code == PARTIAL, received
     assert "\x1b[" in received
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received)
-    assert "starting (a first run compiles its kernels)" in text
+    for stage in ("loading", "opening scan", "looking at a few frames", "starting workers"):
+        assert f"{stage} ━" in text
     assert re.search(r"dashboard: http://127\.0\.0\.1:\d+/status", text)
-    line = (
-        r"scan ━+ +\d+% (-|\d+):(--|\d\d):(--|\d\d) left, \d+/12 frames, [\d.]+ frames/s, \d+ peaks, \d+ frames failed"
-    )
+    line = r"scan ━+ +\d+% +(\d+:\d\d:\d\d left)? *\d+/12 frames, [\d.]+ frames/s, \d+ peaks, \d+ frames failed"
     shown = [found[0] for found in re.finditer(line, text)]
     assert len(shown) >= 2
     assert " 12/12 frames" in shown[-1]
@@ -182,10 +182,10 @@ def test_a_partial_run_says_what_failed_and_how_to_go_on(beamtime):
 
 
 def test_the_same_command_completes_the_run_and_shows_in_a_log_how_it_goes_and_where_the_result_is(beamtime):
-    name, frames, *lines = beamtime.second.stderr.splitlines()
+    told = beamtime.second.stderr.splitlines()
+    name, frames, *lines = told[told[0].startswith("opening") :]
     assert (name, frames) == ("scan.zarr", "  frames       12 frames of 96 × 96 pixels (y, x), uint16")
-    address = next(line for line in lines if not line.startswith("  "))
-    assert re.fullmatch(r"dashboard: http://127\.0\.0\.1:\d+/status", address)
+    assert any(re.fullmatch(r"dashboard: http://127\.0\.0\.1:\d+/status", line) for line in lines)
     assert re.fullmatch(r"scan: 12/12 frames, [\d.]+ frames/s, \d+ peaks, 0 frames failed", lines[-1])
     run = beamtime.folder / "runs" / "scan"
     assert re.search(rf"scan .*complete .*12 .*0 .*{braggflow.open_peaks(run).sizes['peak']} ", beamtime.second.stdout)
@@ -199,7 +199,7 @@ def test_a_run_that_is_complete_is_not_done_again(beamtime):
     before = {path: path.stat().st_mtime_ns for path in parts}
     again = succeed(beamtime.folder, *RUN)
     assert re.search(r"scan .*complete .*done before", again.stdout)
-    assert again.stderr == ""
+    assert again.stderr in ("", "opening scan\n")
     assert before == {path: path.stat().st_mtime_ns for path in parts}
 
 
@@ -325,8 +325,11 @@ def test_bad_input_ends_with_one_line_that_says_what_and_status_2(refusals, case
     done = refusals[0][case]
     assert (done.returncode, done.stdout) == (REFUSED, "")
     assert re.search(BAD[case][1], done.stderr), done.stderr
-    assert done.stderr.startswith("braggflow: ")
-    assert done.stderr.count("\n") == 1
+    *opening, refusal = done.stderr.splitlines()
+    assert refusal.startswith("braggflow: ")
+    assert all(
+        line.startswith("opening ") for line in opening
+    )  # on a busy machine that may take long enough to be said
 
 
 @pytest.mark.parametrize("case", MISUSE)

@@ -1,5 +1,6 @@
 """The record of outcomes, and how runs stand."""
 
+import json
 import os
 import pty
 import re
@@ -251,3 +252,30 @@ def test_the_command_shows_refused_data_sets_when_nothing_else_is_there(tmp_path
         app(["status", str(tmp_path)])
     assert end.value.code == 0
     assert capsys.readouterr().out.endswith("scan: frames store scan.zarr: does not exist\n")
+
+
+def test_runs_are_found_below_any_folder_and_named_by_their_way(tmp_path):
+    for name in ("monday/runs/scan", "tuesday/scan"):
+        write_run(tmp_path / name)
+    (tmp_path / "frames.zarr" / "inner").mkdir(parents=True)
+    (tmp_path / "frames.zarr" / "inner" / "run.json").write_text("{}")
+    assert [state.name for state in data_set_statuses(tmp_path)] == ["monday/runs/scan", "tuesday/scan"]
+    assert [state.name for state in data_set_statuses(tmp_path / "tuesday")] == ["scan"]
+
+
+def test_a_run_that_has_not_begun_is_waited_for(tmp_path):
+    words = [sys.executable, "-m", "braggflow", "status", str(tmp_path), "--watch"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == f"waiting for a run to begin in {tmp_path}\n"
+        write_run(tmp_path / "scan")
+        told, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert told.startswith("1 data set: 1 complete")
+
+
+def test_json_has_every_data_set(tmp_path):
+    write_run(tmp_path / "scan", "partial", failed=1)
+    words = [sys.executable, "-m", "braggflow", "status", str(tmp_path), "--json"]
+    told = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    (state,) = json.loads(told)
+    assert (state["name"], state["status"], state["ended"]) == ("scan", "partial", True)

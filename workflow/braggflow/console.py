@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from threading import Timer
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskProgressColumn, TextColumn
@@ -12,6 +13,8 @@ from rich.text import Text
 
 #: Where the output is no terminal (a batch job's log), a plain line this often.
 _LINE_SECONDS = 10.0
+#: What takes no longer than this is not told in a log.
+_SHORT_SECONDS = 1.0
 #: Columns of a log, where nobody can widen the window to read what was cut off.
 _LOG_WIDTH = 200
 
@@ -48,36 +51,50 @@ class _Time(ProgressColumn):
 def moving_line(console: Console, title: str) -> Iterator[Callable[[str, float | None, str], None]]:
     """One line that moves, shown by calling it with (title, share done, facts).
 
-    Where the share is None the title says what is done, and the line counts the seconds. In a log a plain line is
-    written for each new title of this kind, and else every ten seconds.
+    Where the share is None the title says what is done, and the line counts the seconds. In a log it is a plain line:
+    for what is done, once it has taken most of a second; for a share, every ten seconds and at its end.
     """
-    last, written = -_LINE_SECONDS, ""
-    with Progress(
-        SpinnerColumn(finished_text=" "),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=12),
-        TaskProgressColumn(show_speed=False),
-        _Time(),
-        TextColumn("{task.fields[facts]}", markup=False, table_column=Column(overflow="fold")),
-        console=console,
-        disable=not moves(console),
-        transient=True,
-    ) as display:
-        task, shown = display.add_task(title, total=None, facts=""), title
+    with ExitStack() as stack:
+        yield _drawn(stack, console, title) if moves(console) else _logged(stack, console)
 
-        def show(title: str, share: float | None, facts: str) -> None:
-            nonlocal last, written, shown
-            total = None if share is None else 1.0
-            if (share is None and title != shown) or display.tasks[0].total != total:
-                display.reset(task, total=total)  # its time begins anew
-            display.update(task, description=title, completed=share or 0.0, facts=facts)
-            shown = title
-            if moves(console):
-                return
-            now, line = time.monotonic(), f"{title}: {facts}" if facts else title
-            at_once = share is None or (share >= 1 and line != written)
-            if (at_once and line != written) or now - last > _LINE_SECONDS:
-                plain(console, line)
-                last, written = now, line
 
-        yield show
+def _drawn(stack: ExitStack, console: Console, title: str) -> Callable[[str, float | None, str], None]:
+    columns = (BarColumn(bar_width=12), TaskProgressColumn(), _Time())
+    facts_column = TextColumn("{task.fields[facts]}", markup=False, table_column=Column(overflow="fold"))
+    text = TextColumn("{task.description}", markup=False)
+    display = stack.enter_context(
+        Progress(SpinnerColumn(finished_text=" "), text, *columns, facts_column, console=console, transient=True)
+    )
+    task = display.add_task(title, total=None, facts="")
+
+    def show(title: str, share: float | None, facts: str) -> None:
+        now, total = display.tasks[0], None if share is None else 1.0
+        if now.total != total or (share is None and now.description != title):
+            display.reset(task, total=total)  # its time begins anew
+        display.update(task, description=title, completed=share or 0.0, facts=facts)
+
+    return show
+
+
+def _logged(stack: ExitStack, console: Console) -> Callable[[str, float | None, str], None]:
+    last, written, stage = -_LINE_SECONDS, "", ""
+    waiting = Timer(0, lambda: None)
+
+    def show(title: str, share: float | None, facts: str) -> None:
+        nonlocal last, written, stage, waiting
+        line, now = f"{title}: {facts}" if facts else title, time.monotonic()
+        if share is None:
+            if title != stage:
+                waiting.cancel()
+                stage, waiting = title, Timer(_SHORT_SECONDS, plain, (console, line))
+                waiting.daemon = True
+                waiting.start()
+            return
+        waiting.cancel()
+        stage = ""
+        if now - last > _LINE_SECONDS or (share >= 1 and line != written):
+            plain(console, line)
+            last, written = now, line
+
+    stack.callback(lambda: waiting.cancel())
+    return show

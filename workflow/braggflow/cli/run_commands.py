@@ -112,7 +112,7 @@ def status(
 ) -> None:
     """Show what is done, what failed and why, of a run or of all runs below a folder."""
     if json:
-        from braggflow.cli.status_json import statuses_as_json
+        from braggflow.cli.terminal import statuses_as_json
 
         if watch:
             raise InputError("--json: is for one look, and --watch for many; give one of them")

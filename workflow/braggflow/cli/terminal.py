@@ -1,10 +1,12 @@
 """What the command line shows while it works and when it is done."""
 
+import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +140,12 @@ def _first_states(folder: Path) -> list[DataSetStatus]:
                 return data_set_statuses(folder)
             line(f"waiting for a run to begin in {folder}", None, "")
             time.sleep(_WATCH_SECONDS)
+
+
+def statuses_as_json(folder: Path) -> str:
+    """A list with an object for each data set: the fields of `DataSetStatus`, and whether it has ended."""
+    states = data_set_statuses(folder)
+    return json.dumps([{**asdict(state), "path": str(state.path), "ended": state.ended} for state in states], indent=1)
 
 
 _NEXT = {

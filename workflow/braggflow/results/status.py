@@ -127,13 +127,13 @@ def data_set_statuses(folder: Path) -> list[DataSetStatus]:
     """
     if (folder / RUN_INFO).exists():
         return [_status_of(RunFolder(folder), None)]
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'is a file' if folder.exists() else 'does not exist'}; must be a folder of runs")
     found = []
     for outer, runs in _runs_below(folder).items():
         found += _statuses_in(outer, runs, prefix="" if outer == folder else f"{outer.relative_to(folder)}/")
     if not found:
-        raise InputError(f"{folder}: holds no run, nor does a folder below")
+        raise InputError(
+            f"{folder}: holds no run, nor does a folder below{'' if folder.is_dir() else ': is no folder'}"
+        )
     return sorted(found, key=lambda state: (state.status != "complete", state.status, state.name))
 
 
