@@ -340,7 +340,7 @@ def throughput(method: Estimator, *, size: int = 11) -> dict[str, float]:
     locate = method.locate
     if method.localiser is not None and method.localiser.device != "cpu":
         rates[method.localiser.device] = _TIMED / _seconds(locate, drawn, perf_counter)
-        on_core = replace(method.localiser, device="cpu", model=deepcopy(method.localiser.model).cpu())
+        on_core = replace(method.localiser, device="cpu", network=deepcopy(method.localiser.model).cpu())
         locate = network_estimator(method.name, on_core).locate
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -9,18 +9,15 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
-from math import isqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from numpy.typing import NDArray
 
 from braggflow.config import LocateConfig
 from braggflow.errors import InputError
 from braggflow.locate.localiser import NETWORKS, Localiser, compute_device, cpu_kernels
-
-if TYPE_CHECKING:
-    import torch
-
-    from braggflow.locate.networks import Network
+from braggflow.locate.weights_of_network import Weights, weights_from
 
 
 def shipped_sizes() -> dict[str, tuple[int, ...]]:
@@ -82,16 +79,13 @@ def _loaded(path: Path, stamp: tuple[int, ...], place: str, size: int) -> Locali
     """The weights file of this `stamp`, kept by the process: each of a run's tasks asks for the same one."""
     content = _read(path)
     name = _name(path, content)
-    model = _build(path, name, _state(path, content))
-    if model.size != size:
+    weights = _build(path, name, _state(path, content))
+    if weights.size != size:
         raise InputError(
-            f"locate.network: {path} is for patches of size {model.size}, patches.size is {size}; "
-            f"set patches.size={model.size} or give weights for {size}"
+            f"locate.network: {path} is for patches of size {weights.size}, patches.size is {size}; "
+            f"set patches.size={weights.size} or give weights for {size}"
         )
-    import torch
-
-    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return Localiser(name, size, path.name, hashlib.sha256(content).hexdigest(), place, model)
+    return Localiser(name, size, path.name, hashlib.sha256(content).hexdigest(), place, weights)
 
 
 def _weights_folder() -> Path:
@@ -158,15 +152,20 @@ def _name(path: Path, content: bytes) -> str:
     raise _refuse(path, f"holds no network known here (tensors: {_some(keys)})")
 
 
-def _state(path: Path, content: bytes) -> "dict[str, torch.Tensor]":
+def _state(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
     if path.suffix == ".safetensors":
-        import safetensors.torch
+        import safetensors.numpy
 
-        return safetensors.torch.load(content)
+        return safetensors.numpy.load(content)
     import io
 
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"locate.network: {path} is read by torch, which cannot be imported ({error}); install it (pip install "
+            f"torch), or give {', '.join(NETWORKS)} or a .safetensors file"
+        ) from error
     try:
         # Before version 1.6 PyTorch wrote bare pickles; torch's reader of these fails in too many ways to be let in.
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) if content[:2] == b"PK" else None
@@ -174,29 +173,15 @@ def _state(path: Path, content: bytes) -> "dict[str, torch.Tensor]":
         raise _refuse(path, "cannot be read as a PyTorch state dict") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise _refuse(path, "is no PyTorch state dict of tensors")
-    return state
+    return {key: value.float().numpy() for key, value in state.items()}
 
 
-def _build(path: Path, name: str, state: "Mapping[str, torch.Tensor]") -> "Network":
+def _build(path: Path, name: str, state: Mapping[str, NDArray[Any]]) -> Weights:
     """The network whose shape the tensors tell, holding them."""
-    from braggflow.locate.networks import BraggNN, Compact
-
     try:
-        if name == "braggnn":
-            dense = [
-                state[f"dense_layers.{k}.weight"].shape
-                for k in range(0, 2 * len(state), 2)
-                if f"dense_layers.{k}.weight" in state
-            ]
-            model: Network = BraggNN(6 + isqrt(dense[0][1] // 8), tuple(shape[0] for shape in dense[:-1]))
-        else:
-            channels, narrow = state["convolutions.0.weight"].shape[0], state["convolutions.6.weight"].shape[0]
-            hidden, width = state["hidden.weight"].shape
-            model = Compact(6 + isqrt((width - 1) // narrow), channels, hidden)
-        model.load_state_dict(dict(state))
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        return weights_from(name, state)
+    except (KeyError, IndexError, ValueError) as error:
         raise _refuse(path, f"does not fit a {name} network (tensors: {_some(state)})") from error
-    return model
 
 
 def _some(names: Iterable[str]) -> str:

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from braggflow.compiled import kernel
-from braggflow.locate.networks import HIGHEST, LOG_ERRORS, BraggNN, Compact, Network
 from braggflow.locate.vector_lanes import (
     CHANNELS,
     LANES,
@@ -37,6 +35,7 @@ from braggflow.locate.vector_lanes import (
     sigmoid,
     subtract,
 )
+from braggflow.locate.weights_of_network import HIGHEST, LOG_ERRORS, PLANES, Weights
 from braggflow.patches import State
 
 #: What a network says of n patches of counts (n, s, s) with their states and counts per photon: (n, 5), the offsets and
@@ -71,25 +70,27 @@ class _Plan:
         return _Planes(start, side, stride)
 
     def layer(
-        self, weight: torch.Tensor, bias: torch.Tensor, taps: Integers, shifts: Integers, activation: int
+        self, weight: Floats, bias: Floats, taps: Integers, shifts: Integers, activation: int
     ) -> tuple[Layer, _Planes]:
         """A layer of weights (channels, k) at `shifts` of a square of positions."""
         out = self.planes(len(weight), int(len(shifts) ** 0.5))
         positions = np.pad(shifts, (0, out.stride - len(shifts)), mode="edge")
-        packed = pack(weight.numpy(), bias.numpy())
+        packed = pack(weight, bias)
         return Layer(packed, np.ascontiguousarray(taps), positions, out.start, activation), out
 
-    def convolution(self, source: _Planes, layer: Any, activation: int) -> tuple[Layer, _Planes]:
-        """A torch convolution without padding."""
-        channels, kernel = layer.weight.shape[1:3]
+    def convolution(self, source: _Planes, of: Weights, layer: str, activation: int) -> tuple[Layer, _Planes]:
+        """A convolution without padding, named as in the weights."""
+        weight, bias = of.tensors[f"{layer}.weight"], of.tensors[f"{layer}.bias"]
+        channels, kernel = weight.shape[1:3]
         taps = _grid(kernel, source.side) + source.start + source.stride * np.arange(channels)[:, None]
         shifts = _grid(source.side - kernel + 1, source.side)
-        return self.layer(layer.weight.flatten(1), layer.bias, taps.ravel(), shifts, activation)
+        return self.layer(weight.reshape(len(weight), -1), bias, taps.ravel(), shifts, activation)
 
-    def dense(self, taps: Integers, layer: Any, activation: int) -> tuple[Layer, Integers]:
-        """A torch dense layer, and where its outputs are."""
-        result, out = self.layer(layer.weight, layer.bias, taps, np.zeros(1, np.int64), activation)
-        return result, out.start + np.arange(len(layer.weight))
+    def dense(self, taps: Integers, of: Weights, layer: str, activation: int) -> tuple[Layer, Integers]:
+        """A dense layer, named as in the weights, and where its outputs are."""
+        weight, bias = of.tensors[f"{layer}.weight"], of.tensors[f"{layer}.bias"]
+        result, out = self.layer(weight, bias, taps, np.zeros(1, np.int64), activation)
+        return result, out.start + np.arange(len(weight))
 
 
 def _grid(side: int, stride: int) -> Integers:
@@ -102,17 +103,37 @@ def _flat(planes: _Planes, channels: int) -> Integers:
     return (planes.start + planes.stride * np.arange(channels)[:, None] + np.arange(planes.side**2)).ravel()
 
 
-def compiled_network(model: Network) -> Kernel:
-    """The kernel of a network on the CPU, as its weights are now."""
-    with torch.inference_mode():
-        return _braggnn(model) if isinstance(model, BraggNN) else _compact(model)
+def compiled_network(weights: Weights) -> Kernel:
+    """The kernel of a network on the CPU."""
+    return _braggnn(weights) if weights.name == "braggnn" else _compact(weights)
 
 
-def _braggnn(model: BraggNN) -> Kernel:
+def _merged(of: Weights) -> tuple[Floats, Floats, Floats, Floats]:
+    """As `networks.NonLocalBlock.merged`, in double precision."""
+    kernel, theta, phi, g, out = (
+        of.tensors[f"{layer}.weight"].reshape(len(of.tensors[f"{layer}.weight"]), -1).astype(np.float64)
+        for layer in ("cnn_layers.0", "nlb.theta_layer", "nlb.phi_layer", "nlb.g_layer", "nlb.out_cnn")
+    )
+    shift, theta_bias, g_bias, out_bias = (
+        of.tensors[f"{layer}.bias"].astype(np.float64)
+        for layer in ("cnn_layers.0", "nlb.theta_layer", "nlb.g_layer", "nlb.out_cnn")
+    )
+    keys = (phi @ kernel).T
+    merged = (
+        keys @ theta @ kernel,
+        keys @ (theta @ shift + theta_bias),
+        np.concatenate([kernel, out @ g @ kernel], 1),
+        shift + out @ (g @ shift + g_bias) + out_bias,
+    )
+    query, query_shift, weight, constant = (part.astype(np.float32) for part in merged)
+    return query, query_shift, weight, constant
+
+
+def _braggnn(model: Weights) -> Kernel:
     plan, side = _Plan(), model.size - 2
     image = plan.planes(1, model.size)
     pixels = plan.planes(2 * _TAPS, side)  # under the kernel, and what attention makes of them
-    query, query_shift, weight, constant = model.nlb.merged(model.cnn_layers[0])  # type: ignore[arg-type]  # a convolution
+    query, query_shift, weight, constant = _merged(model)
     everywhere = np.arange(side**2)
     seen = pixels.start + pixels.stride * np.arange(2 * _TAPS)
     queries, asked = plan.layer(query, query_shift, seen[:_TAPS], everywhere, NONE)
@@ -121,13 +142,12 @@ def _braggnn(model: BraggNN) -> Kernel:
     layers = []
     step, planes = plan.layer(weight, constant, seen, everywhere, LEAKY)
     layers.append(step)
-    for layer in list(model.cnn_layers)[2::2]:
-        step, planes = plan.convolution(planes, layer, LEAKY)
+    for layer in ("cnn_layers.2", "cnn_layers.4"):
+        step, planes = plan.convolution(planes, model, layer, LEAKY)
         layers.append(step)
     flat = _flat(planes, 8)
-    dense = list(model.dense_layers)[::2]
-    for layer in dense:
-        step, flat = plan.dense(flat, layer, NONE if layer is dense[-1] else LEAKY)
+    for k in range(len(model.shape) + 1):
+        step, flat = plan.dense(flat, model, f"dense_layers.{2 * k}", LEAKY if k < len(model.shape) else NONE)
         layers.append(step)
 
     def locate(counts: Floats, state: NDArray[np.uint8], counts_per_photon: float) -> Floats:  # noqa: ARG001 - sees no states
@@ -139,22 +159,22 @@ def _braggnn(model: BraggNN) -> Kernel:
     return locate
 
 
-def _compact(model: Compact) -> Kernel:
+def _compact(model: Weights) -> Kernel:
     plan = _Plan()
-    planes = image = plan.planes(Compact.PLANES, model.size)
+    planes = image = plan.planes(PLANES, model.size)
     height = plan.planes(1, 1).start
     layers = []
-    for layer in list(model.convolutions)[::2]:
-        step, planes = plan.convolution(planes, layer, SILU)
+    for k in (0, 2, 4, 6):
+        step, planes = plan.convolution(planes, model, f"convolutions.{k}", SILU)
         layers.append(step)
-    narrow = len(model.convolutions[-2].weight)  # type: ignore[arg-type]  # a convolution
+    narrow = len(model.tensors["convolutions.6.weight"])
     flat = np.append(_flat(planes, narrow), height)
-    for head in ((model.hidden, model.output), (model.judge[0], model.judge[2])):
-        step, hidden = plan.dense(flat, head[0], SILU)
+    for first, last in (("hidden", "output"), ("judge.0", "judge.2")):
+        step, hidden = plan.dense(flat, model, first, SILU)
         layers.append(step)
-        step, out = plan.dense(hidden, head[1], NONE)
+        step, out = plan.dense(hidden, model, last, NONE)
         layers.append(step)
-        if head[1] is model.output:
+        if last == "output":
             offsets = out[0]
 
     def locate(counts: Floats, state: NDArray[np.uint8], counts_per_photon: float) -> Floats:

@@ -1,8 +1,12 @@
 """Sub-pixel positions of peaks from their patches, by a network on a CPU or a GPU."""
 
+import ctypes
+import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +14,7 @@ from numpy.typing import NDArray
 
 from braggflow import patches
 from braggflow.errors import InputError
+from braggflow.locate.weights_of_network import Weights, weights_of
 from braggflow.peak_table import Method
 
 if TYPE_CHECKING:
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from braggflow.locate.gpu import OnDevice
     from braggflow.locate.networks import Network
 
+
+logger = logging.getLogger(__name__)
 
 NETWORKS = ("braggnn", "compact")
 #: A patch with a lower `Located.domain` is out of the network's domain.
@@ -37,19 +44,33 @@ class Localiser:
     """Of the weights file."""
     device: str
     """cpu, cuda or cuda:N."""
-    model: "Network"
-    """On the CPU, whatever the device."""
+    network: "Network | Weights"
+    """On the CPU, whatever the device: in torch, or its weights alone."""
+
+    @cached_property
+    def model(self) -> "Network":
+        """The network in torch, on the CPU."""
+        if not isinstance(self.network, Weights):
+            return self.network
+        from braggflow.locate.networks import network_from
+
+        return network_from(self.network)
 
     @cached_property
     def kernel(self) -> "Kernel":
         """The network for the CPU: compiled, or by torch where `cpu_kernels` says so."""
         if cpu_kernels() == "torch":
-            from braggflow.locate.torch_cpu import torch_network
+            try:
+                from braggflow.locate.torch_cpu import torch_network
+            except ImportError as error:
+                raise InputError(
+                    f"BRAGGFLOW_KERNELS: is torch, which cannot be imported ({error}); unset it, or install torch"
+                ) from error
 
             return torch_network(self.model)
         from braggflow.locate.cpu import compiled_network
 
-        return compiled_network(self.model)
+        return compiled_network(self.network if isinstance(self.network, Weights) else weights_of(self.network))
 
     @cached_property
     def on_device(self) -> "OnDevice":
@@ -163,20 +184,52 @@ def locate_patches(
 
 
 def compute_device(wanted: str, *, key: str = "locate.device") -> str:
-    """Where to compute: cpu, cuda or cuda:N. Raises `InputError` naming `key` for a device that is not there."""
-    import torch
+    """Where to compute: cpu, cuda or cuda:N. Raises `InputError` naming `key` for a device that is not there.
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    torch is imported only on a machine that may have a GPU; where it cannot be imported, there is none.
+    """
+    if wanted == "cpu":
+        return wanted
+    count = _gpus()
     if wanted == "auto":
         return "cuda" if count else "cpu"
-    if wanted != "cpu" and int(wanted.partition(":")[2] or 0) >= count:
+    if int(wanted.partition(":")[2] or 0) >= count:
         offered = ["auto", "cpu", *(f"cuda:{number}" for number in range(count))]
         raise InputError(f"{key}: {wanted} is not there (CUDA devices: {count}); must be {', '.join(offered)}")
     return wanted
 
 
 def cuda_device_name() -> str:
-    """Name of the GPU that torch would use; "" where it sees none. Loads torch."""
+    """Name of the GPU that torch would use; "" where it sees none."""
+    if not _gpus():
+        return ""
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return torch.cuda.get_device_name()
+
+
+def _gpus() -> int:
+    """Number of GPUs that torch sees. Importing it takes 2 s: it is asked only where there may be one."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not _is_driver_there():
+        return 0
+    try:
+        import torch
+    except ImportError as error:
+        _say_once(str(error))
+        return 0
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+@cache
+def _is_driver_there() -> bool:
+    """Whether this machine has the driver of a GPU that torch may compute on: CUDA's, or AMD's."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        with suppress(OSError):
+            ctypes.CDLL(library)
+            return True
+    return Path("/dev/kfd").exists()
+
+
+@cache
+def _say_once(reason: str) -> None:
+    logger.warning("torch cannot be imported (%s): networks are computed on the CPU", reason)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from braggflow.locate.weights_of_network import HIGHEST, LOG_ERRORS, PLANES, Weights
 from braggflow.patches import State
 
 
@@ -130,15 +131,12 @@ class Compact(nn.Module):
     show how many photons there are, which decides the uncertainty.
     """
 
-    #: Planes that the network sees: scaled photons, usable, a neighbour's.
-    PLANES = 3
-
     def __init__(self, size: int = 11, channels: int = 24, hidden: int = 64, judges: int = 48) -> None:
         super().__init__()
         self.size = size
         narrow = 16 if size <= 11 else 8
         self.convolutions = nn.Sequential(
-            nn.Conv2d(self.PLANES, channels, 3),
+            nn.Conv2d(PLANES, channels, 3),
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3),
             nn.SiLU(),
@@ -169,12 +167,6 @@ class Compact(nn.Module):
         return NetworkOutput(self.output(functional.silu(self.hidden(features))).float(), *self.judged(features))
 
 
-#: Logarithms of the least and the greatest standard error that `Compact` states, pixels.
-LOG_ERRORS = (-12, 4)
-#: Heights are told apart to this many times the peak's own: how bright a brighter neighbour is does not matter more.
-HIGHEST = 3.0
-
-
 def planes(photons: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """What `Compact` sees of patches (n, s, s) with their states: planes (n, 3, s, s) and log heights (n, 1).
 
@@ -194,3 +186,11 @@ def planes(photons: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
 
 
 Network: TypeAlias = BraggNN | Compact
+
+
+def network_from(weights: Weights) -> Network:
+    """The network in torch that holds these weights, on the CPU, to be asked and not to learn."""
+    model = BraggNN(weights.size, weights.shape) if weights.name == "braggnn" else Compact(weights.size, *weights.shape)
+    model.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in weights.tensors.items()})
+    asked: Network = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return asked
