@@ -11,6 +11,7 @@ PYTHONS := 3.12 3.13
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -c "from braggflow.pipeline import compile_ahead; compile_ahead()"
 	touch $@
 
 ## The main job: simulate, run on a local cluster, score against the truth. A second time does only what is missing.

@@ -1,6 +1,7 @@
 """What a command imports, and compiled kernels kept between processes: each test with real ones."""
 
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,11 @@ def enlarged_and_more(value):
 """
 MAIN = """\
 import sys
-from braggflow.compiled import cache_folder
+from braggflow.compiled import announce, cache_folder
 from braggflow.fit.outer import enlarged_and_more
 import numpy as np
+
+announce(lambda _: None)  # a busy machine may take long enough for a line
 
 for name in sys.argv[1:]:
     print(enlarged_and_more(np.dtype(name).type(100)))
@@ -198,3 +201,154 @@ def test_where_nothing_can_be_kept_kernels_work_and_one_line_says_so(kernels, no
     assert lines[:-1] == ["200.25"] * 3
     assert errors.count("\n") == errors.count("NUMBA_CACHE_DIR") == 1
     assert reason in errors
+
+
+#: A process that announces two and a half seconds of compiling, of about a minute.
+SLOW = """
+import time
+from braggflow.compiled import announce, compiling
+{before}
+with compiling(60):
+    time.sleep(2.5)
+print("then")
+"""
+
+
+def test_compiling_is_said_in_a_log_by_a_line_at_its_start_and_one_at_its_end():
+    run = subprocess.run([sys.executable, "-c", SLOW.format(before="")], capture_output=True, text=True, check=True)
+    assert run.stderr.splitlines() == [
+        "braggflow: compiling its kernels, once: about 60 s",
+        "braggflow: its kernels are compiled, 3 s",
+    ]
+
+
+def test_on_a_terminal_one_line_counts_the_seconds():
+    main, end = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", SLOW.format(before="")], stderr=end, stdout=subprocess.DEVNULL)
+    os.close(end)
+    said = b""
+    while True:
+        try:
+            part = os.read(main, 1000)
+        except OSError:  # the process has ended, Linux's way to say so
+            break
+        if not part:
+            break
+        said += part
+    os.close(main)
+    assert process.wait() == 0
+    lines = said.decode().replace("\r\n", "\n").split("\r")
+    assert lines[0] == ""
+    assert len(lines) >= 4  # two or three seconds, and the end
+    assert all(line.startswith("braggflow: compiling its kernels, once: ") for line in lines[1:-1])
+    assert lines[1].endswith(" s of about 60 s")
+    assert lines[-1].startswith("braggflow: its kernels are compiled, 3 s")
+    assert said.count(b"\n") == 1
+
+
+def test_a_program_may_show_it_in_a_way_of_its_own():
+    before = "announce(lambda state: print(round(state.seconds, 1), state.about, state.done, flush=True))"
+    run = subprocess.run([sys.executable, "-c", SLOW.format(before=before)], capture_output=True, text=True, check=True)
+    *counted, last, after = run.stdout.splitlines()
+    assert len(counted) >= 2
+    assert all(line.endswith(" 60 False") for line in counted)
+    assert last.endswith(" 60 True")
+    assert (after, run.stderr) == ("then", "")
+
+
+def test_kernels_that_were_not_compiled_ahead_say_so_when_they_are_and_only_then(tmp_path):
+    code = """
+import numpy as np
+from braggflow.detect import arcs
+frame, one = np.ones((20, 20), np.int32), np.ones(1)
+arcs(frame, frame == 0, np.array([9]), np.array([9]), one, one)
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    first, *_, last = runs[0].stderr.splitlines()
+    assert first == "braggflow: compiling its kernels, once: some seconds"
+    assert last.startswith("braggflow: its kernels are compiled, ")
+    assert runs[1].stderr == ""
+
+
+def test_of_processes_that_start_at_once_one_compiles_ahead_and_the_others_wait(kernels, tmp_path):
+    (tmp_path / "main.py").write_text("""
+import time
+from braggflow.compiled import announce, compile_once
+announce(lambda _: None)
+def work():
+    print("worked", flush=True)
+    time.sleep(1)
+    return True
+compile_once(("fit",), work, about=1)
+print("on")
+""")
+    together = [kernels() for _ in range(3)]
+    lines = [said(process)[0] for process in together]
+    assert sorted(lines) == [["on"], ["on"], ["worked", "on"]]
+    assert said(kernels())[0] == ["on"]
+
+
+def test_work_that_failed_is_done_again(kernels, tmp_path):
+    (tmp_path / "main.py").write_text("""
+from braggflow.compiled import compile_once
+compile_once(("fit",), lambda: print("worked"), about=1)
+""")
+    assert [said(kernels())[0] for _ in range(2)] == [["worked"], ["worked"]]
+
+
+#: Searches frames of all usual types by all usual settings, and counts what numba compiles.
+USUAL = """
+import sys
+from pathlib import Path
+import numpy as np
+from numba.core import event
+from numba.core.event import Listener
+
+class Count(Listener):
+    names = []
+    def on_start(self, told):
+        self.names.append(told.data["dispatcher"].py_func.__qualname__)
+    def on_end(self, told):
+        pass
+
+event.register("numba:compile", Count())
+import braggflow
+
+y, x = np.mgrid[:64, :64]
+spots = ((20, 20, 200), (20, 27, 120), (44, 40, 90), (45, 43, 60))
+expected = 4 + sum(height * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 3) for row, column, height in spots)
+drawn = np.minimum(np.random.default_rng(0).poisson(expected), 255)
+np.save("mask.npy", (x == 33).astype(np.uint8))
+found = 0
+for dtype in "uint8 uint16 int16 int32 uint32 int64 float32 float64".split():
+    frame = drawn.astype(dtype)
+    for settings in (
+        {},
+        {"mask": "mask.npy"},
+        {"bin": 2},
+        {"minval": "5 sigma", "minscore": "4 sigma"},
+        {"minval": "5 sigma", "minscore": "4 sigma", "config": {"detect": {"false_peaks": None}}},
+        {"model": "pseudo_voigt"},
+        {"model": "disk", "patch_size": 15},
+        {"network": "braggnn"},
+        {"network": "none"},
+    ):
+        found += braggflow.find_peaks(frame, **settings).sizes["peak"]
+    frame.flags.writeable = False
+    found += braggflow.find_peaks(frame[::-1, ::-1]).sizes["peak"]
+print(found, len(Count.names), *sorted(set(Count.names)))
+"""
+
+
+def test_with_all_compiled_ahead_frames_of_the_usual_types_and_settings_compile_nothing(tmp_path):
+    ahead = "from braggflow.pipeline import compile_ahead; compile_ahead()"
+    subprocess.run([sys.executable, "-c", ahead], check=True, cwd=tmp_path)
+    run = subprocess.run([sys.executable, "-c", USUAL], capture_output=True, text=True, check=True, cwd=tmp_path)
+    found, compiled, *names = run.stdout.split()
+    assert int(found) > 100
+    assert (compiled, names) == ("0", [])
+    assert "braggflow: compiling" not in run.stderr

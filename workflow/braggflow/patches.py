@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.config import PatchesConfig
 
 
@@ -111,7 +111,7 @@ def _others(neighbours: Any, size: int) -> Any:
     return result
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def is_other(neighbours: Any, y: int, x: int) -> bool:
     """Whether the pixel at (y, x) from the centre is nearer to a neighbour: beyond the perpendicular bisector."""
     for o in range(len(neighbours)):
@@ -137,7 +137,7 @@ def _filled(counts: Any, state: Any) -> Any:
     return result
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def own_border(counts: Any, state: Any, border: Any) -> int:
     """Collect the peak's own pixels on the patch's border; return how many."""
     size, n = len(counts), 0
@@ -149,7 +149,7 @@ def own_border(counts: Any, state: Any, border: Any) -> int:
     return n
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def median(values: Any) -> float:
     """Median of a few values (0 of none), which are put in order in place (insertion sort)."""
     n = len(values)

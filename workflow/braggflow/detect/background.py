@@ -6,10 +6,9 @@ Kernels work row by row, so that what is above the background can be searched wi
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.errors import InputError
 
 #: Range of whole numbers that are bisected as such.
@@ -41,7 +40,22 @@ def level_grid(counts: NDArray[Any], mask: NDArray[np.bool_], cell: int, *, phot
     for axis in (0, 1):
         pad = [(1, 1) if a == axis else (0, 0) for a in (0, 1)]
         grid = np.pad(grid, pad, "reflect", reflect_type="odd") if grid.shape[axis] > 1 else np.pad(grid, pad, "edge")
-    return np.asarray(scipy.ndimage.median_filter(grid, size=3)[1:-1, 1:-1])
+    return _median_of_nine(grid)
+
+
+#: Pairs of nine values that, put in order one after the other, leave the median in the middle (A. W. Paeth, Median
+#: finding on a 3 × 3 grid, in Graphics Gems, 1990).
+_NINE = ((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3), (5, 8), (4, 7), (3, 6), (1, 4),
+         (2, 5), (4, 7), (4, 2), (6, 4), (4, 2))  # fmt: skip
+
+
+def _median_of_nine(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Medians of 3 × 3 values, for all but those on the border."""
+    rows, columns = grid.shape
+    values = [grid[y : rows - 2 + y, x : columns - 2 + x] for y in range(3) for x in range(3)]
+    for low, high in _NINE:
+        values[low], values[high] = np.minimum(values[low], values[high]), np.maximum(values[low], values[high])
+    return values[4]
 
 
 def _fill(grid: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -79,7 +93,7 @@ def _cell_levels(counts: Any, mask: Any, cell: int, photon: float) -> Any:
     return grid
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _cell_mean(counts: Any, mask: Any, top: int, left: int, cell: int, photon: float) -> Any:
     """Mean of a cell's pixels, those left out that counts of that mean do not reach."""
     total, n, limit = 0.0, 0, 4 * photon
@@ -95,7 +109,7 @@ def _cell_mean(counts: Any, mask: Any, top: int, left: int, cell: int, photon: f
     return np.float32(total / max(n, 1))
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _median(bits: Any, n: int) -> Any:
     """Median (float32) of `n` values, whose bits (uint32) are changed.
 
@@ -138,7 +152,7 @@ def _median(bits: Any, n: int) -> Any:
     return np.float32((float(one) + float(other)) / 2)
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _median_of_counts(values: Any, n: int, low: int, high: int) -> Any:
     """Median of `n` whole numbers between two: far fewer steps than those of all floats between these."""
     wanted, below = (n + 1) // 2, n
@@ -170,7 +184,7 @@ def above_grid(counts: Any, grid: Any, cell: int) -> Any:
     return above
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def above_row(counts: Any, grid: Any, cell: int, y: int, columns: Any, level: Any, above: Any) -> None:
     """Fill `above` (x) with `counts` (x), row `y` of a frame, above the background.
 
@@ -189,7 +203,7 @@ def above_row(counts: Any, grid: Any, cell: int, y: int, columns: Any, level: An
             target[i] = np.float32(source[i]) - (start + slope * x[i])
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _grid_level(grid: Any, cell: int, y: int, c: int) -> Any:
     """The level of column `c` of the grid at row `y` of the frame."""
     rows = len(grid)
@@ -198,14 +212,14 @@ def _grid_level(grid: Any, cell: int, y: int, c: int) -> Any:
     return np.float32(grid[r, c] + np.float32(v - r) * (grid[min(r + 1, rows - 1), c] - grid[r, c]))
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def levels_of_row(grid: Any, cell: int, y: int, level: Any) -> None:
     """Fill `level` with the grid's levels at row `y` of the frame."""
     for c in range(len(level)):
         level[c] = _grid_level(grid, cell, y, c)
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def above_level(count: float, level: Any, cell: int, x: int) -> Any:
     """What `above_row` makes of one pixel, from `levels_of_row`."""
     c = max(0, min((x - cell // 2) // cell, len(level) - 2))
@@ -213,7 +227,7 @@ def above_level(count: float, level: Any, cell: int, x: int) -> Any:
     return np.float32(count) - (start + slope * np.float32(x))
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _line(level: Any, following: Any, c: int, cell: int) -> Any:
     """Value at column 0 of the frame, and slope, of the line through two levels at the centres of cells c and c + 1."""
     slope = (following - level) / np.float32(cell)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from braggflow import peak_table
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.config import PatchesConfig
+from braggflow.detect.pixels import as_searched
 from braggflow.frames import CorrectedFrame
 from braggflow.patches import MAX_NEIGHBOURS, Patches, State, is_other, median, own_border
 from braggflow.peak_table import Flag
@@ -75,13 +76,14 @@ def cut_patches(
     array([[20.3, 31.8]])
     """
     ys, xs = np.ascontiguousarray(table["y_pixel"]), np.ascontiguousarray(table["x_pixel"])
+    image, mask = as_searched(frame.counts, frame.mask)
     saturated = np.zeros((1, 1), bool) if frame.saturated is None else frame.saturated
     counts, state, flags = _gather(
-        frame.counts,
-        frame.mask,
+        image,
+        mask,
         saturated,
         frame.saturated is not None,
-        frame.saturation,
+        float(frame.saturation),
         ys,
         xs,
         config.size,
@@ -178,12 +180,12 @@ def _mark_neighbours(
                     state[i, j, k] = _OTHER
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
     """Put an offset into `m` offsets that are in order of distance, behind those as near."""
     at = m
     while at > 0 and offsets[at - 1, 0] ** 2 + offsets[at - 1, 1] ** 2 > dy * dy + dx * dx:
-        offsets[at] = offsets[at - 1]
+        offsets[at, 0], offsets[at, 1] = offsets[at - 1, 0], offsets[at - 1, 1]
         at -= 1
     offsets[at, 0], offsets[at, 1] = dy, dx
 
@@ -236,7 +238,7 @@ def measure_patches(
     return intensity, snr, centroid
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _background(border: Any, counts_per_photon: float, read_noise: float) -> tuple[float, float]:
     """Level of a patch's border and standard deviation of one of its pixels; puts the values in order."""
     n = len(border)

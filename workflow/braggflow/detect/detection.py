@@ -30,6 +30,7 @@ from braggflow.detect.persistence import (
     maxima_of,
     persistence,
 )
+from braggflow.detect.pixels import as_searched
 from braggflow.detect.rings import arcs
 from braggflow.detect.significance import least_significance, significance
 from braggflow.frames import CorrectedFrame
@@ -110,6 +111,7 @@ def detect(
     True
     """
     constants = {"counts_per_photon": counts_per_photon, "read_noise": read_noise}
+    counts, mask = as_searched(counts, mask)
     if config.false_peaks is None:
         maxima, minscore = _by_levels(counts, mask, config, background_frame)
         high = maxima["score"] > minscore
@@ -157,7 +159,7 @@ def searched_image(
     read_noise: float = 0.0,
 ) -> Searched:
     """The image that `detect` searches, and the level from which on; raises as `detect` does."""
-    counts, mask = frame.counts, frame.mask
+    counts, mask = as_searched(frame.counts, frame.mask)
     local = config.background == "local"
     if config.false_peaks is None or not local:
         image = subtract_background(counts, mask, config, background_frame=background_frame)
@@ -243,8 +245,14 @@ def _maxima(
     """All maxima that rise above the noise's floor, with where they merge; areas are those above `minval`."""
     pixels, between = bridges(source, mask)
     subtract = config.background == "local"
-    floor, none = level + _floor(config, noise), np.empty(0, np.float32 if subtract else source.dtype)
-    found, values = foreground_of_noise(source, mask, level, floor, noise.cell, pixels, between, subtract, none)
+    floor = level + _floor(config, noise)
+    found, values = foreground_of_noise(source, mask, level, floor, noise.cell, pixels, between, subtract)
+    if not subtract:
+        values = source.ravel()[found]
+        if len(pixels) and len(found):
+            place = np.minimum(np.searchsorted(found, pixels), len(found) - 1)
+            there = found[place] == pixels
+            values[place[there]] = between[there]
     if config.engine == "native":
         return maxima_of(found, values, source.shape[1], floor=minval)
     # The library has no floor of its own for each place: what is below it is 0.

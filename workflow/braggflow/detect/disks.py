@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.detect.filters import Detection
+from braggflow.detect.pixels import as_searched
 from braggflow.detect.rings import mean_around
+from braggflow.patches import median
 
 #: Times that a centre is moved at most: mostly it stays after two or three.
 _MOVES = 10
@@ -52,6 +54,7 @@ def on_disks(found: Detection, counts: NDArray[Any], mask: NDArray[np.bool_], *,
     >>> disks.table[["y_pixel", "x_pixel"]].tolist()
     [(20, 30)]
     """
+    counts, mask = as_searched(counts, mask)
     table = found.table.copy()
     if not len(table):
         return replace(found, removed={**found.removed, "disk": 0})
@@ -93,7 +96,7 @@ def _middles(counts: Any, mask: Any, ys: Any, xs: Any, half: int) -> Any:
     return y, x, radius
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _smooth_window(counts: Any, mask: Any, top: int, left: int, smooth: Any) -> None:
     """`mean_around` the pixels of a window of the frame, NaN where there is none."""
     for j in range(len(smooth)):
@@ -102,7 +105,7 @@ def _smooth_window(counts: Any, mask: Any, top: int, left: int, smooth: Any) -> 
             smooth[j, i] = mean if mean > -np.inf else np.nan
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _middle(smooth: Any, border: Any, stack: Any) -> Any:
     """Sums of the coordinates, and number, of pixels connected with the window's centre above half of its height."""
     size = len(smooth)
@@ -113,7 +116,7 @@ def _middle(smooth: Any, border: Any, stack: Any) -> Any:
             if not np.isnan(smooth[j, i]):
                 border[m] = smooth[j, i]
                 m += 1
-    level = np.median(border[:m]) if m > 0 else 0.0
+    level = median(border[:m])
     highest, start = -np.inf, -1
     for j in range(half - 1, half + 2):
         for i in range(half - 1, half + 2):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.spatial
 from numpy.typing import NDArray
 
 from braggflow import peak_table
@@ -67,7 +66,9 @@ def _near_higher(table: NDArray[np.void], distance: float) -> NDArray[np.bool_]:
     positions = np.column_stack([table["y_pixel"], table["x_pixel"]]).astype(np.float64)
     rank = np.empty(len(table), np.int64)
     rank[np.lexsort((table["x_pixel"], table["y_pixel"], table["birth"]))] = np.arange(len(table))
-    pairs = scipy.spatial.KDTree(positions).query_pairs(distance, output_type="ndarray")
+    from scipy.spatial import KDTree  # takes 0.1 s to import, and few runs ask for it
+
+    pairs = KDTree(positions).query_pairs(distance, output_type="ndarray")
     close = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1) < distance
     pairs = pairs[close]
     near[np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])] = True

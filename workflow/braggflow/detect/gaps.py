@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 
 #: Pixels of the widest gap that is bridged.
 WIDEST = 2
@@ -43,7 +43,7 @@ def _bridge(image: Any, mask: Any, masked: Any) -> Any:
     return _with_crossings(pixels[:n], values[:n], mask)
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _line(image: Any, mask: Any, y: int, x: int, dy: int, dx: int) -> float:
     """The line between the unmasked pixels on either side of a gap along (dy, dx); -inf where it is too wide."""
     before, after = 1, 1
@@ -60,7 +60,7 @@ def _line(image: Any, mask: Any, y: int, x: int, dy: int, dx: int) -> float:
     return one + (other - one) * before / (before + after)
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _masked(mask: Any, y: int, x: int) -> bool:
     return 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and bool(mask[y, x])
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.detect.background import level_grid
 from braggflow.detect.levels import cut_off, sample_step
 
@@ -144,7 +144,7 @@ def _sample(counts: Any, mask: Any, step: int) -> Any:
     return n, m, values, levels, curvatures
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _square(counts: Any, mask: Any, y: int, x: int) -> float:
     """Sum of 3 × 3 pixels within the frame; NaN where one is masked."""
     total = 0.0

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow import peak_table
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.detect.background import above_level, above_row, levels_of_row
 
 _OF_PEAKS = ("y_pixel", "x_pixel", "birth", "death", "score", "significance", "area")
@@ -100,22 +100,21 @@ def foreground_above(counts: Any, mask: Any, grid: Any, cell: int, threshold: An
 
 @kernel(nogil=True)
 def foreground_of_noise(
-    image: Any, mask: Any, level: Any, floor: Any, cell: int, bridged: Any, between: Any, subtract: bool, none: Any
+    image: Any, mask: Any, level: Any, floor: Any, cell: int, bridged: Any, between: Any, subtract: bool
 ) -> Any:
     """Flat indices (ascending) and values of the pixels that rise above the noise of their place.
 
     `image`, `mask` (y, x); `level` and `floor` (rows, columns) are grids of cells: of the background, and of what a
     pixel must reach. Masked pixels at the flat indices `bridged` (ascending) have the values `between`. Values are
-    those of the image, above the level if that is to be subtracted; `none` is an empty array of their dtype. A value
-    that is not above 0 belongs to no peak.
+    float32, above the level if that is to be subtracted. A value that is not above 0 belongs to no peak.
     """
     height, width = image.shape
-    pixels, values = np.empty(_FOREGROUND + width, np.int64), np.empty(_FOREGROUND + width, none.dtype)
+    pixels, values = np.empty(_FOREGROUND + width, np.int64), np.empty(_FOREGROUND + width, np.float32)
     above = np.zeros((width + 7) // 8 * 8, np.bool_)
     eights = above.view(np.uint64)
     row, line = np.empty(width, np.float32), np.empty(floor.shape[1], np.float32)
     background = np.empty(level.shape[1], np.float32)
-    patched, unmasked = np.empty(width, np.float32), np.empty(width, np.bool_)
+    is_bridged, patched = np.zeros(width, np.bool_), np.empty(width, np.float32)
     columns = np.arange(width).astype(np.float32)
     n, b = 0, 0
     for y in range(height):
@@ -124,13 +123,11 @@ def foreground_of_noise(
         start, first = y * width, b
         while b < len(bridged) and bridged[b] < start + width:
             b += 1
-        if b > first:
-            patched[:], unmasked[:] = image[y], mask[y]
-            for i in range(first, b):
-                patched[bridged[i] - start], unmasked[bridged[i] - start] = between[i], False
-            above_row(patched, floor, cell, y, columns, line, row)
-        else:
-            above_row(image[y], floor, cell, y, columns, line, row)
+        above_row(image[y], floor, cell, y, columns, line, row)
+        for i in range(first, b):
+            x = bridged[i] - start
+            is_bridged[x], patched[x] = True, between[i]
+            row[x] = above_level(between[i], line, cell, x)
         for x in range(width):
             above[x] = row[x] >= 0
         known = False
@@ -141,19 +138,21 @@ def foreground_of_noise(
                 levels_of_row(level, cell, y, background)
                 known = True
             for x in range(8 * e, min(8 * e + 8, width)):
-                if not above[x] or (unmasked[x] if b > first else mask[y, x]):
+                if not above[x] or (mask[y, x] and not is_bridged[x]):
                     continue
-                value = float(patched[x]) if b > first else float(image[y, x])
+                value = float(patched[x]) if is_bridged[x] else float(image[y, x])
                 if subtract:
                     value = above_level(value, background, cell, x)
                 if value > 0:
                     pixels[n] = start + x
                     values[n] = value
                     n += 1
+        for i in range(first, b):
+            is_bridged[bridged[i] - start] = False
     return pixels[:n], values[:n]
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _take_row(row: Any, mask: Any, start: int, threshold: Any, above: Any, pixels: Any, values: Any, n: int) -> int:
     """Append a row's foreground to `pixels` and `values`, of which `n` are taken; `above` is room for the row."""
     for x in range(len(row)):
@@ -169,7 +168,7 @@ def _take_row(row: Any, mask: Any, start: int, threshold: Any, above: Any, pixel
     return n
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _twice(array: Any) -> Any:
     return np.concatenate((array, np.empty_like(array)))
 
@@ -239,7 +238,7 @@ def _merge(pixels: Any, order: Any, width: int, n_counted: int) -> Any:
     return births[by_place], deaths[by_place], areas[by_place]
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _uphill(pixels: Any, rank: Any, width: int) -> Any:
     """The rank of each pixel's highest neighbour (its own at a maximum), and its neighbours that come before it.
 
@@ -275,7 +274,7 @@ def _uphill(pixels: Any, rank: Any, width: int) -> Any:
     return uphill, before
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _root(island: Any, k: int) -> int:
     while island[k] != k:
         island[k] = island[island[k]]

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
+from braggflow.detect.pixels import as_searched
 
 #: How far from a maximum its ridge is followed, pixels along either axis.
 REACH = 32
@@ -80,6 +81,7 @@ def arcs(
     >>> (arcs(frame, np.zeros(frame.shape, bool), *maxima.T, level, noise) >= 0).tolist()
     [True, True, False]
     """
+    counts, mask = as_searched(counts, mask)
     order = np.lexsort((x_pixel, y_pixel))
     found: NDArray[np.int64] = _arcs(
         counts,
@@ -147,14 +149,14 @@ def _arcs(counts: Any, mask: Any, ys: Any, xs: Any, level: Any, noise: Any) -> A
     return arc
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _root(joined: Any, k: int) -> int:
     while joined[k] != k:
         k = joined[k]
     return k
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def mean_around(counts: Any, mask: Any, y: int, x: int) -> float:
     """Mean of the unmasked pixels of the 3 × 3 around a pixel; minus infinity beyond the frame and without any.
 
@@ -172,7 +174,7 @@ def mean_around(counts: Any, mask: Any, y: int, x: int) -> float:
     return s / m if m > 0 else -np.inf
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _reaches(counts: Any, mask: Any, y: int, x: int, least: float) -> bool:
     """Whether a pixel, or none that could say otherwise, is as high on the border of a square that a ridge crosses."""
     for j in range(max(y - _CROSSED, 0), min(y + _CROSSED + 1, counts.shape[0])):
@@ -183,7 +185,7 @@ def _reaches(counts: Any, mask: Any, y: int, x: int, least: float) -> bool:
     return False
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _highest_near(counts: Any, mask: Any, y: int, x: int) -> float:
     highest = -np.inf
     for j in range(y - 1, y + 2):
@@ -192,7 +194,7 @@ def _highest_near(counts: Any, mask: Any, y: int, x: int) -> float:
     return highest
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _flood(
     counts: Any, mask: Any, top: int, left: int, cut: float, most: float, distance: Any, pixels: Any
 ) -> tuple[int, int, bool]:
@@ -228,7 +230,7 @@ def _flood(
         k += 1
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _length(distance: Any, pixels: Any, area: int, queue: Any) -> int:
     """Length of the flooded pixels along their own course: the way between those furthest apart, within them."""
     side = len(distance)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.detect.noise import Noise
 
 #: Maxima that noise makes in a megapixel.
@@ -174,14 +174,14 @@ def _count(
     return sigma, core, ring, share, tie
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _normal(inside: float, n_inside: int, outside: float, n_outside: int) -> float:
     """How many standard deviations `inside` is above its share of all photons."""
     variance = n_inside * n_outside * max(inside + outside, 0.0)
     return (inside * n_outside - outside * n_inside) / np.sqrt(variance) if variance > 0 else 0.0
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _between_squares(counts: Any, mask: Any, y: int, x: int, v: int, u: int, per_count: float, shift: float) -> float:
     """Difference of the means of the 3 × 3 pixels around (y, x) and (v, u), in standard deviations."""
     high, n_high, low, n_low, both = 0.0, 0, 0.0, 0, 0.0
@@ -202,12 +202,12 @@ def _between_squares(counts: Any, mask: Any, y: int, x: int, v: int, u: int, per
     return float((high / n_high - low / n_low) / np.sqrt(max(variance, 1e-300)))
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _unmasked(mask: Any, y: int, x: int) -> bool:
     return 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and not mask[y, x]
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _inside(counts: Any, mask: Any, y: int, x: int, per_count: float, shift: float) -> tuple[float, int]:
     """Photons and pixels of the core."""
     total, n = 0.0, 0
@@ -219,7 +219,7 @@ def _inside(counts: Any, mask: Any, y: int, x: int, per_count: float, shift: flo
     return total * per_count + n * shift, n
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _number(counts: Any, y: int, x: int) -> float:
     """A number between 0 and 1 drawn from a place and the counts around it, by the steps of SplitMix64."""
     state = np.uint64(y) << np.uint64(32) | np.uint64(x)
@@ -232,7 +232,7 @@ def _number(counts: Any, y: int, x: int) -> float:
     return float(state >> np.uint64(11)) / 2.0**53
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _square_border(counts: Any, mask: Any, y: int, x: int, per_count: float, shift: float) -> tuple[float, int]:
     """Photons and pixels of the border of the square that the ring leaves out."""
     total, n = 0.0, 0
@@ -245,7 +245,7 @@ def _square_border(counts: Any, mask: Any, y: int, x: int, per_count: float, shi
     return total, n
 
 
-@kernel(nogil=True)
+@inner(nogil=True)
 def _around(
     counts: Any, mask: Any, y: int, x: int, half: int, per_count: float, shift: float, values: Any
 ) -> tuple[float, int]:

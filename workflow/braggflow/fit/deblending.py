@@ -20,18 +20,31 @@ two peaks which is at the maximum would be from it.
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.config import FitConfig
 from braggflow.fit.misfit import shape_misfit
 from braggflow.fit.patch_fits import FIT_DTYPE
-from braggflow.fit.peak_profile import MAX_MODELLED, WORK_LENGTH, Integers, load_pixels, padded, place_pixels
-from braggflow.fit.rivals import CHI2, NUMBERS, Patch, Tools, fit_rival, fit_third, start_pair
-from braggflow.fit.solver import FLOOR_SHARE, FWHM_PER_SIGMA, MAX_FREE
-from braggflow.fit.start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, X, Y, starting_values
+from braggflow.fit.peak_profile import MAX_MODELLED, Integers, load_pixels, padded
+from braggflow.fit.rivals import CHI2, NUMBERS, Patch, fit_rival, start_pair, start_third
+from braggflow.fit.solver import FLOOR_SHARE, FWHM_PER_SIGMA, Tools, tools_for
+from braggflow.fit.start import (
+    AMPLITUDE,
+    BACKGROUND,
+    ETA,
+    MAX_PEAKS,
+    XX,
+    XY,
+    YY,
+    Floats,
+    X,
+    Y,
+    copy,
+    copy_rows,
+    starting_values,
+)
 from braggflow.patches import State
 
 #: Peaks told apart in one patch, at most.
@@ -122,19 +135,15 @@ def deblend(
     start = starting_values(counts, state, listed, voigt=voigt)
     found = np.full((len(suspects), MOST, NUMBERS), np.nan)
     verdict = np.zeros((len(suspects), 3), np.int64)
-    _deblend_all(
-        counts,
-        state,
-        listed,
-        start,
-        given,
-        voigt,
-        config.max_iterations,
-        float(counts_per_photon),
-        (read_noise / counts_per_photon) ** 2,
-        found,
-        verdict,
-    )
+    photon, shift, tools = float(counts_per_photon), (read_noise / counts_per_photon) ** 2, tools_for(counts.shape[1])
+    room = np.zeros((3, MAX_MODELLED, 8))
+    for k in range(len(suspects)):
+        _judge(
+            counts[k], state[k], listed[k], start[k], given[k], voigt, config.max_iterations, photon, shift, tools,
+            room, found[k], verdict[k],
+        )  # fmt: skip
+    found[:, :, 4] *= photon
+    found[:, :, 5] = photon * (found[:, :, 5] - shift)
     new, split, blend = fits.copy(), np.zeros(len(fits), bool), np.zeros(len(fits), bool)
     number, is_voigt, is_blend = verdict.T
     changed = number > 0
@@ -162,57 +171,35 @@ def _enter(fits: NDArray[np.void], rows: NDArray[np.int64], numbers: Floats, voi
     fits["voigt"][rows] = voigt
 
 
-@kernel(nogil=True, error_model="numpy")
-def _deblend_all(
+@inner(nogil=True, error_model="numpy")
+def _prepare(
     counts: NDArray[np.float32],
     state: NDArray[np.uint8],
-    neighbours: NDArray[np.float32],
     start: Floats,
     given: Floats,
-    voigt: bool,
     max_iterations: int,
     counts_per_photon: float,
     shift: float,
-    found: Floats,
-    verdict: Integers,
-) -> None:
-    """Fill what was `found` of each patch, the peak at its maximum first, and the `verdict`.
-
-    That is the number of peaks (0: the fit given stays), whether they are pseudo-Voigts, and whether this is a blend.
-    """
-    size = counts.shape[1]
-    tools = Tools(
-        np.zeros(WORK_LENGTH, np.float32),
-        np.zeros((3 + 2 * MAX_FREE, MAX_FREE)),
-        np.zeros((MAX_MODELLED, 8)),
-        np.zeros((MAX_MODELLED, 8)),
-        np.zeros(MAX_MODELLED),
-        np.zeros((MAX_MODELLED, 2), np.int64),
-        np.zeros(MAX_FREE, np.uint8),
-    )
-    place_pixels(size, tools.work)
-    peaks = np.zeros((MAX_MODELLED, 8))
-    for k in range(len(counts)):
-        n_close = 0
-        while n_close < MAX_PEAKS - 1 and np.isfinite(start[k, 1 + n_close, Y]):
-            n_close += 1
-        number, _, _ = load_pixels(counts[k], state[k], 1 / counts_per_photon, shift, tools.work)
-        floor = FLOOR_SHARE * start[k, 0, AMPLITUDE] / counts_per_photon
-        patch = Patch(size, n_close, floor, number, max_iterations)
-        given[k, 4] /= counts_per_photon
-        given[k, 5] = given[k, 5] / counts_per_photon + shift
-        for j in range(1 + n_close):
-            peaks[j] = start[k, j]
-            peaks[j, AMPLITUDE] /= counts_per_photon
-            peaks[j, BACKGROUND] = given[k, 5]
-        _parameters(given[k], peaks[0])
-        _judge(peaks, voigt, patch, tools, state[k], neighbours[k], found[k], verdict[k])
-        for j in range(MOST):
-            found[k, j, 4] *= counts_per_photon
-            found[k, j, 5] = counts_per_photon * (found[k, j, 5] - shift)
+    tools: Tools,
+    peaks: Floats,
+) -> Patch:
+    """Load a patch; fill `peaks` with the parameters of the fit `given` and of the neighbours that are started."""
+    n_close = 0
+    while n_close < MAX_PEAKS - 1 and np.isfinite(start[1 + n_close, Y]):
+        n_close += 1
+    number, _, _ = load_pixels(counts, state, 1 / counts_per_photon, shift, tools.work)
+    floor = FLOOR_SHARE * start[0, AMPLITUDE] / counts_per_photon
+    given[4] /= counts_per_photon
+    given[5] = given[5] / counts_per_photon + shift
+    for j in range(1 + n_close):
+        copy(start[j], peaks[j])
+        peaks[j, AMPLITUDE] /= counts_per_photon
+        peaks[j, BACKGROUND] = given[5]
+    _parameters(given, peaks[0])
+    return Patch(len(counts), n_close, floor, number, max_iterations)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _parameters(numbers: Floats, p: Floats) -> None:
     """The parameters of a profile from the numbers of its fit."""
     p[Y], p[X], p[AMPLITUDE], p[BACKGROUND], p[ETA] = numbers[0], numbers[1], numbers[4], numbers[5], numbers[9]
@@ -223,38 +210,51 @@ def _parameters(numbers: Floats, p: Floats) -> None:
     p[XY] = (major - minor) * sine * cosine
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _judge(
-    peaks: Floats,
-    voigt: bool,
-    patch: Patch,
-    tools: Tools,
+    counts: NDArray[np.float32],
     state: NDArray[np.uint8],
     neighbours: NDArray[np.float32],
+    start: Floats,
+    given: Floats,
+    voigt: bool,
+    max_iterations: int,
+    counts_per_photon: float,
+    shift: float,
+    tools: Tools,
+    room: Floats,
     found: Floats,
     verdict: Integers,
 ) -> None:
-    """Fit the rivals of one patch, from the single profile's parameters and its neighbours' in `peaks`."""
-    numbers, p, cost = np.empty((MOST, NUMBERS)), np.empty((MAX_MODELLED, 8)), math.log(patch.number)
-    p[:] = peaks
+    """Fill what is `found` of one patch by fitting the rivals, the peak at its maximum first, and the `verdict`.
+
+    That is the number of peaks (0: the fit given stays), whether they are pseudo-Voigts, and whether this is a blend.
+    Heights and background are in photons, as the `shift` is. `room` (3, MAX_MODELLED, 8) is to work in.
+    """
+    peaks, p, pair = room[0], room[1], room[2]
+    patch = _prepare(counts, state, start, given, max_iterations, counts_per_photon, shift, tools, peaks)
+    numbers, cost = np.empty((MOST, NUMBERS)), math.log(patch.number)
+    copy_rows(peaks, p)
     of_single = fit_rival(1, voigt, patch, tools, p, found)
     misfit, halo, third, fourth = shape_misfit(p[0], padded(patch.size), tools.work)
-    single, of_voigt = p[0].copy(), np.inf
+    single, of_voigt = np.empty(8), np.inf
+    copy(p[0], single)
     profile = voigt
     if not voigt and halo > HALO:
-        p[:] = peaks
+        copy_rows(peaks, p)
         p[:, ETA] = _START_ETA
         of_voigt = fit_rival(1, True, patch, tools, p, numbers)
     if of_voigt < of_single - max(numbers[0, CHI2], 1.0) * (MARGIN + cost):
         misfit, _, third, fourth = shape_misfit(p[0], padded(patch.size), tools.work)
-        single[:], found[0] = p[0], numbers[0]
+        copy(p[0], single)
+        copy(numbers[0], found[0])
         of_single, profile = of_voigt, True
         verdict[0], verdict[1] = 1, 1
     if not misfit > SUSPECT * min(max(found[0, CHI2], 1.0), MOST_CHI2):
         return
 
     # Two peaks: from several starts, Gaussians, and pseudo-Voigts where one is better than one Gaussian.
-    pair, pair_numbers, of_pair, pair_profile = p.copy(), numbers.copy(), np.inf, False
+    pair_numbers, of_pair, pair_profile = np.empty((MOST, NUMBERS)), np.inf, False
     brief = Patch(patch.size, patch.n_close, patch.floor, patch.number, min(patch.max_iterations, 15))
     for is_voigt in (False, True):
         if is_voigt != profile and (is_voigt or voigt):
@@ -265,17 +265,22 @@ def _judge(
             deviance = fit_rival(2, is_voigt, brief, tools, p, numbers) + cost * is_voigt
             if deviance < of_pair:
                 of_pair, pair_profile = deviance, is_voigt
-                pair[:], pair_numbers[:] = p, numbers
+                copy_rows(p, pair)
+                copy_rows(numbers, pair_numbers)
     verdict[0], verdict[1] = 1, profile
     needed = max(pair_numbers[0, CHI2], 1.0) * (MARGIN + (3 - profile) * cost)
     if of_pair < of_single - needed and _is_good(2, pair_numbers, state, neighbours):
         verdict[0], verdict[1] = 2, pair_profile
-        found[:] = pair_numbers
-        of_three = fit_third(pair_profile, patch, tools, pair, numbers) + cost * pair_profile
+        copy_rows(pair_numbers, found)
+        copy_rows(pair, p)
+        fit_rival(2, pair_profile, patch, tools, p, numbers)  # the work array holds the residuals of another
+        of_three = np.inf
+        if start_third(patch, tools, pair, p):
+            of_three = fit_rival(3, pair_profile, patch, tools, p, numbers) + cost * pair_profile
         needed = max(numbers[0, CHI2], 1.0) * (MARGIN + 3 * cost)
         if of_three < of_pair - needed and _is_good(3, numbers, state, neighbours):
             verdict[0] = 3
-            found[:] = numbers
+            copy_rows(numbers, found)
         return
     if not misfit > SUSPECT * max(found[0, CHI2], 1.0):
         verdict[0] = profile != voigt  # else the fit given stays, to the last bit
@@ -286,7 +291,7 @@ def _judge(
             found[0, 2 + axis] = math.hypot(found[0, 2 + axis], pair_numbers[0, axis] - found[0, axis])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _is_good(n: int, numbers: Floats, state: NDArray[np.uint8], neighbours: NDArray[np.float32]) -> bool:
     """Whether the first is at the patch's maximum, the others are on pixels of its own, and all are apart."""
     size = len(state)

@@ -11,11 +11,11 @@ edge is sharper than pixels can tell, w stays at its least and counts as known.
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
+from braggflow.fit.start import copy, copy_rows
 from braggflow.patches import State, median, own_border
 
 Floats = NDArray[np.float64]
@@ -85,7 +85,7 @@ def fit_disks(
         values[k, -3], values[k, -2], values[k, -1] = iterations, converged, at_bound
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _start(photons: Floats, usable: NDArray[np.bool_], level: float, p: Floats) -> bool:
     """Fill the values to start from: centre and area of what is above half of the height. False without a disk."""
     size = len(photons)
@@ -123,7 +123,7 @@ def _start(photons: Floats, usable: NDArray[np.bool_], level: float, p: Floats) 
     return True
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _pixel(dy: float, dx: float, radius: float, edge: float) -> tuple[float, float, float, float, float]:
     """Mean over a pixel of D, and of its derivatives by y, x, R and w."""
     r = math.hypot(dy, dx)
@@ -148,7 +148,7 @@ def _pixel(dy: float, dx: float, radius: float, edge: float) -> tuple[float, flo
     return value, by_y, by_x, by_radius, by_edge
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _look(
     photons: Floats, usable: NDArray[np.bool_], poisson: bool, floor: float, p: Floats, gradient: Floats, matrix: Floats
 ) -> tuple[float, float, float]:
@@ -186,7 +186,7 @@ def _look(
     return deviance if poisson else total, total, expected
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _hold(a: int, gradient: Floats, matrix: Floats) -> None:
     """Take a parameter to be known."""
     gradient[a] = 0.0
@@ -195,7 +195,7 @@ def _hold(a: int, gradient: Floats, matrix: Floats) -> None:
     matrix[a, a] = 1.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _invert(matrix: Floats, damping: float, inverse: Floats) -> bool:
     """Inverse of the symmetric matrix with its diagonal raised by a share (Gauss–Jordan); False where it has none."""
     for a in range(_N):
@@ -220,7 +220,7 @@ def _invert(matrix: Floats, damping: float, inverse: Floats) -> bool:
     return True
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _fit_one(
     photons: Floats,
     usable: NDArray[np.bool_],
@@ -236,7 +236,7 @@ def _fit_one(
     floor = max(FLOOR_SHARE * p[AMPLITUDE], 1e-9)
     trial, gradient, new_gradient = work[0], work[1], work[2]
     matrix, new_matrix, inverse = work[3 : 3 + _N], work[3 + _N : 3 + 2 * _N], work[3 + 2 * _N :]
-    trial[:] = p
+    copy(p, trial)
     damping, found, iterations = _FIRST_DAMPING, False, 0
     before, total, expected = _look(photons, usable, poisson, floor, p, gradient, matrix)
     spread = 1.0
@@ -266,7 +266,9 @@ def _fit_one(
             continue
         after, new_total, new_expected = _look(photons, usable, poisson, floor, trial, new_gradient, new_matrix)
         if after <= before or found:
-            p[:], gradient[:], matrix[:] = trial, new_gradient, new_matrix
+            copy(trial, p)
+            copy(new_gradient, gradient)
+            copy_rows(new_matrix, matrix)
             before, total, expected = after, new_total, new_expected
             damping = max(0.1 * damping, 1e-7)
         else:
@@ -290,7 +292,7 @@ def _fit_one(
     return iterations, True, False
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _is_disk(p: Floats, size: int) -> bool:
     """Whether centre, radius and amplitude are within their bounds."""
     inside = -0.5 <= p[Y] <= size - 0.5 and -0.5 <= p[X] <= size - 0.5

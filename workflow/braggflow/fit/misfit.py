@@ -11,9 +11,9 @@ all pixels.
 
 import math
 
-import numba
 import numpy as np
 
+from braggflow.compiled import inner
 from braggflow.fit.peak_profile import PIXEL_X, PIXEL_Y, RESIDUAL, WEIGHT
 from braggflow.fit.start import XX, XY, YY, Floats, Singles, X, Y, exp_half
 
@@ -22,7 +22,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 _PIXEL = 1 / 12
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def whitening(p: Floats) -> tuple[float, float, float]:
     """(a, b, c) with u = a dy + b dx and v = c dx for offsets from the peak's centre, in px."""
     yy, xx, xy = p[YY] + _PIXEL, p[XX] + _PIXEL, p[XY]
@@ -32,7 +32,7 @@ def whitening(p: Floats) -> tuple[float, float, float]:
     return a, b, math.sqrt(max(yy / determinant - b * b, 1e-12))
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
+@inner(nogil=True, error_model="numpy", fastmath=_FAST)
 def shape_misfit(p: Floats, n: int, work: Singles) -> tuple[float, float, complex, complex]:
     """`misfit`, `halo` and two scores of the residuals in the work array around the peak `p`.
 

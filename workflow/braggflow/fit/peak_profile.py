@@ -10,10 +10,10 @@ double.
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from braggflow.compiled import inner
 from braggflow.fit.start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, Singles, X, Y, exp_half
 from braggflow.patches import State
 
@@ -58,17 +58,16 @@ Integers = NDArray[np.int64]
 Rows = NDArray[np.uint8]
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def place_pixels(size: int, work: Singles) -> None:
-    """Write the coordinates of a patch's pixels into a work array of zeros."""
-    for k in range(MAX_MODELLED):
-        block = work[k * _BLOCK : (k + 1) * _BLOCK]
-        for i in range(size * size):
-            block[PIXEL_Y + i] = i // size
-            block[PIXEL_X + i] = i % size
+def work_array(size: int) -> Singles:
+    """A work array of zeros, the coordinates of a patch's pixels written."""
+    work = np.zeros(WORK_LENGTH, np.float32)
+    blocks = work[: MAX_MODELLED * _BLOCK].reshape(MAX_MODELLED, _BLOCK)
+    blocks[:, PIXEL_Y : PIXEL_Y + size * size] = np.arange(size * size) // size
+    blocks[:, PIXEL_X : PIXEL_X + size * size] = np.arange(size * size) % size
+    return work
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def load_pixels(
     counts: NDArray[np.float32], state: NDArray[np.uint8], scale: float, shift: float, work: Singles
 ) -> tuple[int, int, float]:
@@ -90,13 +89,13 @@ def load_pixels(
     return number, n_full, highest
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def padded(size: int) -> int:
     """Length of the used part of a row: whole vector registers."""
     return (size * size + 15) // 16 * 16
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def node_numbers(p: Floats, voigt: bool) -> tuple[int, int]:
     """Nodes a pixel along y and x, from the inverse width (1 / sigma) of the profile's cut along that axis."""
     determinant = p[YY] * p[XX] - p[XY] ** 2
@@ -106,7 +105,7 @@ def node_numbers(p: Floats, voigt: bool) -> tuple[int, int]:
     return int(min(math.ceil(sharp_y), 6.0)), int(min(math.ceil(sharp_x), 6.0))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _voigt_number(sharpness: float) -> int:
     if sharpness < 0.7:
         return 2
@@ -115,7 +114,7 @@ def _voigt_number(sharpness: float) -> int:
     return 4 if sharpness < 2.0 else 6
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _smear(number: int, voigt: bool) -> float:
     """Variance that a Gaussian gains where a pixel's parts are replaced by their centres.
 
@@ -125,7 +124,7 @@ def _smear(number: int, voigt: bool) -> float:
     return 0.0 if voigt else 1 / (12.0 * number * number)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def height_ratio(p: Floats, ny: int, nx: int, voigt: bool) -> float:
     """Height of the smeared profile over that of the profile."""
     cross = p[XY] ** 2
@@ -133,7 +132,7 @@ def height_ratio(p: Floats, ny: int, nx: int, voigt: bool) -> float:
     return math.sqrt((p[YY] * p[XX] - cross) / smeared)
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
+@inner(nogil=True, error_model="numpy", fastmath=_FAST)
 def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Singles) -> None:
     """Fill a peak's rows of derivatives."""
     yy, xx, xy = p[YY] + _smear(ny, voigt), p[XX] + _smear(nx, voigt), p[XY]
@@ -180,7 +179,7 @@ def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Singles) ->
                     work[i + _BY_XX] += gaussian * ux * ux
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
+@inner(nogil=True, error_model="numpy", fastmath=_FAST)
 def model(
     p: Floats,
     n_peaks: int,
@@ -231,7 +230,7 @@ def model(
     return float(2.0 * fall)
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
+@inner(nogil=True, error_model="numpy", fastmath=_FAST)
 def information(
     free: Rows, n_free: int, floor: float, n: int, height: Floats, work: Singles, gradient: Floats, matrix: Floats
 ) -> tuple[float, float]:
@@ -278,7 +277,7 @@ def information(
     return float(total), float(expected)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _scale(row: int, height: Floats) -> float:
     """What a row of the work array lacks to be the derivative by its parameter."""
     parameter = row % ROWS_PER_PEAK

@@ -3,14 +3,13 @@
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner
 from braggflow.fit.misfit import whitening
-from braggflow.fit.peak_profile import COUNTS, MODEL, RESIDUAL, USABLE, WEIGHT, Integers, Rows, height_ratio, padded
-from braggflow.fit.solver import MAX_FREE, MIN_SIGMA, eliminate, fit_one, prior_of, substitute
-from braggflow.fit.start import AMPLITUDE, XX, XY, YY, Floats, Singles, X, Y
+from braggflow.fit.peak_profile import COUNTS, MODEL, RESIDUAL, USABLE, WEIGHT, height_ratio, padded
+from braggflow.fit.solver import MAX_FREE, MIN_SIGMA, Tools, eliminate, fit_one, prior_of, substitute
+from braggflow.fit.start import AMPLITUDE, XX, XY, YY, Floats, Singles, X, Y, copy, copy_rows
 
 #: Columns of FIT_DTYPE that are numbers of a profile, up to chi2.
 NUMBERS = 11
@@ -35,19 +34,7 @@ class Patch(NamedTuple):
     max_iterations: int
 
 
-class Tools(NamedTuple):
-    """Arrays to work in, as `solver.fit_one` wants them."""
-
-    work: Singles
-    system: Floats
-    trial: Floats
-    prior: Floats
-    height: Floats
-    nodes: Integers
-    free: Rows
-
-
-@kernel(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def fit_rival(n: int, voigt: bool, patch: Patch, tools: Tools, p: Floats, numbers: Floats) -> float:
     """Fit `n` peaks of one shape, and the neighbours after them in `p`; return the deviance, infinite without a fit.
 
@@ -56,7 +43,7 @@ def fit_rival(n: int, voigt: bool, patch: Patch, tools: Tools, p: Floats, number
     its priors of neighbours included: below the floor, where a pixel's variance is that, it is a sum of squares.
     """
     work, total = tools.work, n + patch.n_close
-    tools.prior[:] = p
+    copy_rows(p, tools.prior)
     numbers[:] = np.nan
     _, converged, _ = fit_one(
         patch.size, total, n, n, voigt, True, patch.floor, patch.number, patch.max_iterations, work, tools.system, p,
@@ -75,7 +62,7 @@ def fit_rival(n: int, voigt: bool, patch: Patch, tools: Tools, p: Floats, number
     return deviance
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _deviance(counts: float, mean: float, floor: float) -> float:
     """2 ∫ (t - counts) / max(t, floor) dt from the counts to the mean."""
     low_counts, low_mean = min(counts, floor), min(mean, floor)
@@ -84,7 +71,7 @@ def _deviance(counts: float, mean: float, floor: float) -> float:
     return float(below + 2 * (high_mean - high_counts - counts * math.log(high_mean / high_counts)))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _enter_others(n: int, n_free: int, n_own: int, patch_size: int, p: Floats, tools: Tools, numbers: Floats) -> None:
     """The numbers of the peaks that share the first one's shape; then all in order: see `fit_rival`."""
     system = tools.system
@@ -94,7 +81,7 @@ def _enter_others(n: int, n_free: int, n_own: int, patch_size: int, p: Floats, t
     if n > 1:
         spread = numbers[0, 2] ** 2 / _variance(0, n_free, matrix, unit, factor, reduced, solution)
         for k in range(1, n):
-            numbers[k] = numbers[0]
+            copy(numbers[0], numbers[k])
             numbers[k, 0], numbers[k, 1], numbers[k, _AMPLITUDE] = p[k, Y], p[k, X], p[k, AMPLITUDE] / ratio
             for axis in range(2):
                 variance = _variance(n_own + 3 * (k - 1) + axis, n_free, matrix, unit, factor, reduced, solution)
@@ -114,7 +101,7 @@ def _enter_others(n: int, n_free: int, n_own: int, patch_size: int, p: Floats, t
         _swap(k, k - 1, p, numbers)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _swap(first: int, second: int, p: Floats, numbers: Floats) -> None:
     for column in range(NUMBERS):
         numbers[first, column], numbers[second, column] = numbers[second, column], numbers[first, column]
@@ -122,7 +109,7 @@ def _swap(first: int, second: int, p: Floats, numbers: Floats) -> None:
         p[first, column], p[second, column] = p[second, column], p[first, column]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _variance(
     a: int, n_free: int, matrix: Floats, unit: Floats, factor: Floats, reduced: Floats, solution: Floats
 ) -> float:
@@ -135,7 +122,7 @@ def _variance(
     return float(solution[a])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def start_pair(
     way: int, single: Floats, third: complex, fourth: complex, peaks: Floats, n_close: int, p: Floats
 ) -> None:
@@ -155,8 +142,9 @@ def start_pair(
     length = max(math.hypot(u, v), 1e-30)
     dx = v / length / c
     dy = (u / length - b * dx) / a  # (dy, dx): one standard deviation along the axis
-    p[0], p[1] = single, single
-    p[2 : 2 + n_close] = peaks[1 : 1 + n_close]
+    copy(single, p[0])
+    copy(single, p[1])
+    copy_rows(peaks[1:], p[2 : 2 + n_close])
     p[0, AMPLITUDE], p[1, AMPLITUDE] = share * single[AMPLITUDE], other_share * single[AMPLITUDE]
     p[0, Y], p[0, X] = single[Y] + at * dy, single[X] + at * dx
     p[1, Y], p[1, X] = single[Y] + other_at * dy, single[X] + other_at * dx
@@ -166,21 +154,19 @@ def start_pair(
             p[k, YY], p[k, XY], p[k, XX] = yy, xy, xx
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def fit_third(voigt: bool, patch: Patch, tools: Tools, pair: Floats, numbers: Floats) -> float:
-    """Fit a third peak to the pair, where that leaves most; return the deviance, infinite where that is only noise."""
-    p = pair.copy()
-    fit_rival(2, voigt, patch, tools, p, numbers)  # the work array holds the residuals of another
+@inner(nogil=True, error_model="numpy")
+def start_third(patch: Patch, tools: Tools, pair: Floats, p: Floats) -> bool:
+    """A third peak beside the fitted pair in `p`, where that leaves most; False where that is only noise."""
     z, y, x, left = _highest_residual(patch.size, tools.work)
     if not z > THIRD:
-        return np.inf
-    p[3 : 3 + patch.n_close] = pair[2 : 2 + patch.n_close]
-    p[2] = pair[0]
+        return False
+    copy_rows(pair[2:], p[3 : 3 + patch.n_close])
+    copy(pair[0], p[2])
     p[2, Y], p[2, X], p[2, AMPLITUDE] = y, x, left
-    return fit_rival(3, voigt, patch, tools, p, numbers)
+    return True
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _highest_residual(size: int, work: Singles) -> tuple[float, float, float, float]:
     """Most significant 3 × 3 pixels of the residuals: standard deviations above 0, y, x of the middle, mean counts."""
     z, at_y, at_x, left = 0.0, 0, 0, 0.0

@@ -5,17 +5,16 @@ raised by a share of itself, which falls with each step that goes as foreseen. T
 """
 
 import math
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.fit.misfit import shape_misfit
 from braggflow.fit.peak_profile import (
     MAX_MODELLED,
     ROWS_PER_PEAK,
-    WORK_LENGTH,
     Integers,
     Rows,
     height_ratio,
@@ -24,9 +23,9 @@ from braggflow.fit.peak_profile import (
     model,
     node_numbers,
     padded,
-    place_pixels,
+    work_array,
 )
-from braggflow.fit.start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, Singles, X, Y
+from braggflow.fit.start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, Singles, X, Y, copy
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 #: Narrowest sigma accepted, px: a peak all in one pixel has no shape.
@@ -59,6 +58,31 @@ PRIOR_POSITION, PRIOR_SHAPE, PRIOR_AMPLITUDE = 1.0, 1.4, 3.0
 MAX_FREE = 8 + 6 * (MAX_PEAKS - 1) + 3 * (MAX_MODELLED - MAX_PEAKS) + 3
 
 
+class Tools(NamedTuple):
+    """Arrays to work in, as `fit_one` wants them."""
+
+    work: Singles
+    system: Floats
+    trial: Floats
+    prior: Floats
+    height: Floats
+    nodes: Integers
+    free: Rows
+
+
+def tools_for(size: int) -> Tools:
+    """Arrays for patches of `size` × `size` pixels."""
+    return Tools(
+        work_array(size),
+        np.zeros((3 + 2 * MAX_FREE, MAX_FREE)),
+        np.zeros((MAX_MODELLED, 8)),
+        np.zeros((MAX_MODELLED, 8)),
+        np.zeros(MAX_MODELLED),
+        np.zeros((MAX_MODELLED, 2), np.int64),
+        np.zeros(MAX_FREE, np.uint8),
+    )
+
+
 @kernel(nogil=True, error_model="numpy")
 def fit_all(
     counts: NDArray[np.float32],
@@ -69,24 +93,22 @@ def fit_all(
     max_iterations: int,
     counts_per_photon: float,
     shift: float,
+    tools: Tools,
+    p: Floats,
     values: Floats,
 ) -> None:
     """Fit each patch from its row of `start` (`start.starting_values`); fill its row of `values`, in the order of
-    `FIT_DTYPE`. `shift` photons are added to every pixel, and to the background.
+    `FIT_DTYPE`. `shift` photons are added to every pixel, and to the background. `p` (MAX_MODELLED, 8) is to work in.
     """
-    work, system = np.zeros(WORK_LENGTH, np.float32), np.zeros((3 + 2 * MAX_FREE, MAX_FREE))
-    p, trial, prior = np.zeros((MAX_MODELLED, 8)), np.zeros((MAX_MODELLED, 8)), np.zeros((MAX_MODELLED, 8))
-    height, nodes = np.zeros(MAX_MODELLED), np.zeros((MAX_MODELLED, 2), np.int64)
-    free = np.zeros(MAX_FREE, np.uint8)
-    place_pixels(counts.shape[1], work)
+    work, prior = tools.work, tools.prior
     for k in range(len(counts)):
         values[k] = np.nan
         n_peaks = 0
         while n_peaks < MAX_PEAKS and np.isfinite(start[k, n_peaks, Y]):
-            p[n_peaks] = start[k, n_peaks]
+            copy(start[k, n_peaks], p[n_peaks])
             p[n_peaks, AMPLITUDE] /= counts_per_photon
             p[n_peaks, BACKGROUND] = p[n_peaks, BACKGROUND] / counts_per_photon + shift
-            prior[n_peaks] = p[n_peaks]
+            copy(p[n_peaks], prior[n_peaks])
             n_peaks += 1
         number, n_full, highest = load_pixels(counts[k], state[k], 1 / counts_per_photon, shift, work)
         iterations, converged, at_bound = 0, False, False
@@ -104,13 +126,13 @@ def fit_all(
                 number,
                 max_iterations,
                 work,
-                system,
+                tools.system,
                 p,
-                trial,
+                tools.trial,
                 prior,
-                height,
-                nodes,
-                free,
+                tools.height,
+                tools.nodes,
+                tools.free,
                 values[k],
             )
             if converged and n_full == 0:
@@ -121,7 +143,7 @@ def fit_all(
         values[k, -3], values[k, -2], values[k, -1] = iterations, converged, at_bound
 
 
-@kernel(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def fit_one(
     size: int,
     n_peaks: int,
@@ -162,7 +184,7 @@ def fit_one(
         free[n_close + a] = ROWS_PER_PEAK * (n_sharing + a // 6) + a % 6
     free[n_free : n_free + 3] = 0
     for k in range(n_peaks):
-        nodes[k] = node_numbers(p[k], voigt)
+        nodes[k, 0], nodes[k, 1] = node_numbers(p[k], voigt)
     loose = first_loose < n_peaks
     least_spread = (ROUNDING / STEP_TOLERANCE) ** 2 * p[0, AMPLITUDE]
     damping = FIRST_DAMPING_LOOSE if loose else FIRST_DAMPING
@@ -202,7 +224,7 @@ def fit_one(
                 found = damping <= 1 and rate * length <= STEP_TOLERANCE**2 * max(spread, least_spread)
                 if found:
                     for k in range(n_sharing):
-                        p[k] = trial[k]
+                        copy(trial[k], p[k])
                     break
                 fall = model(trial, n_peaks, n_sharing, nodes, voigt, floor, n, height, work)
                 for k in range(first_loose, n_peaks):
@@ -213,7 +235,7 @@ def fit_one(
         if moved:
             last = length
             for k in range(n_peaks):
-                p[k] = trial[k]
+                copy(trial[k], p[k])
                 ny, nx = node_numbers(p[k], voigt)
                 # Never fewer: a number that came and went would keep the fit from settling.
                 if ny > nodes[k, 0] or nx > nodes[k, 1]:
@@ -231,13 +253,13 @@ def fit_one(
     return iterations, converged, voigt and (p[0, ETA] <= 0 or p[0, ETA] >= 1)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _weak(spread: float) -> float:
     """Weight of the prior: it is worth the same in standard errors of noisy counts, whatever their gain."""
     return max(spread, 1e-6)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def prior_of(p: Floats, mean: Floats, own_height: float) -> float:
     """Minus the logarithm of the prior probability of a peak."""
     y, x = (p[Y] - mean[Y]) / PRIOR_POSITION, (p[X] - mean[X]) / PRIOR_POSITION
@@ -248,7 +270,7 @@ def prior_of(p: Floats, mean: Floats, own_height: float) -> float:
     return float(0.5 * (y * y + x * x + amplitude * amplitude + shape))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _add_prior(
     first: int, p: Floats, mean: Floats, own_height: float, weight: float, gradient: Floats, matrix: Floats
 ) -> None:
@@ -279,7 +301,7 @@ def _add_prior(
     matrix[xx, yy] += precision * b * b2
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _hold(n_own: int, n_free: int, free: Rows, p: Floats, gradient: Floats, matrix: Floats) -> None:
     """Hold eta and the other peaks' amplitudes where they are at a bound that the step would cross."""
     if n_own > ETA:
@@ -292,7 +314,7 @@ def _hold(n_own: int, n_free: int, free: Rows, p: Floats, gradient: Floats, matr
             _hold_one(a, n_free, gradient, matrix)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _hold_one(a: int, n_free: int, gradient: Floats, matrix: Floats) -> None:
     gradient[a] = 0.0
     matrix[a, :a] = 0.0
@@ -300,7 +322,7 @@ def _hold_one(a: int, n_free: int, gradient: Floats, matrix: Floats) -> None:
     matrix[a, a] = 1.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def eliminate(matrix: Floats, gradient: Floats, damping: float, n_free: int, factor: Floats, reduced: Floats) -> bool:
     """Solve the damped equations for each parameter by those before it; False where they have no one solution.
 
@@ -308,7 +330,8 @@ def eliminate(matrix: Floats, gradient: Floats, damping: float, n_free: int, fac
     position's block, when all others are eliminated, tells its errors. The diagonal of the factor is inverted.
     """
     for a in range(n_free):
-        factor[a, : a + 1] = matrix[a, : a + 1]
+        for b in range(a + 1):
+            factor[a, b] = matrix[a, b]
         factor[a, a] *= 1.0 + damping
         reduced[a] = gradient[a]
     for k in range(n_free - 1, -1, -1):
@@ -324,7 +347,7 @@ def eliminate(matrix: Floats, gradient: Floats, damping: float, n_free: int, fac
     return True
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def substitute(factor: Floats, reduced: Floats, n_solved: int, solution: Floats) -> None:
     """Fill the solution's first `n_solved` parameters."""
     for k in range(n_solved):
@@ -334,13 +357,13 @@ def substitute(factor: Floats, reduced: Floats, n_solved: int, solution: Floats)
         solution[k] = s * factor[k, k]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _position_variances(factor: Floats) -> tuple[float, float]:
     """Variances of the own y and x where the weights are right."""
     return factor[0, 0], factor[1, 1] + (factor[1, 0] * factor[1, 1]) ** 2 * factor[0, 0]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _own_shift(
     n_free: int, spread: float, gradient: Floats, matrix: Floats, factor: Floats, reduced: Floats, step: Floats
 ) -> float:
@@ -352,7 +375,7 @@ def _own_shift(
     return math.sqrt(max(step[Y] ** 2 / y, step[X] ** 2 / x) / spread)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _move(
     p: Floats,
     step: Floats,
@@ -367,7 +390,7 @@ def _move(
 ) -> bool:
     """Fill the trial with the parameters after the step, within their bounds; False where the own ones are no peak."""
     for k in range(n_peaks):
-        trial[k] = p[k]
+        copy(p[k], trial[k])
     own = trial[0]
     own[AMPLITUDE] *= height_ratio(p[0], nodes[0, 0], nodes[0, 1], voigt)  # the step is that of the smeared height
     for a in range(n_free):
@@ -394,20 +417,20 @@ def _move(
     return True
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _has_shape(p: Floats, size: int) -> bool:
     major, minor = variances(p)
     return bool(minor >= MIN_SIGMA**2 and major <= size * size)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def variances(p: Floats) -> tuple[float, float]:
     """Variances along the long and the short axis."""
     middle, half = 0.5 * (p[YY] + p[XX]), math.hypot(0.5 * (p[XX] - p[YY]), p[XY])
     return middle + half, middle - half
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _report(
     p: Floats,
     n_free: int,

@@ -5,11 +5,10 @@ A starting value is a guess, not a result: pixels count as points here, and the 
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.compiled import kernel
+from braggflow.compiled import inner, kernel
 from braggflow.patches import MAX_NEIGHBOURS, State
 
 #: The peaks of a patch, its own first, and what is known of each, in this order: centre y, x, covariance yy, xy, xx of
@@ -51,7 +50,7 @@ def starting_values(
 
 
 # No "reassoc": by that, x + _ROUND - _ROUND is x.
-@numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@inner(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
 def exp_half(q: np.float32) -> np.float32:
     """exp(-q/2), to 2e-6 relative up to q = 80 and constant beyond: arithmetic that the compiler does in vectors."""
     power = min(q, _FARTHEST) * _MINUS_HALF_LOG2_E
@@ -91,7 +90,24 @@ def _start_all(
                 row += 1
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
+def copy(source: Floats, target: Floats) -> None:
+    """Copy the numbers of one row to another.
+
+    Of an assignment between arrays numba makes code for every shape and for its messages: seconds to compile.
+    """
+    for a in range(len(target)):
+        target[a] = source[a]
+
+
+@inner(nogil=True, error_model="numpy")
+def copy_rows(source: Floats, target: Floats) -> None:
+    """Copy the rows of one array to another, as many as that has."""
+    for k in range(len(target)):
+        copy(source[k], target[k])
+
+
+@inner(nogil=True, error_model="numpy")
 def _take(
     counts: NDArray[np.float32], state: NDArray[np.uint8], last: int, full: bool, left: Singles, level: float
 ) -> None:
@@ -110,7 +126,7 @@ def _take(
                     left[y, x] = highest
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _highest(values: Singles, sign: int) -> float:
     """The highest of the numbers times a sign; NaN without one."""
     highest = np.nan
@@ -122,7 +138,7 @@ def _highest(values: Singles, sign: int) -> float:
     return highest
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _symmetrise(left: Singles) -> None:
     """Lower each pixel to its mirror image through the centre: what remains of a neighbour's flank is the peak's."""
     last = len(left) - 1
@@ -132,7 +148,7 @@ def _symmetrise(left: Singles) -> None:
                 left[y, x] = left[last - y, last - x]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _start_peak(counts: Singles, near: int, narrowest: float, p: Floats) -> bool:
     """Moments around the highest pixel up to `near` pixels off the centre; sets all but eta. False without a peak."""
     size = len(counts)
@@ -198,10 +214,10 @@ def _start_peak(counts: Singles, near: int, narrowest: float, p: Floats) -> bool
     return True
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _start_neighbour(y: float, x: float, own: Floats, left: Singles, p: Floats) -> None:
     """A round peak of the own size at (y, x), as high as the counts left tell; they lose it."""
-    p[:] = own
+    copy(own, p)
     p[Y], p[X] = y, x
     p[YY] = p[XX] = math.sqrt(own[YY] * own[XX])
     p[XY] = 0.0
@@ -220,7 +236,7 @@ def _start_neighbour(y: float, x: float, own: Floats, left: Singles, p: Floats) 
     _subtract(p, left)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _subtract(p: Floats, left: Singles) -> None:
     """Take a Gaussian off the counts left."""
     determinant, amplitude = p[YY] * p[XX] - p[XY] ** 2, np.float32(p[AMPLITUDE])

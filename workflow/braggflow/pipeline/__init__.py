@@ -1,5 +1,6 @@
 """The chain read, correct, detect, cut, locate, fit, assemble, in one process: no Dask, no disk."""
 
+from braggflow.pipeline.ahead import compile_ahead
 from braggflow.pipeline.assembly import MAX_OFFSET
 from braggflow.pipeline.groups import MIN_GROUPS, Group, plan_groups, regroup
 from braggflow.pipeline.in_memory import find_peaks
@@ -25,6 +26,7 @@ __all__ = [
     "Sample",
     "SampledFrame",
     "check_memory",
+    "compile_ahead",
     "compile_kernels",
     "complete_peaks",
     "find_peaks",

@@ -13,6 +13,7 @@ from braggflow.config import NoiseMultiple, RunConfig, as_config, resolve_config
 from braggflow.errors import InputError
 from braggflow.frames import frames_from_array, open_series, settled_constants
 from braggflow.peak_table import to_dataset
+from braggflow.pipeline.ahead import compile_ahead
 from braggflow.pipeline.stages import complete_peaks, locate_peaks, search_chunk
 
 Level: TypeAlias = float | str | NoiseMultiple | Mapping[str, float]
@@ -135,6 +136,7 @@ def find_peaks(
         sections.setdefault(section, {}).update({key: value for key, value in keys.items() if value is not None})
     settings = resolve_config(sections, source="find_peaks")
     data = frames_from_array(frames)
+    compile_ahead()
     opened, constants = settled_constants(open_series(data, settings))
     settings = opened.config
     found = [search_chunk(opened, position, position + 1) for position in range(len(opened.numbers))]

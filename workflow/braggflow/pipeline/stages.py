@@ -22,6 +22,7 @@ from braggflow.errors import InputError
 from braggflow.fit import deblend, fit_patches
 from braggflow.frames import UNREADABLE, OpenedSeries
 from braggflow.locate import Located, load_localiser, locate_patches
+from braggflow.pipeline.ahead import compile_ahead
 from braggflow.pipeline.assembly import assemble, sample
 from braggflow.pipeline.deblended import add_further, further_peaks
 
@@ -163,7 +164,11 @@ def complete_peaks(
 
 
 def compile_kernels(opened: OpenedSeries) -> None:
-    """Process one frame in this process, so that workers find all kernels compiled in numba's cache on disk."""
+    """Have all kernels compiled in numba's cache on disk, where workers find them, and process one frame here.
+
+    That compiles what `compile_ahead` does not: kernels for frames and settings of a rare kind.
+    """
+    compile_ahead()
     native = opened.config.model_copy(update={"detect": opened.config.detect.model_copy(update={"engine": "native"})})
     there = next((position for position in range(len(opened.numbers)) if position not in opened.missing), 0)
     found = search_chunk(replace(opened, config=native), there, there + 1)
