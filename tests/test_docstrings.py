@@ -16,11 +16,13 @@ from pydantic import BaseModel
 
 import braggflow
 from braggflow import detect, evaluate, fit, locate, results, show, simulate, train
+from braggflow.bragg_accessor import BraggAccessor
 
 PUBLIC = [name for name in braggflow.__all__ if name != "__version__"]
 PROFILES = get_args(braggflow.Profile)
 #: What the doors of the wings offer to a notebook.
 OF_WINGS = [
+    BraggAccessor,
     detect.cut_patches,
     detect.detect,
     evaluate.evaluate,
@@ -29,6 +31,7 @@ OF_WINGS = [
     locate.load_localiser,
     locate.locate_patches,
     results.data_set_statuses,
+    results.export_peaks,
     show.frame_figure,
     show.plot_frame,
     show.write_movie,

@@ -130,7 +130,7 @@ def test_which_hdf5_files_are_data_sets(tmp_path):
     assert names == ["e_master.h5", "s_2.h5", "s_10.h5"]
     (tmp_path / "list.txt").write_text("s_2.h5\ns_2.h5:/entry/data\n")
     assert data_set_names(expand_data_sets([tmp_path / "list.txt"])) == ["s_2", "s_2_entry_data"]
-    with pytest.raises(InputError, match="holds no frames store"):
+    with pytest.raises(InputError, match="the folder holds HDF5 files, which may be a series each"):
         expand_data_sets([tmp_path])
     (tmp_path / "broken.h5").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"broken\.h5: cannot be read"):

@@ -37,7 +37,7 @@ class BraggAccessor:
     >>> y, x = float(peaks["y"][0]), float(peaks["x"][0])
     >>> reflection = peaks.bragg.near(y, x, radius=3)
     >>> reflection.bragg.to_dataframe(["y", "x", "intensity"]).columns.to_list()
-    ['peak_frame', 'time', 'voltage', 'y', 'x', 'intensity']
+    ['peak_frame', 'capacity', 'time', 'voltage', 'y', 'x', 'intensity']
 
     Two settings, and what stricter ones would leave:
 
@@ -45,7 +45,7 @@ class BraggAccessor:
     <4 frames compared: ... peaks in both, 0 px apart (median); 1 only in the first, 0 only in the second; radius 1 px>
     >>> sorted(peaks.bragg.levels_for(1))
     ['false_peaks', 'minscore', 'minval']
-    >>> peaks.bragg.count(minscore=peaks.bragg.levels_for(1)["minscore"]).sum().item()
+    >>> int(peaks.bragg.count(minscore=peaks.bragg.levels_for(1)["minscore"]).sum())
     4
     """
 

@@ -96,14 +96,14 @@ def to_dataframe(peaks: xr.Dataset, columns: Sequence[str] | None = None) -> "pd
     >>> table = braggflow.to_dataframe(peaks)
     >>> len(table) == peaks.sizes["peak"]
     True
-    >>> list(table.columns[:4])
-    ['peak_frame', 'time', 'voltage', 'y_pixel']
+    >>> list(table.columns[:5])
+    ['peak_frame', 'capacity', 'time', 'voltage', 'y_pixel']
     >>> good = table[table["flags"] == 0]
 
     `peaks.bragg.to_dataframe()` is the same:
 
     >>> list(peaks.bragg.to_dataframe(["intensity"]).columns)
-    ['peak_frame', 'time', 'voltage', 'intensity']
+    ['peak_frame', 'capacity', 'time', 'voltage', 'intensity']
     """
     rows = rows_of(peaks)
     names = column_names(rows)
@@ -130,7 +130,9 @@ class Comparison:
     distance: NDArray[np.float64]
     """Between the two positions of each, pixels, shape (n,)."""
     only_first: xr.Dataset
+    """What the second table has not."""
     only_second: xr.Dataset
+    """What the first table has not."""
     frames: int
     """How many frames both tables have; others are left out."""
     radius: float

@@ -74,7 +74,7 @@ def export_peaks(
     --------
     >>> from braggflow.results import export_peaks
     >>> export_peaks("runs/scan", "peaks.csv").read_text().split(",")[:4]
-    ['peak_frame', 'time', 'voltage', 'y_pixel']
+    ['peak_frame', 'capacity', 'time', 'voltage']
     """
     out = Path(out)
     write = _WRITERS[_format(out, to)]

@@ -138,7 +138,7 @@ def open_peaks(path: str | Path) -> xr.Dataset:
     A row a peak, with its frame's number and coordinates; what else the accessor `bragg` has: docs/table.md:
 
     >>> peaks.bragg.to_dataframe(["y", "x"]).columns.to_list()
-    ['peak_frame', 'time', 'voltage', 'y', 'x']
+    ['peak_frame', 'capacity', 'time', 'voltage', 'y', 'x']
     """
     return with_frame_index(open_stored_peaks(path))
 
