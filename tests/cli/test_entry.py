@@ -45,7 +45,7 @@ HELP = {
     "cluster script": ["--out", "--set", "--follow", "--walltime", "--write", "--overwrite"],
     "status": ["--watch", "--json"],
     "preview": ["--frame", "--set", "--out"],
-    "report": [],
+    "report": ["--frame", "--axis"],
     "movie": ["--out", "--fps", "--start", "--stop", "--step", "--max-frames"],
     "score": ["--radius", "--json"],
     "train": [

@@ -7,25 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image as Pillow
 
 from braggflow import peak_table
 from braggflow.peak_table import Flag, Method
 from braggflow.results import SearchedFrame
-from braggflow.show.drawing import around, draw_frame, intensity_norm, shrink
+from braggflow.show.drawing import draw_frame, intensity_norm, png, shrink
+from braggflow.show.panels import around
 from braggflow.show.plots import (
     CURVE_POINTS,
-    Example,
     count_bars,
-    detected,
     disagreement_histogram,
     error_against_frame,
-    frame_pair,
-    located,
-    patch_gallery,
     peaks_per_frame,
     widths_and_snr,
 )
+from braggflow.show.searched_pictures import detected, frame_pair, gallery_panel, located, patch_gallery
+from braggflow.show.series_axis import SeriesAxis
 
 
 def _seen(shape=(40, 60), *, bin=1, peak=(12, 30)):  # noqa: A002
@@ -50,9 +50,7 @@ def _table(*positions, **values):
 
 
 def _draw(figure):
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=50)
-    assert content.getvalue().startswith(b"\x89PNG")
+    assert png(figure, dpi=50).startswith(b"\x89PNG")
     return figure
 
 
@@ -174,7 +172,7 @@ def test_a_frame_of_equal_counts_and_one_all_ignored_can_be_drawn():
 
 
 def test_the_searched_frame_shows_nothing_below_minval_and_the_raw_one_all():
-    left, right = (axes for axes in frame_pair(_seen()).axes if axes.images)
+    left, right = (axes for axes in frame_pair(_seen()).axes if axes.get_xlabel())
     raw, searched = (axes.images[0].get_array() for axes in (left, right))
     assert np.unique(searched.compressed()).tolist() == [0, 500]
     assert len(np.unique(raw)) > 5
@@ -183,12 +181,17 @@ def test_the_searched_frame_shows_nothing_below_minval_and_the_raw_one_all():
 
 def test_the_gallery_draws_network_and_fit_where_they_are_known():
     table = _table((12, 30), (20, 20), x_network=[30.3, np.nan], y_network=[12.1, np.nan], x_fit=30.4, y_fit=12.2)
-    examples = [Example(f"example {i}", _seen(), table.isel(peak=i)) for i in (0, 1)]
+    examples = [gallery_panel(f"example {i}", _seen(), table.isel(peak=i)) for i in (0, 1)]
+    assert [(mark.y, mark.x) for mark in examples[0].marks] == [(12.1, 30.3), (12.2, 30.4)]
     figure = _draw(patch_gallery(examples, size=9))
-    offsets = [c.get_offsets() for c in figure.axes[0].collections]
-    drawn = {tuple(np.round(o[0], 3)) for o in offsets if not np.ma.is_masked(o)}
-    assert drawn == {(30.0, 12.0), (30.3, 12.1), (30.4, 12.2)}
-    assert {"network", "fit", "maximum"} <= set(_texts(figure))
+    # One axes: each mark is drawn twice, white below. The second peak's fit lies outside its patch.
+    assert len(figure.axes[0].collections) - 2 == 2 * 2
+    assert {"network", "fit", "highest pixel"} <= set(_texts(figure))
+
+
+def _axis(numbers, values=None, name="frame"):
+    values = np.asarray(numbers if values is None else values, float)
+    return SeriesAxis(name, "frame number" if name == "frame" else name, values, numbers)
 
 
 @pytest.mark.parametrize("n", [1, 5, 1234])
@@ -196,14 +199,14 @@ def test_curves_against_frame_number_hold_the_true_numbers(n):
     random = np.random.default_rng(n)
     numbers = np.arange(100, 100 + n)
     counts = random.integers(0, 50, n)
-    axes = _draw(peaks_per_frame(numbers, counts, np.zeros(n, bool))).axes[0]
+    axes = _draw(peaks_per_frame(_axis(numbers), counts, np.zeros(n, bool))).axes[0]
     x, y = axes.lines[0].get_data()
     assert len(x) <= CURVE_POINTS
     if n <= CURVE_POINTS:
         np.testing.assert_array_equal([x, y], [numbers, counts])
     frame = np.repeat(numbers, 3)
     distance = random.uniform(0.01, 1, 3 * n)
-    axes = _draw(error_against_frame(frame, distance)).axes[0]
+    axes = _draw(error_against_frame(_axis(numbers), frame, distance)).axes[0]
     x, y = axes.lines[0].get_data()
     assert len(x) <= CURVE_POINTS
     together = -(-n // CURVE_POINTS)
@@ -212,10 +215,10 @@ def test_curves_against_frame_number_hold_the_true_numbers(n):
 
 
 def test_failed_frames_are_marked_and_not_counted_as_frames_without_peaks():
-    axes = peaks_per_frame(np.arange(4), np.array([3, 0, 4, 5]), np.array([False, True, False, False])).axes[0]
+    axes = peaks_per_frame(_axis(np.arange(4)), np.array([3, 0, 4, 5]), np.array([False, True, False, False])).axes[0]
     assert list(axes.lines[0].get_xdata()) == [0, 2, 3]
     assert axes.lines[1].get_xdata().tolist() == [1]
-    _draw(peaks_per_frame(np.arange(2), np.zeros(2, int), np.ones(2, bool)))
+    _draw(peaks_per_frame(_axis(np.arange(2)), np.zeros(2, int), np.ones(2, bool)))
 
 
 def test_distributions_can_be_drawn_where_values_are_missing():
@@ -230,3 +233,73 @@ def test_drawing_leaves_no_figure_behind_in_pyplot():
         warnings.simplefilter("error")
         _draw(detected(_seen(), _table((5, 5))))
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def _ticks(axis):
+    low, high = sorted(axis.get_view_interval())
+    return [tick for tick in axis.get_ticklocs() if low <= tick <= high]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 480])
+def test_ticks_of_frames_and_of_counts_are_whole_numbers(n):
+    curve = peaks_per_frame(_axis(np.arange(n)), np.arange(n) % 3, np.zeros(n, bool)).axes[0]
+    bars = count_bars({"min_area": 1}, {"edge": 2}).axes
+    drawn = frame_pair(_seen((4, 5), peak=(0, 0))).axes[0]
+    for axis in (curve.xaxis, curve.yaxis, *(axes.xaxis for axes in bars), drawn.xaxis, drawn.yaxis):
+        assert all(tick == round(tick) for tick in _ticks(axis))
+
+
+def test_a_coordinate_is_the_axis_and_the_numbers_of_frames_stand_above():
+    omega = _axis(np.arange(100, 105), np.arange(5) * 0.5 - 30, "omega")
+    figure = _draw(peaks_per_frame(omega, np.arange(5), np.zeros(5, bool)))
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [-30, -29.5, -29, -28.5, -28]
+    upper = figure.axes[1]
+    numbers = [int(label.get_text()) for label in upper.get_xticklabels()]
+    assert numbers == [100, 101, 102, 103, 104]
+    np.testing.assert_allclose(upper.get_xticks(), omega.values)
+    assert upper.get_xlim() == figure.axes[0].get_xlim()
+
+
+def test_against_values_that_turn_back_the_curve_is_a_path_of_two_branches():
+    voltage = _axis(np.arange(5), [3.0, 3.5, 4.0, 3.5, 3.0], "voltage")
+    axes = _draw(peaks_per_frame(voltage, np.array([1, 2, 3, 5, 6]), np.zeros(5, bool))).axes[0]
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert set(drawn) == {"voltage rising", "voltage falling"}
+    # Every point is on a branch, and a step between two frames is on one of them.
+    assert (np.isfinite(drawn["voltage rising"]) | np.isfinite(drawn["voltage falling"])).all()
+    steps = [np.isfinite(of[:-1]) & np.isfinite(of[1:]) for of in drawn.values()]
+    assert np.logical_or(*steps).all()
+
+
+def test_what_turns_back_is_drawn_below_the_curve():
+    time, voltage = _axis(np.arange(5), np.arange(5.0), "time"), _axis(np.arange(5), [3, 4, 5, 4, 3], "voltage")
+    figure = _draw(peaks_per_frame(time, np.arange(5), np.zeros(5, bool), [voltage]))
+    strip = next(axes for axes in figure.axes if axes.get_ylabel() == "voltage")
+    np.testing.assert_array_equal(strip.lines[0].get_ydata(), voltage.values)
+    assert strip.get_xlim() == figure.axes[0].get_xlim()
+
+
+def test_a_picture_is_the_same_as_matplotlibs_own_but_for_the_number_of_its_colours():
+    figure = frame_pair(_seen())
+    figure.set_dpi(50)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    own = np.array(canvas.buffer_rgba())[..., :3].astype(int)
+    drawn = np.asarray(Pillow.open(BytesIO(png(figure, dpi=50))).convert("RGB")).astype(int)
+    assert drawn.shape == own.shape
+    assert np.abs(drawn - own).max() <= 8
+    assert (drawn[(own == 255).all(axis=2)] == 255).all()
+
+
+@pytest.mark.parametrize("bin", [1, 2])
+def test_each_drawn_dot_has_the_grey_of_the_pixel_below_it(bin):  # noqa: A002
+    image = np.random.default_rng(0).uniform(0, 1, (7, 5)).astype(np.float32)
+    figure = Figure(figsize=(5, 7), dpi=10)
+    axes = figure.add_axes((0, 0, 1, 1))
+    norm = draw_frame(axes, image, bin, longest=100)
+    axes.axis("off")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.array(canvas.buffer_rgba())[5::10, 5::10, 0]
+    expected = axes.images[0].get_cmap()(norm(image), bytes=True)[..., 0]
+    np.testing.assert_array_equal(drawn, expected)

@@ -8,11 +8,20 @@ import typer
 from braggflow.cli.streams import say
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    frame: Annotated[
+        list[int] | None, typer.Option(help="Number of a frame to show, in place of a typical one; repeat for more.")
+    ] = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(help="Coordinate that the series is drawn against (frame: numbers); by default omega, time, ..."),
+    ] = None,
+) -> None:
     """Write report.html of a run again."""
     from braggflow.show import write_report
 
-    say(write_report(run))
+    say(write_report(run, frames=frame or [], axis=axis))
 
 
 def movie(

@@ -1,6 +1,5 @@
 """A frame with its peaks drawn: the picture for a notebook, a report, a preview."""
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,20 @@ from braggflow.results import Run, RunFolder, SearchedFrame, open_peaks, open_ru
 from braggflow.show.drawing import (
     BLUE,
     DPI,
+    PIXELS_PER_INCH,
     VERMILLION,
     WIDTH,
     axes_at,
-    draw_around,
     draw_frame,
     fitted_size,
+    png,
     scale_bar,
 )
 from braggflow.show.labels import place_labels
+from braggflow.show.panels import GAP, LINE, Mark, Panel, draw_panels
 
-#: A frame is drawn with at most this many pixels an inch, so that a spot of one pixel is two dots wide.
-PIXELS_PER_INCH = 104
 #: Enlarged peaks beside a frame that is larger than its picture, and searched pixels on each side of their maxima.
-_ENLARGED, _HALF = 4, 10
+_ENLARGED, _HALF = 4, 7
 #: Around the frame, inches: numbers and names of the axes, title and legend, scale of counts.
 _LEFT, _BOTTOM, _TOP, _SCALE = 0.75, 0.6, 0.75, 1.0
 
@@ -36,9 +35,7 @@ class FramePicture(Figure):
     """A matplotlib figure that a notebook shows by itself, also where pyplot was never imported."""
 
     def _repr_png_(self) -> bytes:
-        content = BytesIO()
-        self.savefig(content, format="png")
-        return content.getvalue()
+        return png(self)
 
 
 def frame_figure(seen: SearchedFrame, peaks: xr.Dataset, *, title: str = "") -> FramePicture:
@@ -98,8 +95,11 @@ def frame_figure(seen: SearchedFrame, peaks: xr.Dataset, *, title: str = "") -> 
     across, up = figure.get_size_inches()
     figure.text(_LEFT / across, 1 - 0.12 / up, title, fontsize=12, va="top")
     if column:
-        _enlarge(figure, seen, enlarged, left=_LEFT + width + _SCALE + 0.35, room=(column - 0.5, height))
-        letters = list("abcdefgh"[: enlarged.sizes["peak"]])
+        letters = list("abcd"[: enlarged.sizes["peak"]])
+        panels = [_panel(letter, seen, enlarged.isel(peak=i)) for i, letter in enumerate(letters)]
+        side = min(column - 0.45, height / len(letters) - GAP - LINE)
+        left = _LEFT + width + _SCALE + 0.3
+        draw_panels(figure, panels, left=left, top=_BOTTOM + height + LINE, side=side, columns=1, half=_HALF)
         place_labels(axes, _xy(enlarged), letters, markers=_xy(peaks))
     return figure
 
@@ -210,18 +210,6 @@ def _draw_peaks(axes: Any, peaks: xr.Dataset) -> None:
         )
 
 
-def _enlarge(
-    figure: Figure, seen: SearchedFrame, enlarged: xr.Dataset, *, left: float, room: tuple[float, float]
-) -> None:
-    """The enlarged peaks one above the other, as many as have room; `left` and `room` (width, height) in inches."""
-    width, height = room
-    n = enlarged.sizes["peak"]
-    side = min(width - 0.4, height / n - 0.55)
-    for i in range(n):
-        peak = enlarged.isel(peak=i)
-        bottom = _BOTTOM + height - i * (side + 0.55) - 0.25 - side
-        panel = axes_at(figure, left + 0.4, bottom, side, side)
-        draw_around(panel, seen, peak, _HALF, norm=None)
-        colour = BLUE if int(peak["flags"]) else VERMILLION
-        panel.scatter([float(peak["x"])], [float(peak["y"])], s=70, marker="+", color=colour, linewidths=1.4)
-        panel.set_title(f"{'abcdefgh'[i]}: SNR {float(peak['snr']):.3g}", fontsize=9, pad=3)
+def _panel(letter: str, seen: SearchedFrame, peak: xr.Dataset) -> Panel:
+    mark = Mark(float(peak["y"]), float(peak["x"]), "+", BLUE if int(peak["flags"]) else VERMILLION)
+    return Panel([f"{letter}: SNR {float(peak['snr']):.3g}"], seen, peak, [mark])

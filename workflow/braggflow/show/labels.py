@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 #: Distances of a label's centre from its point that are tried, nearest first, in points (1/72 inch).
 _DISTANCES = (13.0, 16.0, 20.0, 25.0, 32.0, 42.0, 54.0, 70.0, 90.0, 120.0)
-#: From this distance on a line leads from the label to its point.
-_LED = 19.0
 _DIRECTIONS = np.deg2rad(45 + np.arange(0, 360, 15))
 #: Free room around a label, and half the width of a marker, in points.
 _MARGIN, _MARKER = 1.0, 4.5
@@ -28,7 +26,8 @@ def place_labels(
 
     `points` (n, 2) and `markers` (m, 2), what labels should leave free, are (x, y) in the axes' data, whose limits and
     place are final. Of the places around a point the nearest is taken that covers no earlier label, lies within the
-    axes, and hides no marker; where all hide some, the one that hides fewest. A line leads to points that are far away.
+    axes, and hides no marker; where all hide some, the one that hides fewest. A line leads from each label to its
+    point.
     """
     inch = axes.figure.dpi / 72
     renderer = FigureCanvasAgg(axes.figure.figure).get_renderer()  # type: ignore[no-untyped-call]
@@ -52,15 +51,14 @@ def place_labels(
         half = np.array(label.get_window_extent(renderer).size) / inch / 2 + 0.1 * fontsize + _MARGIN
         offset, box = _free_place(point, half, taken, obstacles, frame)
         label.set_position(tuple(offset))
-        if np.hypot(*offset) >= _LED:
-            axes.annotate(
-                "",
-                (float(x), float(y)),
-                xytext=tuple(offset),
-                textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "linewidth": 0.9, "shrinkA": 4, "shrinkB": 4},
-                zorder=4,
-            )
+        axes.annotate(
+            "",
+            (float(x), float(y)),
+            xytext=tuple(offset),
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.9, "shrinkA": 5, "shrinkB": 0},
+            zorder=4,
+        )
         taken = np.vstack([taken, box])
         placed.append(label)
     return placed

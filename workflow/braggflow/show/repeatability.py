@@ -44,7 +44,7 @@ _ONE_SIGMA, _QUANTILE_ERROR = 0.6827, 0.962
 _NEEDED = ("peak_frame", "y_pixel", "x_pixel", "y_fit", "fwhm_major", "fwhm_minor", "snr", "flags", "parent")
 
 
-def repeatability(folder: RunFolder, table: xr.Dataset) -> dict[str, Any]:
+def repeatability(folder: RunFolder, table: xr.Dataset, series: OpenedSeries | None = None) -> dict[str, Any]:
     """Scatter of the halves' positions over the stated one, for `run.json`.
 
     Parameters
@@ -53,6 +53,8 @@ def repeatability(folder: RunFolder, table: xr.Dataset) -> dict[str, Any]:
         The run; its frames are read again.
     table : xarray.Dataset
         Its peak table, as `open_peaks` returns it.
+    series : OpenedSeries, optional
+        The run's series, where it has been opened already.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def repeatability(folder: RunFolder, table: xr.Dataset) -> dict[str, Any]:
     for name in _NEEDED:
         rows[name] = table[name].values
     asked = np.isfinite(rows["y_fit"]) & (rows["flags"] & np.uint16(_NOT_ASKED) == 0)
-    series = open_run_frames(folder)
+    series = open_run_frames(folder) if series is None else series
     numbers = np.random.default_rng(SEED).permutation(np.unique(rows["peak_frame"][asked]))[:MAX_FRAMES]
     deviations, peaks, failed, n_frames = [np.empty((0, 2))], [rows[:0]], 0, 0
     for number in numbers.tolist():
