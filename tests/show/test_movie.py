@@ -8,8 +8,8 @@ from braggflow.config import resolve_config
 from braggflow.errors import InputError
 from braggflow.results import RunFolder, open_peaks, open_run_frames
 from braggflow.show import write_movie
-from braggflow.show.movie import FRAME_PIXELS, _Picture
 from braggflow.show.drawing import IGNORED, METHOD_COLOURS
+from braggflow.show.movie import FRAME_PIXELS, _Picture
 from tests.show.run_folders import simulate, write_frames, write_run
 
 SETTINGS = {"detect": {"minval": 60.0, "minscore": 30.0}}
