@@ -13,6 +13,7 @@ from braggflow.config import NoiseMultiple, RunConfig
 from braggflow.detect import searched_image
 from braggflow.frames import OpenedSeries
 from braggflow.peak_table import Flag
+from braggflow.pipeline.ahead import compile_ahead
 from braggflow.pipeline.stages import complete_peaks, locate_peaks, search_chunk, sum_counts
 
 #: Frames that are looked at, spread over the series, and the time after which no further one is begun.
@@ -99,6 +100,7 @@ def _spread(positions: Sequence[int]) -> list[int]:
 
 def look_at_frame(opened: OpenedSeries, position: int) -> SampledFrame:
     """The selected frame at a position through the whole chain, in this process."""
+    compile_ahead()
     start = time.perf_counter()
     found = search_chunk(opened, position, position + 1)
     failure = found.failures[0]["reason"] if found.failures else ""
