@@ -14,8 +14,7 @@ from PIL import Image as Pillow
 from braggflow import peak_table
 from braggflow.peak_table import Flag, Method
 from braggflow.results import SearchedFrame
-from braggflow.show.drawing import draw_frame, intensity_norm, png, shrink
-from braggflow.show.panels import around
+from braggflow.show.drawing import around, draw_frame, intensity_norm, png, shrink
 from braggflow.show.plots import (
     CURVE_POINTS,
     count_bars,

@@ -13,17 +13,21 @@ from braggflow.results import Run, RunFolder, SearchedFrame, open_peaks, open_ru
 from braggflow.show.drawing import (
     BLUE,
     DPI,
+    GAP,
+    LINE,
     PIXELS_PER_INCH,
     VERMILLION,
     WIDTH,
+    Mark,
+    Panel,
     axes_at,
     draw_frame,
+    draw_panels,
     fitted_size,
     png,
     scale_bar,
 )
 from braggflow.show.labels import place_labels
-from braggflow.show.panels import GAP, LINE, Mark, Panel, draw_panels
 
 #: Enlarged peaks beside a frame that is larger than its picture, and searched pixels on each side of their maxima.
 _ENLARGED, _HALF = 4, 7

@@ -10,7 +10,7 @@ from braggflow.errors import InputError
 from braggflow.frames import UNREADABLE, OpenedSeries
 from braggflow.show.drawing import Image
 
-#: Frames that are read at most, and pixels of them in all: of 2048 × 2048 pixels 24 frames are read.
+#: Frames that are read at most, and pixels of them in all: of 2048 × 2048 pixels 23 frames are read.
 MAX_FRAMES, MAX_PIXELS = 64, 100_000_000
 
 

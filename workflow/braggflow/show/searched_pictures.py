@@ -24,14 +24,17 @@ from braggflow.show.drawing import (
     VERMILLION,
     WIDTH,
     Image,
+    Mark,
+    Panel,
     axes_at,
     draw_frame,
+    draw_panels,
     fitted_size,
     intensity_norm,
+    panels_height,
     scale_bar,
 )
 from braggflow.show.labels import place_labels
-from braggflow.show.panels import Mark, Panel, draw_panels, panels_height
 from braggflow.show.projection import Projection
 from braggflow.show.series_axis import SeriesAxis
 
