@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 import braggflow
 from braggflow import detect, evaluate, fit, locate, results, show, simulate, train
-from braggflow.bragg_accessor import BraggAccessor
+from braggflow.peak_rows import BraggAccessor
 
 PUBLIC = [name for name in braggflow.__all__ if name != "__version__"]
 PROFILES = get_args(braggflow.Profile)

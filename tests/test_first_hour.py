@@ -10,9 +10,9 @@ import xarray as xr
 
 import braggflow
 from braggflow import peak_table
-from braggflow.bragg_accessor import MAXIMA_PER_MEGAPIXEL
 from braggflow.detect.significance import least_significance
 from braggflow.errors import InputError
+from braggflow.peak_rows import MAXIMA_PER_MEGAPIXEL
 from braggflow.results import Part, RunFolder, consolidate, open_peaks, write_part
 
 #: Frames 10 to 14; 11 has no peak, 13 has one, and 14 could not be processed.

@@ -10,10 +10,9 @@ from braggflow.cli.cluster_commands import cluster_app
 from braggflow.cli.config_commands import config_app
 from braggflow.cli.data_commands import ingest, inspect, simulate
 from braggflow.cli.evaluate_commands import evaluate, score
-from braggflow.cli.export_command import export
 from braggflow.cli.options import PARTIAL, REFUSED
 from braggflow.cli.run_commands import preview, run, status
-from braggflow.cli.show_commands import movie, report
+from braggflow.cli.show_commands import export, movie, report
 from braggflow.cli.streams import never_stop_at_a_character, say, say_error
 from braggflow.cli.train_commands import finetune, train
 from braggflow.errors import InputError

@@ -1,10 +1,11 @@
-"""Commands that make pictures: `report`, `movie`."""
+"""What comes out of a run: `report`, `movie`, `export`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from braggflow.cli.options import Overwrite
 from braggflow.cli.streams import say
 
 
@@ -39,3 +40,20 @@ def movie(
     from braggflow.show import write_movie
 
     say(write_movie(run, out, fps=fps, frames=slice(start, stop, step), max_frames=max_frames))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    to: Annotated[
+        str | None, typer.Option(help="csv, parquet or hdf5 (default: by the suffix of --out).", metavar="FORMAT")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the peaks to a CSV, Parquet or HDF5 file. One row a peak, with its frame's number and coordinates."""
+    from braggflow.cli.terminal import progress_bar
+    from braggflow.results import export_peaks
+
+    with progress_bar("export") as advance:
+        path = export_peaks(run, out, to=to, overwrite=overwrite, progress=advance)
+    say(path)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-import braggflow.bragg_accessor  # noqa: F401 - it registers itself with xarray
+import braggflow.peak_rows  # noqa: F401 - it registers itself with xarray
 from braggflow import peak_table
 from braggflow.config import NoiseMultiple, RunConfig, as_config, resolve_config
 from braggflow.errors import InputError

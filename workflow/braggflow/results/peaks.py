@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-import braggflow.bragg_accessor  # noqa: F401 - it registers itself with xarray
+import braggflow.peak_rows  # noqa: F401 - it registers itself with xarray
 from braggflow import peak_table
 from braggflow.errors import InputError
 from braggflow.peak_table import PEAKS_FORMAT, per_frame_variables, with_frame_index
