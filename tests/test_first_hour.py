@@ -126,14 +126,15 @@ def test_xarrays_own_calls_keep_the_frame_of_each_peak(run: Path, opened: str) -
     z = open_peaks(run) if opened == "by braggflow" else xr.open_zarr(run / "peaks.zarr", consolidated=False)
     numbers = [10, 10, 10, 12, 12, 13]
     for table in (z[["y", "x"]].to_dataframe(), z["y"].to_dataframe(), z.drop_dims("frame").to_dataframe()):
-        assert table.reset_index()["peak_frame"].tolist() == numbers
-    csv = z[["flags"]].isel(peak=slice(2, 4)).to_dataframe().reset_index()[["peak_frame"]].to_csv()
-    assert csv == ",peak_frame\n0,10\n1,12\n"
+        # As a column or as a label, by the version of xarray and the one that opened it.
+        found = table["peak_frame"] if "peak_frame" in table else table.index.get_level_values("peak_frame")
+        assert found.tolist() == numbers
+    assert "peak_frame" in z[["flags"]].isel(peak=slice(2, 4)).to_dataframe().to_csv().splitlines()[0].split(",")
 
 
 def test_xarrays_own_csv_has_the_frame_of_each_peak_and_its_row(peaks: xr.Dataset) -> None:
     csv = peaks[["area"]].isel(peak=[1, 3]).to_dataframe().to_csv()
-    assert csv.splitlines() == ["peak_frame,peak,area", "10,1,0", "12,3,0"]
+    assert [line.split(",")[:2] for line in csv.splitlines()] == [["peak_frame", "peak"], ["10", "1"], ["12", "3"]]
 
 
 def test_the_peaks_of_a_frame_are_selected_whether_they_are_many_one_or_none(peaks: xr.Dataset) -> None:
@@ -173,8 +174,12 @@ def test_the_lines_of_the_readme_do_what_they_say(run: Path, tmp_path: Path, mon
     lines = text.partition("```python\n")[2].partition("\nrun = ")[0]
     assert lines.count("peaks.bragg.") == 5
     names: dict[str, Any] = {}
-    # Of this run, which has frames 10 to 14 and fewer peaks.
-    exec(lines.replace("frame(17)", "frame(12)").replace("levels_for(200)", "levels_for(1)"), names)
+    # Of this run, which has frames 10 to 14, fewer peaks, and these elsewhere.
+    y, x = (float(open_peaks(run)[name][0]) for name in ("y", "x"))
+    for theirs, ours in {"frame(17)": "frame(12)", "for(200)": "for(1)", "512.3, 840.1": f"{y}, {x}"}.items():
+        assert theirs in lines
+        lines = lines.replace(theirs, ours)
+    exec(lines, names)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "peaks.parquet").astype({"phase": object}), names["table"])
     assert (names["good"]["flags"] == 0).all()
 

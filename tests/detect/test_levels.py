@@ -11,7 +11,10 @@ from braggflow.errors import InputError
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        ([40, 55, 310], r"; its lowest count above 0 is 40\).*, or give them in counts, such as minval: 40, minscore: 40$"),
+        (
+            [40, 55, 310],
+            r"; its lowest count above 0 is 40\).*, or give them in counts, such as minval: 40, minscore: 40$",
+        ),
         ([], r"detector\?\), so levels .*or give them in counts$"),
     ],
 )

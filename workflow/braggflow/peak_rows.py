@@ -122,8 +122,8 @@ def to_dataframe(peaks: xr.Dataset, columns: Sequence[str] | None = None) -> "pd
                 raise InputError(f"columns: {name!r} is not in the table; it has {', '.join(names)}{hint}")
         names = [name for name in names if name in rows.coords or name in columns]
     # Without indexes: what is one is no column of what xarray makes.
-    table = rows[names].drop_indexes(list(rows.xindexes)).to_dataframe()
-    return (table.set_index("peak") if "peak" in table else table)[names]
+    table = rows[names].drop_indexes(list(rows.xindexes)).to_dataframe()[names]
+    return table.set_axis(rows["peak"].values, axis=0).rename_axis("peak") if "peak" in rows.coords else table
 
 
 @dataclass(frozen=True, slots=True, repr=False)

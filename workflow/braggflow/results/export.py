@@ -136,7 +136,9 @@ def _write_parquet(path: Path, rows: _Rows) -> None:
     import pyarrow.parquet as pq
 
     def arrays(chunk: xr.Dataset) -> list[Any]:
-        return [pa.array(chunk[name].values) for name in rows.names]
+        # Of texts the type is not to be guessed from those that happen to be there, which may be none.
+        text = {name: pa.string() for name in rows.names if chunk[name].dtype.kind in "OUT"}
+        return [pa.array(chunk[name].values, text.get(name)) for name in rows.names]
 
     fields = [
         pa.field(name, array.type, metadata={key: _text(value) for key, value in rows.attributes[name].items()})
@@ -187,7 +189,7 @@ def _for_hdf5(column: xr.DataArray) -> tuple[NDArray[Any], dict[str, Any]]:
         return values.astype("M8[ns]").astype(np.int64), attributes | {"units": _NANOSECONDS}
     if values.dtype.kind == "m":
         return values.astype("m8[ns]").astype(np.int64), attributes | {"units": "ns"}
-    if values.dtype.kind in "OU":
+    if values.dtype.kind in "OUT":
         return values.astype(object).astype(h5py.string_dtype()), attributes
     return values, attributes
 
