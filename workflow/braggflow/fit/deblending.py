@@ -27,9 +27,9 @@ from braggflow.compiled import inner, kernel
 from braggflow.config import FitConfig
 from braggflow.fit.misfit import shape_misfit
 from braggflow.fit.patch_fits import FIT_DTYPE
-from braggflow.fit.peak_profile import MAX_MODELLED, Integers, load_pixels, padded
+from braggflow.fit.peak_profile import MAX_MODELLED, Integers, Tools, load_pixels, padded, tools_for
 from braggflow.fit.rivals import CHI2, NUMBERS, Patch, fit_rival, start_pair, start_third
-from braggflow.fit.solver import FLOOR_SHARE, FWHM_PER_SIGMA, Tools, tools_for
+from braggflow.fit.solver import FLOOR_SHARE, FWHM_PER_SIGMA
 from braggflow.fit.start import (
     AMPLITUDE,
     BACKGROUND,

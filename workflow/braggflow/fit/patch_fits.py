@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 from braggflow.config import FitConfig
 from braggflow.errors import InputError
 from braggflow.fit.disk import fit_disks
-from braggflow.fit.peak_profile import MAX_MODELLED, MAX_SIZE
-from braggflow.fit.solver import fit_all, tools_for
+from braggflow.fit.peak_profile import MAX_MODELLED, MAX_SIZE, tools_for
+from braggflow.fit.solver import fit_all
 from braggflow.fit.start import starting_values
 from braggflow.patches import MAX_NEIGHBOURS
 

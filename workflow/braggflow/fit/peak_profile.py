@@ -9,6 +9,7 @@ double.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from braggflow.patches import State
 MAX_SIZE = 15
 #: Peaks modelled in a patch, at most: its own and its neighbours', and two more that the residuals of these tell of.
 MAX_MODELLED = MAX_PEAKS + 2
+#: Free parameters: 8 of the peak, 6 of each neighbour, 3 of each that shares the peak's shape; and three to spare, as
+#: they are taken in fours.
+MAX_FREE = 8 + 6 * (MAX_PEAKS - 1) + 3 * (MAX_MODELLED - MAX_PEAKS) + 3
 _LAST_USED, _FULL = int(State.OTHER), int(State.FULL)
 
 # Rows of the flat work array, all of one constant length: the compiler then knows that they do not overlap and does
@@ -56,6 +60,31 @@ Integers = NDArray[np.int64]
 #: Row of each free parameter in the work array: peak × `ROWS_PER_PEAK` + parameter. Without a sign, so that the
 #: compiler knows that no index is negative.
 Rows = NDArray[np.uint8]
+
+
+class Tools(NamedTuple):
+    """Arrays to work in, as `fit_one` wants them."""
+
+    work: Singles
+    system: Floats
+    trial: Floats
+    prior: Floats
+    height: Floats
+    nodes: Integers
+    free: Rows
+
+
+def tools_for(size: int) -> Tools:
+    """Arrays for patches of `size` × `size` pixels."""
+    return Tools(
+        work_array(size),
+        np.zeros((3 + 2 * MAX_FREE, MAX_FREE)),
+        np.zeros((MAX_MODELLED, 8)),
+        np.zeros((MAX_MODELLED, 8)),
+        np.zeros(MAX_MODELLED),
+        np.zeros((MAX_MODELLED, 2), np.int64),
+        np.zeros(MAX_FREE, np.uint8),
+    )
 
 
 def work_array(size: int) -> Singles:

@@ -7,8 +7,8 @@ import numpy as np
 
 from braggflow.compiled import inner
 from braggflow.fit.misfit import whitening
-from braggflow.fit.peak_profile import COUNTS, MODEL, RESIDUAL, USABLE, WEIGHT, height_ratio, padded
-from braggflow.fit.solver import MAX_FREE, MIN_SIGMA, Tools, eliminate, fit_one, prior_of, substitute
+from braggflow.fit.peak_profile import COUNTS, MAX_FREE, MODEL, RESIDUAL, USABLE, WEIGHT, Tools, height_ratio, padded
+from braggflow.fit.solver import MIN_SIGMA, eliminate, fit_one, prior_of, substitute
 from braggflow.fit.start import AMPLITUDE, XX, XY, YY, Floats, Singles, X, Y, copy, copy_rows
 
 #: Columns of FIT_DTYPE that are numbers of a profile, up to chi2.

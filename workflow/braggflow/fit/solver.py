@@ -5,7 +5,6 @@ raised by a share of itself, which falls with each step that goes as foreseen. T
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +12,17 @@ from numpy.typing import NDArray
 from braggflow.compiled import inner, kernel
 from braggflow.fit.misfit import shape_misfit
 from braggflow.fit.peak_profile import (
-    MAX_MODELLED,
+    MAX_FREE,
     ROWS_PER_PEAK,
     Integers,
     Rows,
+    Tools,
     height_ratio,
     information,
     load_pixels,
     model,
     node_numbers,
     padded,
-    work_array,
 )
 from braggflow.fit.start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, Singles, X, Y, copy
 
@@ -52,35 +51,6 @@ SETTLED_SHIFT, SETTLED_STEPS = 0.1, 3
 #: maximum, px; the logarithm of its variances around those of a round peak of the own size; its amplitude around the
 #: starting value, as a share of that and the own one together.
 PRIOR_POSITION, PRIOR_SHAPE, PRIOR_AMPLITUDE = 1.0, 1.4, 3.0
-
-#: Free parameters: 8 of the peak, 6 of each neighbour, 3 of each that shares the peak's shape; and three to spare, as
-#: they are taken in fours.
-MAX_FREE = 8 + 6 * (MAX_PEAKS - 1) + 3 * (MAX_MODELLED - MAX_PEAKS) + 3
-
-
-class Tools(NamedTuple):
-    """Arrays to work in, as `fit_one` wants them."""
-
-    work: Singles
-    system: Floats
-    trial: Floats
-    prior: Floats
-    height: Floats
-    nodes: Integers
-    free: Rows
-
-
-def tools_for(size: int) -> Tools:
-    """Arrays for patches of `size` × `size` pixels."""
-    return Tools(
-        work_array(size),
-        np.zeros((3 + 2 * MAX_FREE, MAX_FREE)),
-        np.zeros((MAX_MODELLED, 8)),
-        np.zeros((MAX_MODELLED, 8)),
-        np.zeros(MAX_MODELLED),
-        np.zeros((MAX_MODELLED, 2), np.int64),
-        np.zeros(MAX_FREE, np.uint8),
-    )
 
 
 @kernel(nogil=True, error_model="numpy")
