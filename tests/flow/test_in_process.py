@@ -12,6 +12,7 @@ from braggflow.errors import InputError
 from braggflow.flow import in_process, run
 from braggflow.flow import running as running_module
 from braggflow.flow.in_process import InProcess
+from braggflow.flow.tasks import opened_series
 from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_info
 from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
@@ -209,3 +210,20 @@ def test_what_is_refused_by_its_turn_is_no_crash(tmp_path, data, images, monkeyp
     done = run(SETTINGS, [data, other], out=tmp_path / "out")
     assert [outcome.status for outcome in done] == ["complete", "refused"]
     assert "is not empty and holds no run" in done[1].message
+
+
+@pytest.mark.parametrize("sections", [SETTINGS, WITH_WORKERS], ids=["in this process", "on workers"])
+def test_a_file_put_into_the_series_during_a_run_never_mixes_its_frames(tmp_path, images, sections):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for k, image in enumerate(images[:6]):
+        np.save(folder / f"scan_{2 * k:02d}.npy", image)
+
+    def intrude(state):
+        if state.stage.startswith("looking"):
+            opened_series.cache_clear()
+            np.save(folder / "scan_01.npy", images[0])
+
+    with pytest.raises(InputError, match="holds other frames than when the run began; run again"):
+        run(sections, [folder], out=tmp_path / "out", progress=intrude)
+    assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from typing import Any
 
 import xarray as xr
 
-from braggflow.config import RunConfig
+from braggflow.config import RunConfig, digest
 from braggflow.detect import searched_image
 from braggflow.errors import InputError
 from braggflow.flow.tasks import TaskSeries
@@ -111,6 +111,7 @@ def prepare_data_set(
             run_digest(identity),
             json.dumps(constants.bad_pixels),
             identity["code"]["sources"],
+            digest(identity["frames"]),
         ),
         identity=identity,
         dataset={"name": name, "path": str(path.resolve()), "frames": shape[0], "shape": shape[1:], "dtype": dtype},

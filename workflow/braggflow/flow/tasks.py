@@ -17,11 +17,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from braggflow.config import RunConfig
+from braggflow.config import RunConfig, digest
 from braggflow.errors import InputError
 from braggflow.frames import OpenedSeries, open_frames, open_series, without_bad_pixels
 from braggflow.pipeline import ChunkPeaks, Group, NetworkResult, complete_peaks, locate_peaks, search_chunk, sum_counts
-from braggflow.results import Part, PartSummary, RunFolder, write_part
+from braggflow.results import Part, PartSummary, RunFolder, frames_identity, write_part
 from braggflow.version import code_version
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class TaskSeries:
     """What was found of them when the series was prepared, as JSON."""
     sources: str
     """Hash of the client's modules that decide the numbers: a worker with others refuses."""
+    frames: str
+    """Digest of the identity of the frames that the client opened: a worker that finds others refuses."""
 
 
 class GroupTask(NamedTuple):
@@ -168,12 +170,20 @@ def _write(
 
 @lru_cache(maxsize=4)
 def opened_series(series: TaskSeries) -> OpenedSeries:
-    """The series of a data set, as its tasks see it; raises `InputError` where the sources are not the client's."""
+    """The series of a data set, as its tasks see it.
+
+    Raises `InputError` where this process has other sources than the client, or finds other frames.
+    """
     own = code_version()
     if own["sources"] != series.sources:
         raise InputError(
             f"worker: has braggflow {own['version']} (sources {own['sources']}), the client has other sources "
             f"({series.sources}); results would be mixed. Install the same on both"
         )
-    opened = open_series(open_frames(series.path), RunConfig.model_validate_json(series.settings))
+    data = open_frames(series.path)
+    if digest(frames_identity(Path(series.path), data)) != series.frames:
+        raise InputError(
+            f"{series.path}: holds other frames than when the run began; run again, so that no results are mixed"
+        )
+    opened = open_series(data, RunConfig.model_validate_json(series.settings))
     return without_bad_pixels(opened, json.loads(series.bad_pixels))
