@@ -323,8 +323,9 @@ def draw_panels(
                     axes.scatter(at[0], at[1], s=90, marker=mark.marker, color=colour, linewidths=thick)
                 for std, direction in ((mark.x_std, (1, 0)), (mark.y_std, (0, 1))):
                     if np.isfinite(std):
-                        reach = np.multiply(direction, min(std * scale, side))
-                        bars.append(([tuple(at - reach), tuple(at + reach)], mark.colour))
+                        reach = np.multiply(direction, std * scale)
+                        ends = np.clip([at - reach, at + reach], (x, y), (x + side, y + side))
+                        bars.append(([tuple(end) for end in ends], mark.colour))
     axes.add_collection(LineCollection(borders, colors="black", linewidths=0.8, clip_on=False))
     if bars:
         drawn, colours = zip(*bars, strict=True)

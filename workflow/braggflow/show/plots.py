@@ -30,10 +30,11 @@ def peaks_per_frame(
     """
     figure, axes = _curve(axis, "peaks in the frame", strips=len(strips))
     good = np.flatnonzero(~failed & np.isfinite(axis.values))
-    groups = [group for group in np.array_split(good, CURVE_POINTS) if len(group)]
+    size = max(1, -(-len(good) // CURVE_POINTS))
+    groups = [good[first : first + size] for first in range(0, len(good), size)]
     middle = np.array([axis.values[group].mean() for group in groups])
     middle_counts = np.array([np.median(counts[group]) for group in groups])
-    name = f"median of {len(groups[0])} frames" if len(good) > CURVE_POINTS else "peaks"
+    name = f"median of {size} frames" if size > 1 else "peaks"
     if axis.ordered:
         axes.plot(middle, middle_counts, color=BLUE, linewidth=1.2, marker=_dot(groups), label=name)
         if len(good) > CURVE_POINTS:
