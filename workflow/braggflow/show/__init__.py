@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from braggflow.show.drawing import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, WIDTH
     from braggflow.show.frame_pictures import frame_figure, plot_frame
+    from braggflow.show.halves import repeatability
     from braggflow.show.movie import write_movie
     from braggflow.show.previewing import Preview, preview
-    from braggflow.show.repeatability import repeatability
     from braggflow.show.report import write_report
 
 __all__ = [
@@ -39,7 +39,7 @@ _MODULES = {
     "frame_figure": "frame_pictures",
     "plot_frame": "frame_pictures",
     "preview": "previewing",
-    "repeatability": "repeatability",
+    "repeatability": "halves",
     "write_movie": "movie",
     "write_report": "report",
 }

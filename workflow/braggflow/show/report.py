@@ -14,7 +14,7 @@ from braggflow.files import write_atomic
 from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_info
 from braggflow.show import report_words as words
 from braggflow.show.frame_pictures import processed_frame
-from braggflow.show.repeatability import repeatability
+from braggflow.show.halves import repeatability
 from braggflow.show.report_pictures import Drawn, count_pictures, frame_pictures, projection_pictures, series_pictures
 from braggflow.show.series_axis import SeriesAxis, axis_of_series
 
