@@ -88,6 +88,8 @@ def test_a_door_says_what_its_wing_is_for_and_gives_what_it_names(wing: str) -> 
     assert len(door.__doc__.split()) > 5
     assert door.__all__
     assert all(getattr(door, name) is not None for name in door.__all__)
+    # Else the module stands in the way of what it exports, as soon as it is imported.
+    assert not {path.stem for path in Path(door.__file__).parent.iterdir()} & set(door.__all__)
 
 
 def test_the_page_on_the_architecture_names_every_wing() -> None:
