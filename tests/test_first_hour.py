@@ -1,7 +1,6 @@
-"""What somebody asks a peak table in the first hour: each is one line, in a notebook and in other programs' files."""
+"""What somebody asks a peak table in the first hour, each in one line. The README's own: tests/test_documents.py."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,6 +161,7 @@ def test_one_reflection_is_followed_through_the_series(peaks: xr.Dataset) -> Non
         peaks.bragg.near(y, x, radius=0)
 
 
+<<<<<<< HEAD
 # The README's lines.
 
 
@@ -184,6 +184,8 @@ def test_the_lines_of_the_readme_do_what_they_say(run: Path, tmp_path: Path, mon
     assert (names["good"]["flags"] == 0).all()
 
 
+=======
+>>>>>>> 6b591b7 (Every command and block of README and documents is run by a test; five questions in one line each; pages true to the program)
 # Two settings compared.
 
 
