@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,11 +51,9 @@ def test_a_local_cluster_with_tls_lets_nobody_else_in_and_leaves_dasks_configura
     assert dask.config.get("distributed.scheduler") == before
 
 
-def test_a_memory_limit_that_is_none_is_named_where_it_was_given():
+def test_a_memory_limit_of_a_profile_that_is_none_is_named():
     said = refusal({"kind": "local", "workers": 1, "memory_limit": "much"})
     assert said.startswith("memory_limit: 'much' is not accepted")
-    config = RunConfig(compute=ComputeConfig(workers=1, memory_limit="much"))
-    assert refusal({"kind": "local"}, config).startswith("compute.memory_limit: 'much' is not accepted")
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])
@@ -125,3 +124,27 @@ def _heard() -> tuple[bool, bool]:
 def test_a_local_worker_says_no_word_of_a_heartbeat_that_meets_the_end():
     with local_cluster(ComputeConfig(workers=1)) as client:
         assert client.submit(_heard).result() == (False, True)
+
+
+def test_a_task_that_takes_more_memory_than_its_limit_is_killed_without_a_word_of_the_libraries():
+    script = """
+import time
+import dask, numpy as np
+from distributed import KilledWorker
+from braggflow.cluster.connect import local_cluster
+from braggflow.config import ComputeConfig
+
+def greedy():
+    taken = np.ones(2**28)  # 2 GiB
+    time.sleep(60)
+
+if __name__ == "__main__":
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        with local_cluster(ComputeConfig(workers=1, memory_limit="1 GiB")) as client:
+            try:
+                client.submit(greedy).result()
+            except KilledWorker:
+                print("killed")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.stdout, done.stderr) == ("killed\n", "")

@@ -597,29 +597,3 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, slow):
     assert 1 <= info["parts"]["done"] < info["parts"]["total"]
     finish(start, tmp_path)
     assert_same_table(open_peaks(tmp_path / "scan"), undisturbed)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 2 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if mount.returncode:
-        pytest.skip(f"cannot mount a small file system here: {mount.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(small_disk, data, client, undisturbed):
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(2048 * 1024 - 56 * 1024))
-    (outcome,) = run(settings(), [data], out=small_disk / "out", client=client)
-    assert outcome.status == "partial"
-    assert "No space left on device" in outcome.message
-    ballast.unlink()
-    (again,) = run(settings(), [data], out=small_disk / "out", client=client)
-    assert again.status == "complete", again
-    assert_same_table(open_peaks(again.folder), undisturbed)

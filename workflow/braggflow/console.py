@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from threading import Timer
+from html import escape
+from importlib import import_module
+from threading import Event, Thread, Timer
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskProgressColumn, TextColumn
@@ -15,6 +17,8 @@ from rich.text import Text
 _LINE_SECONDS = 10.0
 #: What takes no longer than this is not told in a log.
 _SHORT_SECONDS = 1.0
+#: A notebook's line is drawn anew this often.
+_DRAWN_SECONDS = 0.5
 #: Columns of a log, where nobody can widen the window to read what was cut off.
 _LOG_WIDTH = 200
 
@@ -55,7 +59,56 @@ def moving_line(console: Console, title: str) -> Iterator[Callable[[str, float |
     for what is done, once it has taken most of a second; for a share, every ten seconds and at its end.
     """
     with ExitStack() as stack:
-        yield _drawn(stack, console, title) if moves(console) else _logged(stack, console)
+        if console.is_jupyter:
+            yield _in_notebook(stack)
+        else:
+            yield _drawn(stack, console, title) if moves(console) else _logged(stack, console)
+
+
+@contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Say on standard error what is done while the block runs, with its seconds."""
+    with moving_line(open_console(stderr=True), what) as line:
+        line(what, None, "")
+        yield
+
+
+def _in_notebook(stack: ExitStack) -> Callable[[str, float | None, str], None]:
+    """A line of a notebook, by its own means: rich would need ipywidgets, and warn where they are not there."""
+    shown = import_module("IPython.display")
+    handle = shown.display(shown.HTML(""), display_id=True)
+    now: tuple[str, float | None, str] = ("", None, "")
+    since, ended = time.monotonic(), Event()
+
+    def draw() -> None:
+        (title, share, facts), seconds = now, time.monotonic() - since
+        if share is None:
+            state = f"{seconds:.0f} s"
+        elif share > 0:
+            state = f"{share:.0%}, {timedelta(seconds=int(seconds * (1 - share) / share))} left"
+        else:
+            state = f"{share:.0%}"
+        handle.update(shown.HTML(f"<pre>{escape('  '.join(filter(None, (title, state, facts))))}</pre>"))
+
+    def keep_drawing() -> None:
+        while not ended.wait(_DRAWN_SECONDS):
+            draw()
+
+    def end() -> None:
+        ended.set()
+        drawing.join()
+        handle.update(shown.HTML(""))
+
+    def show(title: str, share: float | None, facts: str) -> None:
+        nonlocal now, since
+        if (now[1] is None) != (share is None) or (share is None and now[0] != title):
+            since = time.monotonic()
+        now = (title, share, facts)
+
+    drawing = Thread(target=keep_drawing, daemon=True)
+    drawing.start()
+    stack.callback(end)
+    return show
 
 
 def _drawn(stack: ExitStack, console: Console, title: str) -> Callable[[str, float | None, str], None]:

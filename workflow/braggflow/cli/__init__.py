@@ -1,5 +1,19 @@
 """The command line: verbs, options, and what the terminal shows."""
 
-from braggflow.cli.entry import app, main
+from typing import TYPE_CHECKING, Any
+
+from braggflow.cli.stopping import main
+
+if TYPE_CHECKING:
+    from braggflow.cli.entry import app
 
 __all__ = ["app", "main"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: `main` listens to Ctrl-C before.
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from braggflow.cli.entry import app
+
+    return app

@@ -25,12 +25,14 @@ def inspect(
     from dataclasses import asdict
     from json import dumps
 
-    from braggflow.cli.series_table import show_series
-    from braggflow.convert import inspect_series
+    from braggflow.console import saying
 
-    found = inspect_series(
-        list(sources), dataset=dataset, coords=dict(name_and_value(text, "--coord") for text in coord)
-    )
+    coords = dict(name_and_value(text, "--coord") for text in coord)
+    with saying("looking at the files"):
+        from braggflow.cli.series_table import show_series
+        from braggflow.convert import inspect_series
+
+        found = inspect_series(list(sources), dataset=dataset, coords=coords)
     if json:
         say(dumps([asdict(facts) for facts in found], indent=1))
     else:
@@ -56,13 +58,15 @@ def ingest(
 ) -> None:
     """Convert detector files into a frames store. HDF5/NeXus, TIFF, CBF, EDF, GE, ADSC, ... are read."""
     coords = dict(name_and_value(text, "--coord") for text in coord)
-    from braggflow.cli.series_table import show_frames_store, show_series
-    from braggflow.cli.terminal import progress_bar
-    from braggflow.console import open_console
-    from braggflow.convert import ingest
+    from braggflow.console import open_console, saying
+
+    with saying("loading"):
+        from braggflow.cli.series_table import show_frames_store, show_series
+        from braggflow.cli.terminal import progress_bar
+        from braggflow.convert import ingest
 
     console = open_console(stderr=True)
-    with progress_bar("ingest", console) as advance:
+    with progress_bar("ingest", console, before="looking at the files") as advance:
         path = ingest(
             list(sources),
             out,
@@ -90,13 +94,20 @@ def simulate(
     overwrite: Overwrite = False,
 ) -> None:
     """Make an operando-like series with known peaks. The exact truth is written beside it, NAME.truth.zarr."""
-    from braggflow.cli.series_table import show_frames_store
-    from braggflow.cli.terminal import progress_bar
-    from braggflow.simulate import simulate_series
+    from braggflow.console import saying
+
+    with saying("loading"):
+        from braggflow.cli.series_table import show_frames_store
+        from braggflow.cli.terminal import progress_bar
+        from braggflow.files import not_written
+        from braggflow.simulate import simulate_series
 
     with progress_bar("simulate") as advance:
-        truth = simulate_series(
-            out, n_frames=frames, shape=(size, size), peaks=peaks, seed=seed, overwrite=overwrite, progress=advance
-        )
+        try:
+            truth = simulate_series(
+                out, n_frames=frames, shape=(size, size), peaks=peaks, seed=seed, overwrite=overwrite, progress=advance
+            )
+        except OSError as error:
+            raise not_written(out, error) from error
     show_frames_store(out)
     say(f"truth: {truth}")

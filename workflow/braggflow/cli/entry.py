@@ -1,6 +1,5 @@
 """The command line: parse, then one call."""
 
-import signal
 import sys
 from typing import Annotated
 
@@ -10,12 +9,14 @@ from braggflow.cli.cluster_commands import cluster_app
 from braggflow.cli.config_commands import config_app
 from braggflow.cli.data_commands import ingest, inspect, simulate
 from braggflow.cli.evaluate_commands import evaluate, score
-from braggflow.cli.options import PARTIAL, REFUSED
+from braggflow.cli.options import REFUSED
 from braggflow.cli.run_commands import preview, run, status
 from braggflow.cli.show_commands import export, movie, report
+from braggflow.cli.stopping import may_leave_at_once, stopped, was_asked
 from braggflow.cli.streams import never_stop_at_a_character, say, say_error
 from braggflow.cli.train_commands import finetune, train
 from braggflow.errors import InputError
+from braggflow.files import is_full, not_written
 from braggflow.version import __version__
 
 #: The status that typer ends with after Ctrl-C.
@@ -38,24 +39,32 @@ app.add_typer(config_app, name="config")
 app.add_typer(cluster_app, name="cluster")
 
 
-def main() -> None:
-    """Run the command line; bad input ends with one message and exit status 2."""
+def command_line() -> None:
+    """Run the command line; bad input ends with one message and exit status 2, what is stopped with another and 3."""
     never_stop_at_a_character()
-    # A batch system that ends this process asks for the same orderly end as a user does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    may_leave_at_once(False)
     try:
         app()
     except InputError as error:
+        if was_asked():  # so it was stopped, whatever that met
+            stopped()
         _refuse(str(error))
     except OSError as error:
+        if was_asked():
+            stopped()
+        if is_full(error):
+            _refuse(str(not_written(error.filename or "output", error)))
         if error.filename is None:  # not about a file of the user's: a connection, for one
             raise
         _refuse(f"{error.filename}: {error.strerror}")
     except SystemExit as end:
         if end.code != _INTERRUPTED:
             raise
-        say_error("braggflow: stopped; run the same command again to go on")
-        sys.exit(PARTIAL)
+        stopped()
+    except (KeyboardInterrupt, Exception):
+        if not was_asked():
+            raise
+        stopped()
 
 
 def _refuse(message: str) -> None:

@@ -18,10 +18,13 @@ def score(
     json_file: JsonFile = None,
 ) -> None:
     """Compare a run's peaks with the truth. Prints recall, precision and position error by class."""
-    from braggflow.evaluate import load_truth, score
-    from braggflow.results import open_peaks
+    from braggflow.console import saying
 
-    result = score(open_peaks(run), load_truth(truth), radius=radius)
+    with saying("comparing peaks with the truth"):
+        from braggflow.evaluate import load_truth, score
+        from braggflow.results import open_peaks
+
+        result = score(open_peaks(run), load_truth(truth), radius=radius)
     say(result.table())
     if json_file is not None:
         write_json(json_file, result.as_dict())
@@ -47,8 +50,17 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="Draw the figures to this .png, .pdf or .svg too.")] = None,
 ) -> None:
     """Measure networks, fit and centroid on simulated peaks. Prints errors by class, over the Cramér-Rao limit."""
-    from braggflow.cli.terminal import evaluation_progress
-    from braggflow.evaluate import accuracy_table, check_plot_path, evaluate, plot_accuracy, select_estimators
+    from braggflow.console import saying
+
+    with saying("loading"):
+        from braggflow.cli.terminal import evaluation_progress
+        from braggflow.evaluate import (
+            accuracy_table,
+            check_plot_path,
+            evaluate,
+            plot_accuracy,
+            select_estimators,
+        )
 
     for option, path in (("--json", json_file), ("--plot", plot)):
         if path is not None and not path.parent.is_dir():

@@ -2,13 +2,16 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from braggflow.cli.options import COMPLETE, PARTIAL, Workers
 from braggflow.cli.streams import say
 from braggflow.errors import InputError
+
+if TYPE_CHECKING:
+    from braggflow.flow import Progress
 
 
 def run(
@@ -49,14 +52,22 @@ def run(
         from braggflow.cluster import start_worker_server
 
         start_worker_server(resolved)  # it imports while this process does
-    from braggflow.console import moving_line, open_console
+    from braggflow.cli.stopping import may_leave_at_once
+    from braggflow.console import open_console, saying
 
     console = open_console(stderr=True)
-    with moving_line(console, "loading"):
+    here = cluster is None  # jobs of a batch system must be cancelled
+    may_leave_at_once(here)
+    with saying("loading"):
         from braggflow.cli.series_table import run_head
         from braggflow.cli.terminal import show_summary
         from braggflow.flow import run, run_progress
-    with run_progress(console) as show:
+    with run_progress(console) as show_line:
+
+        def show(state: "Progress") -> None:
+            may_leave_at_once(here and bool(state.stage) and not (state.dashboard or state.frames_total))
+            show_line(state)
+
         outcomes = run(
             resolved,
             data or (),
@@ -67,7 +78,8 @@ def run(
             progress=show,
             opened=run_head(console),
         )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and told
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is done and told
+        signal.signal(number, signal.SIG_IGN)
     show_summary(outcomes)
     raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)
 
@@ -86,12 +98,13 @@ def preview(
     ] = None,
 ) -> None:
     """Find the peaks of one frame, here and now: a picture, a short table, and what looks wrong."""
-    from braggflow.cli.preview_shown import show_preview, write_picture
+    from braggflow.cli.terminal import show_preview, write_picture
     from braggflow.config import load_config, resolve_config
     from braggflow.console import moving_line, open_console
 
     given, named = (None, config) if source is None else (config, source)
     with moving_line(open_console(stderr=True), "loading") as line:
+        line("loading", None, "")
         resolved = resolve_config({}, settings) if given is None else load_config(given, settings)
         from braggflow.show import preview
 

@@ -20,9 +20,13 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html of a run again."""
-    from braggflow.show import write_report
+    from braggflow.console import saying
 
-    say(write_report(run, frames=frame or [], axis=axis))
+    with saying("making the report"):
+        from braggflow.show import write_report
+
+        path = write_report(run, frames=frame or [], axis=axis)
+    say(path)
 
 
 def movie(
@@ -37,9 +41,13 @@ def movie(
     max_frames: Annotated[int, typer.Option(min=1, help="Thin longer series to this many.")] = 200,
 ) -> None:
     """Animate the frames with their located peaks."""
-    from braggflow.show import write_movie
+    from braggflow.console import saying
 
-    say(write_movie(run, out, fps=fps, frames=slice(start, stop, step), max_frames=max_frames))
+    with saying("drawing the movie"):
+        from braggflow.show import write_movie
+
+        path = write_movie(run, out, fps=fps, frames=slice(start, stop, step), max_frames=max_frames)
+    say(path)
 
 
 def export(
@@ -54,6 +62,6 @@ def export(
     from braggflow.cli.terminal import progress_bar
     from braggflow.results import export_peaks
 
-    with progress_bar("export") as advance:
+    with progress_bar("export", unit="rows") as advance:
         path = export_peaks(run, out, to=to, overwrite=overwrite, progress=advance)
     say(path)

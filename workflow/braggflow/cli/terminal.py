@@ -17,10 +17,12 @@ from rich.text import Text
 
 from braggflow.console import moves, moving_line, open_console, plain
 from braggflow.errors import InputError
+from braggflow.files import not_written, written_whole
 from braggflow.results import DataSetStatus, RunFolder, data_set_statuses
 
 if TYPE_CHECKING:
     from braggflow.flow import Outcome
+    from braggflow.show import Preview
     from braggflow.train import TrainProgress
 
 
@@ -28,23 +30,31 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 10.0
 #: With more data sets than this, only those that are not complete are listed at the end of a run.
 _ROWS = 30
+#: Kinds of pictures that a preview is written as.
+_PICTURES = (".png", ".svg", ".pdf")
 #: A watched status is drawn this often.
 _WATCH_SECONDS = 2.0
 
 
 @contextmanager
-def progress_bar(title: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Progress in frames, shown by calling it with (done, total)."""
+def progress_bar(
+    title: str, console: Console | None = None, *, before: str = "", unit: str = "frames"
+) -> Iterator[Callable[[int, int], None]]:
+    """Progress in frames, or another unit, shown by calling it with (done, total); `before` says what comes first."""
     with moving_line(console or open_console(stderr=True), title) as show:
-        yield lambda done, total: show(title, done / total, f"{done}/{total} frames")
+        show(before or title, None, "")
+        yield lambda done, total: show(title, done / total, f"{done}/{total} {unit}")
 
 
 @contextmanager
 def training_progress() -> Iterator[Callable[["TrainProgress"], None]]:
-    """A training's progress: steps, loss on what is learned from and on what is not, rate, time left."""
+    """A training's progress: its stage, or steps, loss on what is learned from and on what is not, rate, time left."""
     with moving_line(open_console(stderr=True), "training") as line:
 
         def show(state: "TrainProgress") -> None:
+            if state.stage:
+                line(state.stage, None, "")
+                return
             validation = "" if math.isnan(state.validation) else f", validation {state.validation:.4f}"
             line(
                 "training",
@@ -230,3 +240,38 @@ def show_verdict(found: Mapping[str, Any]) -> None:
     console = open_console()
     console.print(table)
     plain(console, f"The new weights are {'' if found['better'] else 'not '}better than {found['old']['file']}.")
+
+
+def show_preview(found: "Preview") -> None:
+    """Counts by flag and filter, the strongest peaks, warnings, and what a run would take."""
+    console = open_console()
+    plain(console, f"{found.source}, frame {found.frame} of {found.frames:,}")
+    plain(console, "  " + ", ".join(f"{n:,} {name}" for name, n in found.counts.items()))
+    rows = found.rows()
+    if rows:
+        table = Table(*(Column(name, justify="left" if name == "flags" else "right") for name in found.columns))
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        more = found.peaks.sizes["peak"] - len(rows)
+        if more > 0:
+            plain(console, f"and {more:,} more of lower SNR")
+    for warning in found.warnings:
+        plain(console, f"warning: {warning}")
+    rate = 1 / found.seconds_per_frame if found.seconds_per_frame else 0
+    plain(console, f"one core does about {rate:.3g} such frames a second")
+
+
+def write_picture(found: "Preview", out: Path | None) -> Path:
+    """Write the picture; raises `InputError` where the file's kind is not known or it cannot be written."""
+    from braggflow.frames import data_set_name
+
+    path = out if out is not None else Path(f"preview_{data_set_name(found.source)}_{found.frame}.png")
+    if path.suffix.lower() not in _PICTURES:
+        raise InputError(f"--out {path}: must end in {', '.join(_PICTURES)}")
+    try:
+        with written_whole(path) as temporary:
+            found.figure.savefig(temporary)
+    except OSError as error:
+        raise not_written(f"--out {path}", error) from error
+    return path

@@ -1,5 +1,6 @@
 """Commands that train networks: `train` on simulated peaks, `finetune` on labels."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from braggflow.errors import InputError
 
 Out = Annotated[Path, typer.Option(help="Weights to write, FILE.safetensors; their card goes to FILE.json.")]
 Like = Annotated[Path | None, typer.Option(help="Simulate peaks like those of this run.")]
-Seconds = Annotated[float | None, typer.Option(help="Stop after this time instead.")]
+Seconds = Annotated[float | None, typer.Option(help="End within this time instead, the card's figures included.")]
 Batch = Annotated[int | None, typer.Option(help="Patches a batch (default: 256).")]
 Seed = Annotated[int, typer.Option(help="Same seed, steps and threads: same weights.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
@@ -41,8 +42,12 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train a network on simulated peaks. The same command again resumes."""
-    from braggflow.cli.terminal import show_evaluation, training_progress
-    from braggflow.train import TrainConfig, check_weights_path, config_of_card, simulation_like, train
+    began = time.perf_counter()
+    from braggflow.console import saying
+
+    with saying("loading"):
+        from braggflow.cli.terminal import show_evaluation, training_progress
+        from braggflow.train import TrainConfig, check_weights_path, config_of_card, simulation_like, train
 
     check_weights_path(out)
     if out.exists() and not overwrite:
@@ -53,7 +58,7 @@ def train(
         options["simulation"] = simulation_like(like)
     settings = config_of_card(card) if card is not None else section_from_options(TrainConfig, options)
     with training_progress() as show:
-        made = train(settings, out, resume=True, progress=show)
+        made = train(settings, out, resume=True, progress=show, began=began)
     if "evaluation" in made:
         show_evaluation(made["evaluation"])
     _say_written(out)
@@ -92,17 +97,21 @@ def finetune(
 
     Weights at --out that are not worse stay as they are, with exit status 2. The same command again resumes.
     """
-    from braggflow.cli.terminal import progress_bar, show_evaluation, show_verdict, training_progress
-    from braggflow.locate import load_localiser
-    from braggflow.results import RunFolder, read_run_config
-    from braggflow.train import (
-        FineTuneConfig,
-        check_weights_path,
-        fine_tune,
-        labels_from_hdf5,
-        labels_from_run,
-        simulation_like,
-    )
+    began = time.perf_counter()
+    from braggflow.console import saying
+
+    with saying("loading"):
+        from braggflow.cli.terminal import progress_bar, show_evaluation, show_verdict, training_progress
+        from braggflow.locate import load_localiser
+        from braggflow.results import RunFolder, read_run_config
+        from braggflow.train import (
+            FineTuneConfig,
+            check_weights_path,
+            fine_tune,
+            labels_from_hdf5,
+            labels_from_run,
+            simulation_like,
+        )
 
     check_weights_path(out)
     if (run is None) == (hdf5 is None):
@@ -133,7 +142,9 @@ def finetune(
                 *hdf5, size=settings.size, counts_per_photon=counts_per_photon or 1.0, progress=advance
             )
     with training_progress() as show:
-        outcome = fine_tune(settings, collected, first, out, overwrite=overwrite, resume=True, progress=show)
+        outcome = fine_tune(
+            settings, collected, first, out, overwrite=overwrite, resume=True, progress=show, began=began
+        )
     if outcome.card is not None and "evaluation" in outcome.card:
         show_evaluation(outcome.card["evaluation"])
     show_verdict(outcome.verdict)

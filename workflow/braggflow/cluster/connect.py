@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster, Scheduler, Security, SpecCluster
 
 from braggflow.cluster.autoscale import Autoscaler, Demand
 from braggflow.cluster.batch_systems import BATCH_SYSTEMS, JobKind, UnavailableError
-from braggflow.cluster.local_workers import METHOD, ctrl_c_ignored, start_worker_server
+from braggflow.cluster.local_workers import METHOD, ctrl_c_ignored, sigterm_ignored, start_worker_server
 from braggflow.cluster.profiles import BatchProfile, ExistingProfile, LocalProfile, Profile
 from braggflow.cluster.session import open_session
 from braggflow.cluster.worker import check_worker, describe_worker
@@ -32,11 +32,13 @@ _CONNECT_SECONDS = 10
 _GONE_SECONDS = 15.0
 _FORKED = {"distributed.worker.multiprocessing-method": METHOD}
 #: What workers of this machine do first. A terminal sends Ctrl-C to them too; whether they stop is for the client to
-#: decide. Their scheduler lives in the client's process: that a heartbeat met its end is no news, and no error.
+#: decide. Their scheduler lives in the client's process: that a heartbeat met its end is no news, and no error. A task
+#: that failed is told once, by the run, with its reason.
 _PRELOAD = """
 import logging, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-logging.getLogger("distributed.worker").addFilter(lambda record: "during heartbeat" not in record.getMessage())
+told = ("during heartbeat", "Compute Failed")
+logging.getLogger("distributed.worker").addFilter(lambda record: not any(text in record.getMessage() for text in told))
 """
 
 
@@ -128,12 +130,18 @@ def cluster_of_client(client: Client, config: RunConfig, paths: Sequence[str] = 
     return made
 
 
+def _not_told_by_the_run(record: logging.LogRecord) -> bool:
+    """Leaves out that a task killed its workers: the run says so, and of which frame."""
+    return "workers died" not in record.getMessage()
+
+
 @contextmanager
 def local_cluster(config: ComputeConfig, profile: LocalProfile | None = None) -> Iterator[Client]:
     """A cluster of single-threaded worker processes on this machine, reachable from this machine only."""
     profile = profile or LocalProfile(kind="local")
     security = Security.temporary() if profile.tls else None
     start_worker_server()
+    logging.getLogger("distributed.scheduler").addFilter(_not_told_by_the_run)
     try:
         # Workers that cannot start are an error after this time, and not a wait without end.
         with dask.config.set({**_FORKED, "distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS}s"}):
@@ -243,7 +251,7 @@ def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> It
             try:
                 yield made
             finally:
-                with ctrl_c_ignored():
+                with ctrl_c_ignored(), sigterm_ignored():
                     try:
                         autoscaler.close()
                     except InputError as error:  # the results are none the worse for it

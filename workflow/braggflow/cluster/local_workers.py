@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import dask
@@ -45,6 +45,13 @@ def start_worker_server(config: RunConfig | None = None) -> None:
         "PYTHONSAFEPATH": "1",  # or else modules in the current directory would come first
     }
     with _environment(changes), ctrl_c_ignored():
+        # It tidies up what a process leaves behind that ends at once, and would warn that it had to. What it is not to
+        # warn of it takes from here.
+        sys.warnoptions.append("ignore")
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            sys.warnoptions.pop()
         forkserver.ensure_running()
 
 
@@ -68,11 +75,24 @@ def ctrl_c_ignored() -> Iterator[None]:
 
     Whether workers stop is for the client to say.
     """
+    with _ignored(signal.SIGINT):
+        yield
+
+
+@contextmanager
+def sigterm_ignored() -> Iterator[None]:
+    """Nor does a batch system's request to end; not for where processes are started, which that must end."""
+    with _ignored(signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)

@@ -4,7 +4,6 @@ While it is made, the store lies at `NAME.zarr.wip` with a folder `progress/` in
 finished unit (the frames of one file of the store) a record with what `_finish` needs.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -18,14 +17,16 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from rich.console import Console
 
 from braggflow.cluster import task_pool
 from braggflow.config import digest
+from braggflow.console import moving_line
 from braggflow.convert.inspection import SeriesFacts, series_facts
 from braggflow.convert.plan import Coords, asked_coords, inspect_all, plan_units
 from braggflow.convert.units import CopyUnit, copy_units
 from braggflow.errors import InputError
-from braggflow.files import write_atomic
+from braggflow.files import is_full, write_atomic
 from braggflow.formats import Stack, has_changed, read_image
 from braggflow.frames import (
     create_store,
@@ -82,7 +83,7 @@ def ingest(
         Processes that copy, 1 or more; default: one for each core. With more than one the work runs on a local Dask
         cluster, and a script that calls this needs the ``if __name__ == "__main__":`` of multiprocessing.
     progress : callable, optional
-        Called with (frames done, frames in all).
+        Called with (frames done, frames in all). Default: a notebook shows a line that moves, and a script nothing.
     opened : callable, optional
         Called with what will be copied, as `braggflow inspect` shows it, before any frame is.
 
@@ -121,7 +122,7 @@ def ingest(
     out = _checked_out(Path(out), overwrite=overwrite)
     if workers is not None and workers < 1:
         raise InputError(f"--workers: {workers} is not accepted; must be 1 or more")
-    with task_pool(workers) as run_tasks:
+    with task_pool(workers) as run_tasks, _shown(progress) as progress:
         stacks = inspect_all(sources, dataset, coords or {}, run_tasks)
         shape = stacks[0].shape
         asked = asked_coords(coords or {}, stacks)
@@ -140,12 +141,26 @@ def ingest(
         with _disk_errors(out):
             store = _begin(out, stacks, coordinates, images)
             units = plan_units(stacks, frames_per_file(store), str(out))
-            copy_units(units, run_tasks, progress or (lambda _done, _total: None))
+            copy_units(units, run_tasks, progress)
             moved = next((stack.name for stack in stacks if has_changed(stack)), None)
             if moved is not None:
                 raise InputError(f"source {moved}: changed while it was read; run the same command again")
             _finish(out, stacks, units, series)
     return out
+
+
+@contextmanager
+def _shown(progress: Callable[[int, int], None] | None) -> Iterator[Callable[[int, int], None]]:
+    """The caller's progress, or a line that moves where the caller is a notebook."""
+    console = Console(stderr=True)
+    if progress is not None:
+        yield progress
+    elif not console.is_jupyter:
+        yield lambda _done, _total: None
+    else:
+        with moving_line(console, "ingest") as line:
+            line("looking at the files", None, "")
+            yield lambda done, total: line("ingest", done / total, f"{done}/{total} frames")
 
 
 def _checked_out(out: Path, *, overwrite: bool) -> Path:
@@ -238,7 +253,7 @@ def _disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             message = (
                 f"--out {out}: the disk is full; make room and run the same command again, it goes on where it was"
             )

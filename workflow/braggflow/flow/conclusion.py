@@ -9,10 +9,11 @@ from typing import Any
 
 import xarray as xr
 
+from braggflow.files import is_full, not_written
 from braggflow.flow.data_set import DataSetRun
 from braggflow.frames import DetectorConstants
 from braggflow.pipeline import sum_counts
-from braggflow.results import PartSummary, RunFolder, consolidate, write_run_info
+from braggflow.results import PartSummary, RunFolder, consolidate, write_end_in_place, write_run_info
 
 
 def run_info(
@@ -97,6 +98,13 @@ def conclude(
         try:
             write_report(folder.path)
         except Exception as error:  # noqa: BLE001 - the table is whole: whatever ails the pictures must not spoil it
-            info["report_error"] = f"{type(error).__name__}: {error}"
-            write_run_info(folder, info)
+            full = is_full(error)
+            said = not_written(folder.report, error) if full else f"{type(error).__name__}: {error}"
+            info["report_error"] = str(said)
+            try:
+                write_run_info(folder, info)
+            except OSError:
+                if not full:
+                    raise
+                write_end_in_place(folder, info)
     return info

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -27,6 +28,9 @@ from braggflow.results import (
     run_digest,
     run_identity,
 )
+
+#: Bytes that must be free when a run begins: about its settings and its record.
+LEAST_FREE = 16 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +183,15 @@ def check_run_folder(folder: RunFolder, identity: Mapping[str, Any], *, overwrit
             f"{folder.path}: holds a run made with other settings, and results are never mixed:\n  "
             + "\n  ".join(changes)
             + "\nChoose another --out, or throw the old run away with --set output.overwrite=true"
+        )
+
+
+def refuse_full_disk(work: DataSetRun) -> None:
+    """Raise `InputError` where there is no room for even the record of a run."""
+    free = shutil.disk_usage(existing_folder(work.folder.path)).free
+    if free < LEAST_FREE:
+        raise InputError(
+            f"{work.folder.path}: the disk is full ({free:,} bytes are free); make room, or choose another --out"
         )
 
 

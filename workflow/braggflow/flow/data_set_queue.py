@@ -9,7 +9,7 @@ import xarray as xr
 
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
-from braggflow.flow.data_set import DataSetRun, prepare_data_set, take_up_parts
+from braggflow.flow.data_set import DataSetRun, prepare_data_set, refuse_full_disk, take_up_parts
 from braggflow.flow.outcome import Outcome
 from braggflow.frames import Follower, data_set_name, open_frames
 from braggflow.results import read_run_info
@@ -83,11 +83,14 @@ class DataSetQueue:
         try:
             data = open_frames(path)
             work = prepare_data_set(name, path, data, self.resolved, self.model)
+            done = take_up_parts(work)
+            if not done:
+                refuse_full_disk(work)
         except (InputError, OSError) as error:
             if self.alone:
                 raise
             return Outcome(name, folder, "refused", message=str(error))
-        if not take_up_parts(work):
+        if not done:
             if self.opened is not None:
                 self.opened(path, data, self.total())
             return work

@@ -21,9 +21,10 @@ from distributed.scheduler import NoWorkerError
 from braggflow.cluster import Cluster, RerunCounter
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
+from braggflow.files import is_full
 from braggflow.flow.conclusion import conclude, failures_of
 from braggflow.flow.data_set import DataSetRun
-from braggflow.flow.lifecycle import Lifecycle
+from braggflow.flow.lifecycle import Lifecycle, full_disk, reason_of
 from braggflow.flow.outcome import Outcome, Progress
 from braggflow.flow.poison import PoisonSearch
 from braggflow.flow.tally import Tally
@@ -94,6 +95,7 @@ class Dispatcher:
         """
         try:
             self._wait_for_workers()
+            self._report("")
             while True:
                 self._check_cluster()
                 self._feed()
@@ -249,10 +251,12 @@ class Dispatcher:
             return
         elif isinstance(error, InputError):
             raise error  # this worker is not like the client: nothing it says can be used
+        elif is_full(error):
+            raise InputError(full_disk(work))  # the others would find no room either
         elif isinstance(error, KilledWorker) and self._search(flight):
             return
         else:
-            self._fail(work, group, f"{type(error).__name__}: {error}")
+            self._fail(work, group, reason_of(error))
         self._finished(work, group)
 
     def _fail(self, work: DataSetRun, group: Group, reason: str) -> None:
@@ -289,7 +293,7 @@ class Dispatcher:
         if self.stopping:
             return
         if isinstance(error, KilledWorker):
-            self.poison.blame(f"KilledWorker: {error}")
+            self.poison.blame(reason_of(error))
         self._probe()
 
     def _conclude(self, work: DataSetRun) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 
+from braggflow.files import is_full
 from braggflow.flow.conclusion import conclude, failures_of
 from braggflow.flow.data_set import DataSetRun
-from braggflow.flow.lifecycle import Lifecycle
+from braggflow.flow.lifecycle import Lifecycle, full_disk
 from braggflow.flow.outcome import Outcome, Progress
 from braggflow.flow.tally import Tally
 from braggflow.flow.tasks import process_group
@@ -16,6 +17,10 @@ from braggflow.version import versions
 #: longer (docs/benchmarks.md).
 MOST_SECONDS = 5.0
 _TASKS = MappingProxyType({"process here": 1})
+
+
+class _FullDiskError(Exception):
+    """There is no room for a part."""
 
 
 class InProcess:
@@ -52,6 +57,7 @@ class InProcess:
 
     def _processed(self, work: DataSetRun) -> bool:
         """Do all of a data set; False where Ctrl-C ended it."""
+        self._report(work)
         refused = self.life.begin(work, ())
         if refused is not None:
             self._end(refused)
@@ -66,6 +72,9 @@ class InProcess:
         except KeyboardInterrupt:
             self._end(self.life.interrupted(work, ""))
             return False
+        except _FullDiskError as error:
+            self._end(self.life.interrupted(work, str(error)))
+            return True
         self._end(outcome)
         self._report(work, ended=True)
         return True
@@ -76,7 +85,9 @@ class InProcess:
         for retry in range(retries + 1):
             try:
                 part = process_group(work.series, group, {}, _TASKS)
-            except Exception as error:  # noqa: BLE001 - recorded, as on a worker; the other groups are none the worse
+            except Exception as error:
+                if is_full(error):  # the others would find no room either
+                    raise _FullDiskError(full_disk(work)) from error
                 if retry == retries:
                     self.tally.frames_failed += frames
                     work.group_failed(group, f"{type(error).__name__}: {error}")

@@ -6,11 +6,28 @@ from contextlib import suppress
 from typing import Any
 
 from braggflow.errors import InputError
+from braggflow.files import is_full, not_written
 from braggflow.flow.conclusion import failures_of, run_info, what_to_know
 from braggflow.flow.data_set import DataSetRun, check_run_folder, take_up_parts
 from braggflow.flow.outcome import Outcome
 from braggflow.pipeline import check_memory
-from braggflow.results import begin_run, resume_run, run_lock, write_run_info
+from braggflow.results import begin_run, resume_run, run_lock, write_end_in_place, write_run_info
+
+_KILLED = (
+    "the worker process was killed each time it worked on this, perhaps for lack of memory: give each more "
+    "(compute.memory_limit), or have fewer (--workers)"
+)
+
+
+def full_disk(work: DataSetRun) -> str:
+    """What a user is told where the disk of a data set's results is full."""
+    return f"{work.folder.path}: the disk is full; make room and run the same command again, it goes on from here"
+
+
+def reason_of(error: Exception) -> str:
+    """Why a task failed, as it is recorded."""
+    # By name, for a run in this process loads no Dask. Its text speaks of keys and addresses, and of logs to look at.
+    return _KILLED if type(error).__name__ == "KilledWorker" else f"{type(error).__name__}: {error}"
 
 
 class Lifecycle:
@@ -43,7 +60,8 @@ class Lifecycle:
             start(work.folder, work.config, self.info(work, "running"))
         except (InputError, OSError) as error:
             work.resources.close()
-            return Outcome(work.name, work.folder.path, "refused", message=str(error))
+            said = not_written(work.folder.path, error) if is_full(error) else error
+            return Outcome(work.name, work.folder.path, "refused", message=str(said))
         return None
 
     def ended(self, work: DataSetRun, info: Mapping[str, Any]) -> Outcome:
@@ -55,21 +73,29 @@ class Lifecycle:
     def without_table(self, work: DataSetRun, error: Exception) -> Outcome:
         """The outcome of a data set whose parts are done, and whose table could not be written."""
         info = self.info(work, "partial")
-        message = f"the parts are done, but the table could not be written: {type(error).__name__}: {error}"
-        with suppress(OSError):  # a full disk may be the reason
-            write_run_info(work.folder, info | {"error": message})
+        reason = full_disk(work) if is_full(error) else reason_of(error)
+        message = f"the parts are done, but the table could not be written: {reason}"
+        self._write(work, info | {"error": message})
         return self._outcome(work, "partial", info["counts"], message)
 
     def interrupted(self, work: DataSetRun, message: str) -> Outcome:
         """The outcome of a data set that is left as it is; how far it is is written down."""
-        with suppress(OSError):  # the parts count, whatever run.json says
-            write_run_info(work.folder, self.info(work, "interrupted"))
+        self._write(work, self.info(work, "interrupted") | ({"error": message} if message else {}))
         counts = {
             "frames": len(work.numbers),
             "frames_failed": len(failures_of(work)),
             "peaks": sum(part.peaks for part in work.done.values()),
         }
         return self._outcome(work, "interrupted", counts, message)
+
+    @staticmethod
+    def _write(work: DataSetRun, info: Mapping[str, Any]) -> None:
+        """Write down how a data set ends, as far as a full disk lets it: the parts count, whatever run.json says."""
+        try:
+            write_run_info(work.folder, info)
+        except OSError:
+            with suppress(OSError, InputError):
+                write_end_in_place(work.folder, info)
 
     @staticmethod
     def _outcome(

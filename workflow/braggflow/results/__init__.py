@@ -15,7 +15,7 @@ from braggflow.results.identity import frames_identity, identity_changes, run_di
 from braggflow.results.opened_run import Run, open_run
 from braggflow.results.parts import Part, PartSummary, read_parts, write_part
 from braggflow.results.peaks import consolidate, open_peaks
-from braggflow.results.status import OUTCOMES, DataSetStatus, append_outcome, data_set_statuses
+from braggflow.results.status import OUTCOMES, DataSetStatus, append_outcome, data_set_statuses, write_end_in_place
 
 __all__ = [
     "OUTCOMES",
@@ -43,6 +43,7 @@ __all__ = [
     "run_digest",
     "run_identity",
     "run_lock",
+    "write_end_in_place",
     "write_part",
     "write_run_info",
 ]

@@ -1,6 +1,9 @@
 """The peak table written for other programs, in memory that does not grow with it: CSV, Parquet, HDF5."""
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +13,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from braggflow.errors import InputError
-from braggflow.files import written_whole
+from braggflow.files import not_written, written_whole
 from braggflow.peak_rows import column_names, rows_of
 from braggflow.results.peaks import TABLE_CHUNK, open_stored_peaks
 
 #: Suffixes that stand for each format; the first is the usual one.
 SUFFIXES = {"csv": (".csv",), "parquet": (".parquet", ".pq"), "hdf5": (".h5", ".hdf5")}
+#: What an HDF5 file needs beside its columns, bytes.
+_HDF5_RESERVE = 2**19
 _NANOSECONDS = "nanoseconds since 1970-01-01T00:00:00"
 
 
@@ -86,7 +91,7 @@ def export_peaks(
         with written_whole(out) as temporary:
             write(temporary, rows)
     except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+        raise not_written(f"--out {out}", error) from error
     return out
 
 
@@ -154,6 +159,10 @@ def _write_hdf5(path: Path, rows: _Rows) -> None:
     """Group `peaks`: a data set a column; group `frames`: the same for frames, also those without a peak."""
     import h5py
 
+    # HDF5 that finds no room while it closes a file brings the process down later on: it must have all, not compressed.
+    need = _HDF5_RESERVE + rows.n * sum(column.dtype.itemsize for column in rows.empty.variables.values())
+    if shutil.disk_usage(path.parent).free < need:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     with h5py.File(path, "w") as file:
         file.attrs["braggflow"] = _text(_plain_attributes(rows.stored))
         file.attrs["columns"] = list(rows.names)

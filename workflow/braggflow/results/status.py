@@ -70,6 +70,23 @@ def read_outcomes(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def write_end_in_place(folder: RunFolder, info: Mapping[str, Any]) -> None:
+    """Write status, errors and counts of `info` over the `run.json` that is there, in the room that it has.
+
+    For a disk that is full. A record of the same size needs no room: what is there is written with blanks between, and
+    is written again without. Raises `InputError` where it would be longer all the same, or nothing is there.
+    """
+    kept = {key: info[key] for key in ("status", "error", "report_error", "counts", "parts", "written") if key in info}
+    content = json.dumps(read_run_info(folder) | kept, separators=(",", ":")).encode()
+    room = folder.info.stat().st_size
+    if len(content) > room:
+        raise InputError(f"{folder.info}: cannot be written, the disk is full")
+    with folder.info.open("r+b") as file:
+        file.write(content.ljust(room))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @dataclass(frozen=True, slots=True)
 class DataSetStatus:
     """How one data set stands."""

@@ -4,8 +4,8 @@ from braggflow.train.cards import check_weights_path, config_of_card
 from braggflow.train.finetune import FineTuneConfig, fine_tune
 from braggflow.train.labels import labels_from_run, simulation_like
 from braggflow.train.labels_hdf5 import labels_from_hdf5
-from braggflow.train.settings import TrainConfig
-from braggflow.train.trainer import TrainProgress, train
+from braggflow.train.settings import TrainConfig, TrainProgress
+from braggflow.train.trainer import train
 
 __all__ = [
     "FineTuneConfig",

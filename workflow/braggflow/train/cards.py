@@ -40,8 +40,8 @@ def check_weights_path(out: Path) -> None:
         raise InputError(f"out: folder {out.parent} does not exist")
 
 
-def card_of(config: TrainConfig, model: Network, result: TrainResult) -> dict[str, Any]:
-    """The card of a network: how it was made, and how good it is."""
+def card_of(config: TrainConfig, model: Network, result: TrainResult, peaks: int) -> dict[str, Any]:
+    """The card of a network: how it was made, and how good it is, on so many peaks of each class (0: not measured)."""
     options = ", ".join(f"{name}={value!r}" for name, value in config.model_dump(exclude_defaults=True).items())
     device = compute_device(config.device, key="device")
     card = {
@@ -57,7 +57,7 @@ def card_of(config: TrainConfig, model: Network, result: TrainResult) -> dict[st
         "seconds": round(result.seconds),
         "hardware": f"{platform.machine()}, {config.threads} CPU thread(s)" if device == "cpu" else "one CUDA GPU",
     }
-    return card | ({"evaluation": evaluated(model, config.evaluation)} if config.evaluation else {})
+    return card | ({"evaluation": evaluated(model, peaks)} if peaks else {})
 
 
 def evaluated(model: Network, n: int) -> dict[str, Any]:

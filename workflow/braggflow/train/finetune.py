@@ -1,6 +1,6 @@
 """Teach a network a user's own peaks, and judge on frames held out whether it has become better at them."""
 
-from collections.abc import Callable
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +11,23 @@ from pydantic import Field
 
 from braggflow.config import LocateConfig
 from braggflow.errors import InputError
-from braggflow.locate import Localiser, compute_device, load_localiser, locate_patches
+from braggflow.locate import Localiser, Network, compute_device, load_localiser, locate_patches
 from braggflow.simulate import FWHM_PER_SIGMA
 from braggflow.train.cards import card_of, check_weights_path, save_weights
 from braggflow.train.examples import TrainingExamples, examples_from_fits, join_examples, simulate_examples
 from braggflow.train.labels import Collected, Labels
-from braggflow.train.settings import TrainConfig
-from braggflow.train.trainer import ExampleSource, TrainProgress, adjust, fit_network, judging, prepared
+from braggflow.train.settings import Told, TrainConfig, tell_stage
+from braggflow.train.time_given import EndCosts, TimeGiven
+from braggflow.train.trainer import (
+    FEWEST_ADJUSTING,
+    ExampleSource,
+    adjust,
+    end_costs,
+    fit_network,
+    judging,
+    prepared,
+    tell_peaks,
+)
 
 #: Of five blocks of frames one is held out for the verdict, of ten another one chooses the best weights. Always the
 #: same ones: weights that were taught from a run before have not seen them either.
@@ -25,6 +35,8 @@ _OF_HELD_OUT, _OF_CHOOSING, _CHOOSING = 5, 10, 3
 #: Simulated patches that join the user's where the best weights are chosen, and where stated errors and domain are
 #: adjusted.
 _VALIDATING, _ADJUSTING = 2_000, 100_000
+#: Labels held out that are located before, to see how long all of them take.
+_TRIED = 500
 #: Last numbers of seeds. `train` draws from seeds without one.
 _TEACHING, _VALIDATION, _ADJUSTMENT, _BOOTSTRAP = 1, 2, 3, 4
 
@@ -67,7 +79,8 @@ def fine_tune(
     *,
     overwrite: bool = False,
     resume: bool = False,
-    progress: Callable[[TrainProgress], None] | None = None,
+    progress: Told = None,
+    began: float | None = None,
 ) -> FineTuneOutcome:
     """Teach a network a user's own peaks, and write it where it has become better at them.
 
@@ -91,7 +104,9 @@ def fine_tune(
         Go on with an interrupted training from its state. The state is kept while training, as by `train`; also where
         the new weights were not written, so that the same call with `overwrite` hardly trains again.
     progress : callable, optional
-        Called with a `TrainProgress` now and then.
+        Called with a `TrainProgress` now and then, and at the beginning of each stage.
+    began : float, optional
+        With `config.seconds`: from when on they count, as for `train`.
 
     Returns
     -------
@@ -105,6 +120,7 @@ def fine_tune(
         Where network, patch size, `out` or the state do not fit, and where too few peaks are held out or left to learn
         from.
     """
+    given = TimeGiven(config.seconds, began)
     out, labels = Path(out), collected.labels
     check_weights_path(out)
     compute_device(config.device, key="device")
@@ -121,21 +137,30 @@ def fine_tune(
             f"from, at least {MIN_JUDGED} of each are needed (frames with labels: {len(np.unique(labels.frame))})"
         )
     config = config.model_copy(update={"start": start.sha256, "labels": labels.digest()})
+    tell_stage(progress, "compiling, and simulating what is validated on")
+    model = deepcopy(start.model).requires_grad_(True)
+    validation = _mixed(config, choosing, _VALIDATING, _random(config, 0, _VALIDATION))
     model, result = fit_network(
         config,
-        deepcopy(start.model).requires_grad_(True),
+        model,
         _sources(config, own),
-        validation=_mixed(config, choosing, _VALIDATING, _random(config, 0, _VALIDATION)),
+        validation=validation,
         state_file=out.with_suffix(".state"),
         resume=resume,
         progress=progress,
+        given=given,
+        costs=_end_costs(config, model, validation, old, held_out, progress) if given.limited else None,
+        adjusting=_ADJUSTING + len(choosing),
     )
-    adjust(model, _mixed(judging(config), choosing, _ADJUSTING, _random(config, 0, _ADJUSTMENT)))
+    n = given.patches_to_adjust(_ADJUSTING, FEWEST_ADJUSTING)
+    tell_stage(progress, f"adjusting what is stated of positions, on {n + len(choosing):,} patches")
+    adjust(model, _mixed(judging(config), choosing, n, _random(config, 0, _ADJUSTMENT)))
+    tell_stage(progress, f"comparing old and new weights on {len(held_out):,} peaks held out")
     new = Localiser(config.network, config.size, out.name, "", "cpu", deepcopy(model).eval().requires_grad_(False))
     judged = verdict(held_out, old, new, seed=config.seed)
     if out.exists() and not overwrite and not judged["better"]:
         return FineTuneOutcome(judged, card=None)
-    card = card_of(config, model, result) | {
+    card = card_of(config, model, result, tell_peaks(config, given, progress)) | {
         "made_by": f"braggflow.finetune.fine_tune, {start.file} taught by {collected.source}",
         "start": {"file": start.file, "sha256": start.sha256},
         "labels": {
@@ -150,6 +175,24 @@ def fine_tune(
     card = save_weights(out, model, card)
     out.with_suffix(".state").unlink(missing_ok=True)
     return FineTuneOutcome(judged, card)
+
+
+def _end_costs(
+    config: FineTuneConfig,
+    model: Network,
+    validation: TrainingExamples,
+    old: Localiser,
+    held_out: Labels,
+    progress: Told,
+) -> EndCosts:
+    """What the end costs here, the comparison of old and new weights included."""
+    costs = end_costs(config, model, validation, progress)
+    tried = held_out.select(np.arange(min(_TRIED, len(held_out))))
+    for _ in range(2):  # the second time without compiling
+        before = time.perf_counter()
+        _excess(tried, old)
+        seconds = time.perf_counter() - before
+    return costs._replace(fixed=costs.fixed + 2 * seconds * len(held_out) / len(tried))
 
 
 def _load(path: Path, config: TrainConfig) -> Localiser:

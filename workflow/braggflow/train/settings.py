@@ -1,5 +1,7 @@
-"""How a network is trained, and how that went."""
+"""How a network is trained, how far that is, and how it went."""
 
+import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -14,7 +16,11 @@ class TrainConfig(Section):
     network: Literal["braggnn", "compact"] = Field("compact", description="which network")
     size: Literal[9, 11, 13, 15] = Field(11, description="pixels on a side of a patch")
     steps: int = Field(60_000, ge=1, description="batches seen")
-    seconds: float | None = Field(None, gt=0, description="stop after this time instead (the result then varies)")
+    seconds: float | None = Field(
+        None,
+        gt=0,
+        description="end all within this time instead, validation and the card's figures included (the result varies)",
+    )
     batch: int = Field(256, ge=2, description="patches a step")
     views: int = Field(
         4,
@@ -45,3 +51,28 @@ class TrainResult(NamedTuple):
     seconds: float
     validation: float
     """Lowest loss on the validation patches, that of the weights kept."""
+
+
+class TrainProgress(NamedTuple):
+    """Where a training stands."""
+
+    step: int
+    fraction: float
+    """Of the steps, or of the seconds."""
+    loss: float
+    """Mean since the last report."""
+    validation: float
+    """Loss at the last validation (NaN before the first)."""
+    patches_per_second: float
+    stage: str = ""
+    """What is done before the steps and after them (compiling, adjusting, ...); "" where steps are reported."""
+
+
+#: What is told of where a training stands.
+Told = Callable[[TrainProgress], None] | None
+
+
+def tell_stage(progress: Told, stage: str) -> None:
+    """Say what is done now, where it is no step."""
+    if progress is not None:
+        progress(TrainProgress(0, 0.0, math.nan, math.nan, 0.0, stage))

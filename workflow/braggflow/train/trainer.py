@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +22,10 @@ from braggflow import patches
 from braggflow.errors import InputError
 from braggflow.files import write_atomic
 from braggflow.locate import BraggNN, Compact, Network, NetworkOutput, compute_device
-from braggflow.train.cards import card_of, check_weights_path, save_weights
+from braggflow.train.cards import card_of, check_weights_path, evaluated, save_weights
 from braggflow.train.examples import TrainingExamples, simulate_examples, turned
-from braggflow.train.settings import TrainConfig, TrainResult
+from braggflow.train.settings import Told, TrainConfig, TrainProgress, TrainResult, tell_stage
+from braggflow.train.time_given import EndCosts, TimeGiven
 
 #: Highest learning rates: BraggNN's narrow layers lose their way with more (docs/models.md).
 _RATES = {"compact": 8e-3, "braggnn": 2e-3}
@@ -38,6 +41,10 @@ _FALSE_ALARMS = 0.005
 #: Patches that the last adjustment of uncertainty and domain, and the validation, look at; how the former goes.
 _ADJUSTING, _VALIDATING = 300_000, 4_000
 _EPOCHS, _AT_ONCE, _JUDGE_RATE = 40, 1_000, 3e-3
+#: Patches of the adjustment, and peaks of each class for the card, however little time is left; and how many of them
+#: are tried before, to see what they cost.
+FEWEST_ADJUSTING, FEWEST_PEAKS = 1_000, 100
+_PATCHES_TRIED, _PEAKS_TRIED = 500, 100
 #: How much more often neighbours, missing and saturated pixels are among the patches of the adjustment.
 _RARE_SHARE_FACTOR = 1.5
 #: Share of normal errors within one standard error.
@@ -46,25 +53,12 @@ _ONE_SIGMA_SHARE = 0.6827
 _ADJUSTMENT, _VALIDATION = 2**62, 2**62 + 1
 
 
-class TrainProgress(NamedTuple):
-    """Where a training stands."""
-
-    step: int
-    fraction: float
-    """Of the steps, or of the seconds."""
-    loss: float
-    """Mean since the last report."""
-    validation: float
-    """Loss at the last validation (NaN before the first)."""
-    patches_per_second: float
-
-
 #: The examples of a number, from 0 on, decided by that alone; called by several threads.
 ExampleSource = Callable[[int], TrainingExamples]
 
 
 def train(
-    config: TrainConfig, out: Path, *, resume: bool = False, progress: Callable[[TrainProgress], None] | None = None
+    config: TrainConfig, out: Path, *, resume: bool = False, progress: Told = None, began: float | None = None
 ) -> dict[str, Any]:
     """Train a network on simulated peaks, and write its weights and its card.
 
@@ -78,12 +72,20 @@ def train(
     resume : bool, default False
         Go on with an interrupted training from its state, to the same result.
     progress : callable, optional
-        Called with a `TrainProgress` now and then.
+        Called with a `TrainProgress` now and then, and at the beginning of each stage.
+    began : float, optional
+        With `config.seconds`: from when on they count, in the clock of `time.perf_counter`. Default: this call.
 
     Returns
     -------
     dict
         The card: how the network was trained, and how good it is (where `config.evaluation` is above 0).
+
+    Notes
+    -----
+    With `config.seconds`, the last adjustment and the card's figures are made of as many patches as there is time for;
+    `evaluation` of the card says of how many peaks. The first training after an installation compiles, which may take
+    longer than the time that is given: then it ends as soon as it can.
 
     Raises
     ------
@@ -103,24 +105,63 @@ def train(
     >>> sorted(path.name for path in Path().iterdir())
     ['mine.json', 'mine.safetensors']
     """
+    given = TimeGiven(config.seconds, began)
     out = Path(out)
     check_weights_path(out)
     compute_device(config.device, key="device")
 
+    tell_stage(progress, "compiling, and simulating what is validated on")
+    model = fresh(config)
+    validation = simulated(config, _VALIDATION, _VALIDATING)
     model, result = fit_network(
         config,
-        fresh(config),
+        model,
         lambda number: simulated(config, number),
-        validation=simulated(config, _VALIDATION, _VALIDATING),
+        validation=validation,
         state_file=out.with_suffix(".state"),
         resume=resume,
         progress=progress,
+        given=given,
+        costs=end_costs(config, model, validation, progress) if given.limited else None,
+        adjusting=_ADJUSTING,
     )
     # No more than it has learned from: a short training, for a try, ends soon.
-    adjust(model, simulated(judging(config), _ADJUSTMENT, min(_ADJUSTING, result.steps * config.batch)))
-    card = save_weights(out, model, card_of(config, model, result))
+    n = given.patches_to_adjust(min(_ADJUSTING, result.steps * config.batch), FEWEST_ADJUSTING)
+    tell_stage(progress, f"adjusting what is stated of positions, on {n:,} patches")
+    adjust(model, simulated(judging(config), _ADJUSTMENT, n))
+    card = save_weights(out, model, card_of(config, model, result, tell_peaks(config, given, progress)))
     out.with_suffix(".state").unlink(missing_ok=True)
     return card
+
+
+def tell_peaks(config: TrainConfig, given: TimeGiven, progress: Told) -> int:
+    """Say that the card's figures are measured now, and return on how many peaks of each class."""
+    n = given.peaks_to_measure(config.evaluation, min(FEWEST_PEAKS, config.evaluation))
+    if n:
+        tell_stage(progress, f"measuring how good it is, on {n:,} peaks of each class")
+    return n
+
+
+def end_costs(config: TrainConfig, model: Network, validation: TrainingExamples, progress: Told) -> EndCosts:
+    """What the end of a training costs here: a little of it is tried, the second time without compiling."""
+    tell_stage(progress, "compiling, and seeing how fast this machine is")
+    copied = deepcopy(model)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        for _ in range(2):
+            marks = [time.perf_counter()]
+            _validate(copied, validation)
+            marks.append(time.perf_counter())
+            adjust(copied, simulated(judging(config), _ADJUSTMENT, _PATCHES_TRIED))
+            marks.append(time.perf_counter())
+            if config.evaluation:
+                evaluated(copied, _PEAKS_TRIED)
+            marks.append(time.perf_counter())
+    finally:
+        torch.set_num_threads(threads)
+    validating, adjusting, measuring = np.diff(marks).tolist()
+    return EndCosts(validating, adjusting / _PATCHES_TRIED, measuring / _PEAKS_TRIED)
 
 
 def simulated(config: TrainConfig, number: int, n: int | None = None) -> TrainingExamples:
@@ -162,18 +203,34 @@ def fit_network(
     validation: TrainingExamples,
     state_file: Path,
     resume: bool = False,
-    progress: Callable[[TrainProgress], None] | None = None,
+    progress: Told = None,
+    given: TimeGiven | None = None,
+    costs: EndCosts | None = None,
+    adjusting: int = 0,
 ) -> tuple[Network, TrainResult]:
     """Train `model` on the examples of `source`; return it with the weights that were best on `validation`, on the CPU.
 
-    Stops after `config.steps` or `seconds`, or earlier for want of `patience`.
+    Stops after `config.steps`, or earlier for want of `patience`; where `given` is limited (default: by
+    `config.seconds`), after that time less the `costs` of an end that adjusts on so many patches.
     """
+    given = given or TimeGiven(config.seconds)
     device = compute_device(config.device, key="device")
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        result = _loop(config, model, device, source, validation, state_file, resume, progress)
+        result = _loop(
+            config,
+            model,
+            device,
+            source,
+            validation,
+            state_file,
+            resume,
+            progress,
+            partial(_fraction, config, given),
+            partial(given.begin_learning, costs=costs, adjusting=adjusting, peaks=config.evaluation),
+        )
     finally:
         torch.set_num_threads(threads)
     return model.cpu(), result
@@ -187,7 +244,9 @@ def _loop(
     validation: TrainingExamples,
     state_file: Path,
     resume: bool,
-    progress: Callable[[TrainProgress], None] | None,
+    progress: Told,
+    fraction_at: Callable[[int], float],
+    begin: Callable[[float], None],
 ) -> TrainResult:
     highest = _RATES[config.network] if config.learning_rate is None else config.learning_rate
     optimiser = torch.optim.AdamW(model.parameters(), lr=highest, weight_decay=0)
@@ -201,12 +260,14 @@ def _loop(
         optimiser.load_state_dict(state["optimiser"])
         best, step, spent = state["best"], state["step"], state["seconds"]
         lowest, waited = state["lowest"], state["waited"]
+    begin(spent)
+    tell_stage(progress, f"training, from step {step}")
     start = time.perf_counter() - spent
     saved = reported = time.perf_counter()
     losses: list[Tensor] = []
     checked = lowest if step else math.nan
     with _prepared_ahead(source, config, step) as examples:
-        while waited < config.patience and (fraction := _fraction(config, step, time.perf_counter() - start)) < 1:
+        while waited < config.patience and (fraction := fraction_at(step)) < 1:
             warm = min(1.0, (step + 1) / (config.warm_up + 1))
             for group in optimiser.param_groups:
                 group["lr"] = highest * warm * 0.5 * (1 + math.cos(math.pi * fraction))
@@ -249,8 +310,10 @@ def _loop(
     return TrainResult(step, time.perf_counter() - start, lowest)
 
 
-def _fraction(config: TrainConfig, step: int, seconds: float) -> float:
-    return step / config.steps if config.seconds is None else seconds / config.seconds
+def _fraction(config: TrainConfig, given: TimeGiven, step: int) -> float:
+    if not given.limited:
+        return step / config.steps
+    return given.share_learned() if step else 0.0  # a step is made however little time is left
 
 
 @contextmanager

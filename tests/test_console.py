@@ -1,0 +1,51 @@
+"""The line that says what goes on."""
+
+import sys
+import time
+from types import ModuleType
+
+from rich.console import Console
+
+from braggflow import console as console_module
+from braggflow.console import moving_line
+from tests.patience import PATIENCE
+
+
+class Notebook(ModuleType):
+    """What a notebook shows of `IPython.display`: each state of one output."""
+
+    def __init__(self) -> None:
+        super().__init__("IPython.display")
+        self.states: list[str] = []
+
+    def HTML(self, text: str) -> str:  # noqa: N802 - as IPython has it
+        return text
+
+    def display(self, text: str, *, display_id: bool) -> "Notebook":
+        assert display_id
+        self.states.append(text)
+        return self
+
+    def update(self, text: str) -> None:
+        self.states.append(text)
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.states[-1]:
+            assert time.monotonic() < deadline, self.states
+            time.sleep(0.01)
+
+
+def test_a_notebook_has_a_line_that_moves_and_goes_without_ipywidgets(monkeypatch):
+    notebook = Notebook()
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    monkeypatch.setattr(console_module, "_DRAWN_SECONDS", 0.01)
+    with moving_line(Console(force_jupyter=True), "run") as line:
+        line("opening <scan>", None, "")
+        notebook.wait_for("<pre>opening &lt;scan&gt;  0 s</pre>")
+        notebook.wait_for("1 s")  # counted while nothing is called
+        line("scan", 0.0, "0/4 frames")
+        notebook.wait_for("<pre>scan  0%  0/4 frames</pre>")
+        line("scan", 1.0, "4/4 frames")
+        notebook.wait_for("scan  100%, 0:00:00 left  4/4 frames")
+    assert notebook.states[-1] == ""
