@@ -1,13 +1,17 @@
 """The line that says what goes on."""
 
+import re
 import sys
 import time
+from io import StringIO
 from types import ModuleType
 
+import numba
 from rich.console import Console
 
 from braggflow import console as console_module
 from braggflow.console import moving_line
+from braggflow.flow import compiling_told
 from tests.patience import PATIENCE
 
 
@@ -49,3 +53,35 @@ def test_a_notebook_has_a_line_that_moves_and_goes_without_ipywidgets(monkeypatc
         line("scan", 1.0, "4/4 frames")
         notebook.wait_for("scan  100%, 0:00:00 left  4/4 frames")
     assert notebook.states[-1] == ""
+
+
+def test_what_has_no_share_counts_its_seconds_also_after_something_that_had_one():
+    shown = StringIO()
+    console = Console(file=shown, force_terminal=True, width=100, color_system=None)
+    with moving_line(console, "run") as line:
+        line("scan", 1.0, "4/4 frames")
+        line("making the report", None, "4/4 frames")
+        time.sleep(0.3)  # two drawings or more
+    last = [text for text in shown.getvalue().split("\r") if "making the report" in text][-1]
+    assert re.search(r" +0 s +4/4 frames", last), last
+    assert "%" not in last
+    assert "left" not in last
+
+
+def test_compiling_is_said_while_it_lasts_and_what_was_said_before_comes_back():
+    told = []
+    with compiling_told(lambda *state: told.append(state[0])) as line:
+        line("looking at a few frames", None, "")
+
+        @numba.njit
+        def inner(x):
+            return x + 1
+
+        @numba.njit
+        def outer(x):
+            return inner(x) * 2
+
+        assert outer(1) == 4
+        assert outer(2) == 6  # compiled
+    numba.njit(lambda x: x - 1)(1)  # nobody listens any more
+    assert told == ["looking at a few frames", "compiling, once after an installation", "looking at a few frames"]

@@ -121,9 +121,11 @@ def _drawn(stack: ExitStack, console: Console, title: str) -> Callable[[str, flo
     task = display.add_task(title, total=None, facts="")
 
     def show(title: str, share: float | None, facts: str) -> None:
+        nonlocal task
         now, total = display.tasks[0], None if share is None else 1.0
         if now.total != total or (share is None and now.description != title):
-            display.reset(task, total=total)  # its time begins anew
+            display.remove_task(task)  # its time begins anew; a total of None could not be set on the old one
+            task = display.add_task(title, total=total, facts=facts)
         display.update(task, description=title, completed=share or 0.0, facts=facts)
 
     return show

@@ -106,10 +106,12 @@ def preview(
     with moving_line(open_console(stderr=True), "loading") as line:
         line("loading", None, "")
         resolved = resolve_config({}, settings) if given is None else load_config(given, settings)
+        from braggflow.flow import compiling_told
         from braggflow.show import preview
 
-        line(f"opening {named}", None, "")
-        found = preview(named, resolved, frame=frame)
+        with compiling_told(line) as line_too:
+            line_too(f"finding the peaks of {named}", None, "")
+            found = preview(named, resolved, frame=frame)
         line("drawing", None, "")
         path = write_picture(found, out)
     show_preview(found)
