@@ -161,31 +161,6 @@ def test_one_reflection_is_followed_through_the_series(peaks: xr.Dataset) -> Non
         peaks.bragg.near(y, x, radius=0)
 
 
-<<<<<<< HEAD
-# The README's lines.
-
-
-def test_the_lines_of_the_readme_do_what_they_say(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("runs", "other"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "scan").symlink_to(run)
-    monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    lines = text.partition("```python\n")[2].partition("\nrun = ")[0]
-    assert lines.count("peaks.bragg.") == 5
-    names: dict[str, Any] = {}
-    # Of this run, which has frames 10 to 14, fewer peaks, and these elsewhere.
-    y, x = (float(open_peaks(run)[name][0]) for name in ("y", "x"))
-    for theirs, ours in {"frame(17)": "frame(12)", "for(200)": "for(1)", "512.3, 840.1": f"{y}, {x}"}.items():
-        assert theirs in lines
-        lines = lines.replace(theirs, ours)
-    exec(lines, names)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "peaks.parquet").astype({"phase": object}), names["table"])
-    assert (names["good"]["flags"] == 0).all()
-
-
-=======
->>>>>>> 6b591b7 (Every command and block of README and documents is run by a test; five questions in one line each; pages true to the program)
 # Two settings compared.
 
 
