@@ -377,6 +377,17 @@ def test_the_page_on_the_architecture_says_which_wing_imports_which() -> None:
         assert said == (wings - {"cli"} - expected if "all but" in row else expected), wing
 
 
+def test_names_of_the_code_are_there() -> None:
+    files = [*(ROOT / "workflow").rglob("*.py"), ROOT / "tests" / "conftest.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    for page in ("CONTRIBUTING.md", "docs/architecture.md"):
+        for named in CODE.findall((ROOT / page).read_text(encoding="utf-8")):
+            if re.fullmatch(r"_?[A-Za-z]+(_[A-Za-z]+)+|[A-Z]\w+", named):
+                assert re.search(rf"\b{named}\b", code), f"{page}: {named}"
+            if re.fullmatch(r"\w+(/\w+)*\.py", named):
+                assert any((ROOT / folder / named).exists() for folder in ("workflow/braggflow", "tests", ".")), named
+
+
 def test_the_reference_has_every_public_name() -> None:
     named = set(re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE))
     of_show = {"plot_frame": "braggflow.show.plot_frame"}
