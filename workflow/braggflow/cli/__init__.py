@@ -2,12 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
-from braggflow.cli.stopping import main
+from braggflow.cli.stopping import listen
 
 if TYPE_CHECKING:
     from braggflow.cli.entry import app
 
 __all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; from its first moment on, before anything is loaded, it can be stopped in order."""
+    listen()
+    from braggflow.cli.entry import command_line
+
+    command_line()
 
 
 def __getattr__(name: str) -> Any:

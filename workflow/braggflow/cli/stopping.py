@@ -23,14 +23,6 @@ class _State:
     """Nothing is written and no job is waited for: leaving at once loses nothing, and is surest while modules load."""
 
 
-def main() -> None:
-    """Run the command line; from its first moment on, before anything is loaded, it can be stopped in order."""
-    listen()
-    from braggflow.cli.entry import command_line
-
-    command_line()
-
-
 def listen() -> None:
     """From now on Ctrl-C and SIGTERM, by which batch systems end a process, are for this module."""
     signal.signal(signal.SIGTERM, _asked)

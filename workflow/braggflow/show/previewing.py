@@ -49,6 +49,13 @@ class Preview:
         What one core takes for a frame.
     seen : SearchedFrame
         The frame as it was searched.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> seen = braggflow.preview("scan.zarr", frame=2)
+    >>> seen.frame, seen.frames, seen.counts["peaks"] == seen.peaks.sizes["peak"]
+    (2, 4, True)
     """
 
     source: str
@@ -156,7 +163,7 @@ def preview(
     >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
     >>> seen = braggflow.preview("scan.zarr", {"detect": {"minval": "6 sigma"}}, frame=2)
     >>> seen
-    <braggflow preview of scan.zarr, frame 2 of 4: ... peaks, ... without flags...>
+    <braggflow preview of scan.zarr, frame 2 of 4: ... peaks, ... without flags...
     >>> seen.figure.savefig("frame_2.png")
     """
     settings = as_config(config if config is not None else {})
