@@ -10,7 +10,7 @@ from braggflow.frames import OpenedSeries
 from braggflow.pipeline.groups import Group
 
 #: A worker process with all modules imported, and what torch adds.
-PROCESS_BYTES, NETWORK_BYTES = 290e6, 200e6
+PROCESS_BYTES, NETWORK_BYTES = 330e6, 200e6
 #: Chunks that a thread holds: a decoded one, and at worst as much again of its file and of the next one's.
 CHUNKS = 3
 #: Per pixel of a frame: for the search, 150 bytes a pixel above `minval`, which a tenth of them are; and where counts
@@ -30,7 +30,7 @@ class MemoryNeed(NamedTuple):
 def memory_need(opened: OpenedSeries, groups: Sequence[Group]) -> MemoryNeed:
     """The need of a series whose tasks are `groups`.
 
-    process = 290 MB (and 200 MB with a network) + pixels x (1 + 4 for each of dark, flat and background frame);
+    process = 330 MB (and 200 MB with a network) + pixels x (1 + 4 for each of dark, flat and background frame);
     thread = 3 chunks + pixels x (15, and 13 more where counts are corrected) + 1.5 x pixels x frames of a group.
     A frame with more than a tenth of its pixels above `minval`, or more peaks than one in 2,000 pixels, needs more.
     """
