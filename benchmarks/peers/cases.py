@@ -19,8 +19,11 @@ from braggflow.simulate import simulate_series
 DIFFUSE = 300.0
 #: Pixels; the same for all programs.
 RADIUS = 3.0
-IN_COUNTS = {"minval": 30, "minscore": 15, "min_area": 3}
-ABOVE_LOCAL = {"minval": {"sigma": 4}, "minscore": {"sigma": 4}, "min_area": 3, "background": "local"}
+IN_COUNTS = {"false_peaks": None, "background": "none", "minval": 30, "minscore": 15, "min_area": 3}
+ABOVE_LOCAL = {
+    **{"false_peaks": None, "background": "local"},
+    **{"minval": {"sigma": 4}, "minscore": {"sigma": 4}, "min_area": 3},
+}
 _TABLE = ("y_std", "x_std", "y_network", "x_network", "y_fit", "x_fit", "y_fit_std", "x_fit_std")
 
 

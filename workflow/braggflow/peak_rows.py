@@ -313,7 +313,8 @@ class BraggAccessor:
     def levels_for(self, peaks_per_frame: float) -> dict[str, float]:
         """Levels of which each, alone, leaves so many peaks a frame, on average: `false_peaks`, `minval`, `minscore`.
 
-        The last two in counts; frames that failed are not counted. Raises `InputError` where the table has fewer: make
+        The last two in counts; frames that failed are not counted. Where several peaks stand at the level itself, as
+        where significance ends at its highest value, the number is near to what was asked, not equal. Raises `InputError` where the table has fewer: make
         one by looser levels first, e.g. `detect.false_peaks: 100` (docs/detection.md).
         """
         per_frame = _positive("peaks_per_frame", peaks_per_frame)

@@ -14,6 +14,7 @@ _REMOVED_BY = {
     "min_edge_distance": "maximum closer to the frame's edge than detect.min_edge_distance",
     "min_neighbour_distance": "maximum closer to a higher one than detect.min_neighbour_distance",
     "min_snr": "snr below detect.min_snr",
+    "disk": "further maxima on one disk (fit.model: disk)",
 }
 
 
