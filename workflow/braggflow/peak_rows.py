@@ -314,8 +314,9 @@ class BraggAccessor:
         """Levels of which each, alone, leaves so many peaks a frame, on average: `false_peaks`, `minval`, `minscore`.
 
         The last two in counts; frames that failed are not counted. Where several peaks stand at the level itself, as
-        where significance ends at its highest value, the number is near to what was asked, not equal. Raises `InputError` where the table has fewer: make
-        one by looser levels first, e.g. `detect.false_peaks: 100` (docs/detection.md).
+        where significance ends at its highest value, the number is near to what was asked, not equal. Raises
+        `InputError` where the table has fewer: make one by looser levels first, e.g. `detect.false_peaks: 100`
+        (docs/detection.md).
         """
         per_frame = _positive("peaks_per_frame", peaks_per_frame)
         scores = self._maxima("birth") - self._maxima("death")
