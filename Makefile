@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 
 PYTHONS := 3.12 3.13
 
-.PHONY: demo test test-slow test-slurm fuzz test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
+.PHONY: demo test test-slow test-ends test-slurm fuzz test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
         bench-peers docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -25,6 +25,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not slurm"
+
+## A run that is stopped at 40 random moments, on a terminal.
+test-ends: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow tests/flow/test_ends.py
 
 ## As root, with SLURM installed: cluster/test-slurm.sh install
 test-slurm: $(INSTALLED)

@@ -67,8 +67,12 @@ def moving_line(console: Console, title: str) -> Iterator[Callable[[str, float |
 
 @contextmanager
 def saying(what: str) -> Iterator[None]:
-    """Say on standard error what is done while the block runs, with its seconds."""
-    with moving_line(open_console(stderr=True), what) as line:
+    """Say on standard error what is done while the block runs, with its seconds; not in a log, where nobody waits."""
+    console = open_console(stderr=True)
+    if not moves(console):
+        yield
+        return
+    with moving_line(console, what) as line:
         line(what, None, "")
         yield
 

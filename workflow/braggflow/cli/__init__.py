@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first used: `main` listens to Ctrl-C before.
+    # Loaded when first used: `main` is to listen before.
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from braggflow.cli.entry import app

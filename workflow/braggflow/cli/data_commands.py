@@ -99,7 +99,7 @@ def simulate(
     with saying("loading"):
         from braggflow.cli.series_table import show_frames_store
         from braggflow.cli.terminal import progress_bar
-        from braggflow.files import not_written
+        from braggflow.errors import not_written
         from braggflow.simulate import simulate_series
 
     with progress_bar("simulate") as advance:

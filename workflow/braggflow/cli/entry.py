@@ -15,8 +15,7 @@ from braggflow.cli.show_commands import export, movie, report
 from braggflow.cli.stopping import may_leave_at_once, stopped, was_asked
 from braggflow.cli.streams import never_stop_at_a_character, say, say_error
 from braggflow.cli.train_commands import finetune, train
-from braggflow.errors import InputError
-from braggflow.files import is_full, not_written
+from braggflow.errors import InputError, is_full, not_written
 from braggflow.version import __version__
 
 #: The status that typer ends with after Ctrl-C.

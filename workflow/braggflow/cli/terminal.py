@@ -16,8 +16,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from braggflow.console import moves, moving_line, open_console, plain
-from braggflow.errors import InputError
-from braggflow.files import not_written, written_whole
+from braggflow.errors import InputError, not_written
+from braggflow.files import written_whole
 from braggflow.results import DataSetStatus, RunFolder, data_set_statuses
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ def progress_bar(
     title: str, console: Console | None = None, *, before: str = "", unit: str = "frames"
 ) -> Iterator[Callable[[int, int], None]]:
     """Progress in frames, or another unit, shown by calling it with (done, total); `before` says what comes first."""
-    with moving_line(console or open_console(stderr=True), title) as show:
-        show(before or title, None, "")
+    console = console or open_console(stderr=True)
+    with moving_line(console, title) as show:
+        if moves(console):
+            show(before or title, None, "")
         yield lambda done, total: show(title, done / total, f"{done}/{total} {unit}")
 
 

@@ -25,8 +25,8 @@ from braggflow.console import moving_line
 from braggflow.convert.inspection import SeriesFacts, series_facts
 from braggflow.convert.plan import Coords, asked_coords, inspect_all, plan_units
 from braggflow.convert.units import CopyUnit, copy_units
-from braggflow.errors import InputError
-from braggflow.files import is_full, write_atomic
+from braggflow.errors import InputError, is_full
+from braggflow.files import write_atomic
 from braggflow.formats import Stack, has_changed, read_image
 from braggflow.frames import (
     create_store,

@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from braggflow.files import is_full, not_written
+from braggflow.errors import is_full, not_written
 from braggflow.flow.data_set import DataSetRun
 from braggflow.frames import DetectorConstants
 from braggflow.pipeline import sum_counts

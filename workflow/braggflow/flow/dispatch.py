@@ -20,8 +20,7 @@ from distributed.scheduler import NoWorkerError
 
 from braggflow.cluster import Cluster, RerunCounter
 from braggflow.config import RunConfig
-from braggflow.errors import InputError
-from braggflow.files import is_full
+from braggflow.errors import InputError, is_full
 from braggflow.flow.conclusion import conclude, failures_of
 from braggflow.flow.data_set import DataSetRun
 from braggflow.flow.lifecycle import Lifecycle, full_disk, reason_of

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 
-from braggflow.files import is_full
+from braggflow.errors import is_full
 from braggflow.flow.conclusion import conclude, failures_of
 from braggflow.flow.data_set import DataSetRun
 from braggflow.flow.lifecycle import Lifecycle, full_disk

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from braggflow.errors import InputError
-from braggflow.files import is_full, not_written
+from braggflow.errors import InputError, is_full, not_written
 from braggflow.flow.conclusion import failures_of, run_info, what_to_know
 from braggflow.flow.data_set import DataSetRun, check_run_folder, take_up_parts
 from braggflow.flow.outcome import Outcome

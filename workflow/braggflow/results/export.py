@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from braggflow.errors import InputError
-from braggflow.files import not_written, written_whole
+from braggflow.errors import InputError, not_written
+from braggflow.files import written_whole
 from braggflow.peak_rows import column_names, rows_of
 from braggflow.results.peaks import TABLE_CHUNK, open_stored_peaks
 
