@@ -5,11 +5,13 @@ import pty
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import braggflow
+from braggflow.compiled import compiling, compiling_told
 from tests.patience import PATIENCE
 
 #: A kernel of a wing that calls one of the ground floor, each in a module of its own.
@@ -352,3 +354,13 @@ def test_with_all_compiled_ahead_frames_of_the_usual_types_and_settings_compile_
     assert int(found) > 100
     assert (compiled, names) == ("0", [])
     assert "braggflow: compiling" not in run.stderr
+
+
+def test_a_line_that_moves_says_compiling_while_it_lasts_and_then_what_it_said_before():
+    told = []
+    with compiling_told(lambda *state: told.append(state[0])) as line:
+        line("looking at a few frames", None, "")
+        with compiling(about=30):
+            time.sleep(1.0)
+    assert told[0] == told[-1] == "looking at a few frames"
+    assert set(told[1:-1]) == {"compiling, once after an installation: about 30 s"}

@@ -6,12 +6,10 @@ import time
 from io import StringIO
 from types import ModuleType
 
-import numba
 from rich.console import Console
 
 from braggflow import console as console_module
 from braggflow.console import moving_line
-from braggflow.flow import compiling_told
 from tests.patience import PATIENCE
 
 
@@ -66,22 +64,3 @@ def test_what_has_no_share_counts_its_seconds_also_after_something_that_had_one(
     assert re.search(r" +0 s +4/4 frames", last), last
     assert "%" not in last
     assert "left" not in last
-
-
-def test_compiling_is_said_while_it_lasts_and_what_was_said_before_comes_back():
-    told = []
-    with compiling_told(lambda *state: told.append(state[0])) as line:
-        line("looking at a few frames", None, "")
-
-        @numba.njit
-        def inner(x):
-            return x + 1
-
-        @numba.njit
-        def outer(x):
-            return inner(x) * 2
-
-        assert outer(1) == 4
-        assert outer(2) == 6  # compiled
-    numba.njit(lambda x: x - 1)(1)  # nobody listens any more
-    assert told == ["looking at a few frames", "compiling, once after an installation", "looking at a few frames"]

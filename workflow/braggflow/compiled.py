@@ -251,6 +251,33 @@ def announce(show: Callable[[Compiling], None] | None) -> None:
     _ticker.show = show or _Lines()
 
 
+Line = Callable[[str, float | None, str], None]
+
+
+@contextmanager
+def compiling_told(line: Line) -> Iterator[Line]:
+    """A line like `line`, of `console.moving_line`, that also says when kernels are compiled, and then what it said."""
+    last: tuple[str, float | None, str] | None = None
+
+    def show(title: str, share: float | None, facts: str) -> None:
+        nonlocal last
+        last = (title, share, facts)
+        line(*last)
+
+    def told(state: Compiling) -> None:
+        if not state.done:
+            about = f": about {state.about:.0f} s" if state.about else ""
+            line(f"compiling, once after an installation{about}", None, "")
+        elif last is not None:
+            line(*last)
+
+    announce(told)
+    try:
+        yield show
+    finally:
+        announce(None)
+
+
 @contextmanager
 def compiling(about: float | None = None) -> Iterator[None]:
     """Announce that compiling goes on in this block, in whatever process, and its end before the block is left."""

@@ -102,7 +102,7 @@ def simulate(
         from braggflow.errors import not_written
         from braggflow.simulate import simulate_series
 
-    with progress_bar("simulate") as advance:
+    with progress_bar("simulate", compiles=True) as advance:
         try:
             truth = simulate_series(
                 out, n_frames=frames, shape=(size, size), peaks=peaks, seed=seed, overwrite=overwrite, progress=advance

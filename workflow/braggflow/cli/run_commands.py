@@ -106,7 +106,7 @@ def preview(
     with moving_line(open_console(stderr=True), "loading") as line:
         line("loading", None, "")
         resolved = resolve_config({}, settings) if given is None else load_config(given, settings)
-        from braggflow.flow import compiling_told
+        from braggflow.compiled import compiling_told
         from braggflow.show import preview
 
         with compiling_told(line) as line_too:

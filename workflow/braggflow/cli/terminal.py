@@ -38,20 +38,31 @@ _WATCH_SECONDS = 2.0
 
 @contextmanager
 def progress_bar(
-    title: str, console: Console | None = None, *, before: str = "", unit: str = "frames"
+    title: str, console: Console | None = None, *, before: str = "", unit: str = "frames", compiles: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
-    """Progress in frames, or another unit, shown by calling it with (done, total); `before` says what comes first."""
+    """Progress in frames, or another unit, shown by calling it with (done, total); `before` says what comes first.
+
+    With `compiles` the line also says when kernels are compiled.
+    """
     console = console or open_console(stderr=True)
-    with moving_line(console, title) as show:
+    with _compiling_line(console, title) if compiles else moving_line(console, title) as show:
         if moves(console):
             show(before or title, None, "")
         yield lambda done, total: show(title, done / total, f"{done}/{total} {unit}")
 
 
 @contextmanager
+def _compiling_line(console: Console, title: str) -> Iterator[Callable[[str, float | None, str], None]]:
+    from braggflow.compiled import compiling_told  # with numba, which commands without kernels need not
+
+    with moving_line(console, title) as line, compiling_told(line) as show:
+        yield show
+
+
+@contextmanager
 def training_progress() -> Iterator[Callable[["TrainProgress"], None]]:
     """A training's progress: its stage, or steps, loss on what is learned from and on what is not, rate, time left."""
-    with moving_line(open_console(stderr=True), "training") as line:
+    with _compiling_line(open_console(stderr=True), "training") as line:
 
         def show(state: "TrainProgress") -> None:
             if state.stage:
@@ -209,7 +220,7 @@ def _rows(states: Sequence[DataSetStatus]) -> Table:
 @contextmanager
 def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
     """An evaluation's progress, shown by calling it with what is next and the share done."""
-    with moving_line(open_console(stderr=True), "evaluating") as show:
+    with _compiling_line(open_console(stderr=True), "evaluating") as show:
         yield lambda what, share: show("evaluating", share, what)
 
 

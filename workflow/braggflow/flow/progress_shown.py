@@ -1,19 +1,13 @@
 """A run's progress as people see it: on a terminal, in a notebook, in a log."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from numba.core import event
 from rich.console import Console
 
+from braggflow.compiled import compiling_told
 from braggflow.console import moving_line, plain
 from braggflow.flow.outcome import Progress
-
-Line = Callable[[str, float | None, str], None]
-#: What a line says while kernels are compiled.
-COMPILING = "compiling, once after an installation"
 
 
 @contextmanager
@@ -37,51 +31,6 @@ def run_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
                 line(dataset, state.share, ", ".join(filter(None, (_counts(state), state.cluster))))
 
         yield show
-
-
-@contextmanager
-def compiling_told(drawn: Line) -> Iterator[Line]:
-    """A line like `drawn` that also says when kernels are compiled: nothing else before the frames takes minutes."""
-    last: tuple[str, float | None, str] | None = None
-
-    def line(title: str, share: float | None, facts: str) -> None:
-        nonlocal last
-        last = (title, share, facts)
-        drawn(title, share, facts)
-
-    def compiling(begun: bool) -> None:
-        if begun:
-            drawn(COMPILING, None, "")
-        elif last is not None:
-            drawn(*last)
-
-    listener = _Compiling(compiling)
-    event.register("numba:compile", listener)
-    try:
-        yield line
-    finally:
-        event.unregister("numba:compile", listener)
-
-
-class _Compiling(event.Listener):
-    """Told by numba of each function that it compiles in this thread; what one calls is compiled within it."""
-
-    def __init__(self, tell: Callable[[bool], None]) -> None:
-        self._tell, self._depth, self._thread = tell, 0, threading.current_thread()
-
-    def on_start(self, _: Any) -> None:
-        """Begin to compile."""
-        self._step(1)
-
-    def on_end(self, _: Any) -> None:
-        """Have compiled."""
-        self._step(-1)
-
-    def _step(self, by: int) -> None:
-        if threading.current_thread() is self._thread:
-            self._depth += by
-            if self._depth == max(0, by):
-                self._tell(by > 0)
 
 
 def _found(state: Progress) -> str:
