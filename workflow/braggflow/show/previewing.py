@@ -53,7 +53,9 @@ class Preview:
     Examples
     --------
     >>> import braggflow
-    >>> seen = braggflow.preview("scan.zarr", frame=2)
+    >>> from braggflow.simulate import simulate_series
+    >>> truth = simulate_series("series.zarr", n_frames=4, shape=(64, 64), peaks=2)
+    >>> seen = braggflow.preview("series.zarr", frame=2)
     >>> seen.frame, seen.frames, seen.counts["peaks"] == seen.peaks.sizes["peak"]
     (2, 4, True)
     """
