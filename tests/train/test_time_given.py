@@ -47,7 +47,7 @@ COSTS = EndCosts(fixed=0.5, adjusting=3e-4, measuring=2e-3)
 
 def test_a_short_time_holds_loading_learning_and_a_smaller_end() -> None:
     whole, learning, patches, peaks = trained(20, COSTS, loading=6)
-    assert 19 < whole <= 20
+    assert 18 < whole <= 19  # a second is for what is before and after
     assert learning > 8
     assert 1_000 < patches < 300_000
     assert 100 < peaks < 20_000
@@ -74,7 +74,7 @@ def test_time_that_was_over_before_learning_leaves_the_least_of_everything() -> 
 
 def test_learning_of_a_process_that_was_stopped_counts() -> None:
     fresh, resumed = trained(60, COSTS, loading=6), trained(60, COSTS, loading=6, spent=20)
-    assert 57 < resumed[0] <= 60
+    assert 56 < resumed[0] <= 59
     assert 13 < fresh[1] - resumed[1] < 14  # a third of the time that is left is for the end
 
 
