@@ -120,7 +120,7 @@ def show_summary(outcomes: Sequence["Outcome"]) -> None:
     for outcome in shown:
         if outcome.message:
             plain(console, f"{outcome.name}: {outcome.message}")
-        if outcome.status == "partial":
+        if outcome.status == "partial" and outcome.frames_failed:
             plain(
                 console,
                 f"{outcome.name}: {outcome.frames_failed} frames failed, see: braggflow status {outcome.folder}\n"

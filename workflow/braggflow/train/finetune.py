@@ -27,6 +27,7 @@ from braggflow.train.trainer import (
     judging,
     prepared,
     tell_peaks,
+    torch_threads,
 )
 
 #: Of five blocks of frames one is held out for the verdict, of ten another one chooses the best weights. Always the
@@ -121,7 +122,21 @@ def fine_tune(
         from.
     """
     given = TimeGiven(config.seconds, began)
-    out, labels = Path(out), collected.labels
+    with torch_threads(config, given):
+        return _fine_tune(config, collected, start, Path(out), overwrite, resume, progress, given)
+
+
+def _fine_tune(
+    config: FineTuneConfig,
+    collected: Collected,
+    start: Localiser,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    progress: Told,
+    given: TimeGiven,
+) -> FineTuneOutcome:
+    labels = collected.labels
     check_weights_path(out)
     compute_device(config.device, key="device")
     if (start.name, start.size, labels.size) != (config.network, config.size, config.size):

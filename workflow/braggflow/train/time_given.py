@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 #: For what this process does before its clock is asked and after its work is done, seconds.
-_AROUND = 0.5
+_AROUND = 1.0
 #: Of the time that is left when learning begins, no more than this share is kept for the end.
 _MOST_OF_IT = 1 / 3
 #: How far the rates measured before may be trusted.

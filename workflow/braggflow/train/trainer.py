@@ -106,7 +106,11 @@ def train(
     ['mine.json', 'mine.safetensors']
     """
     given = TimeGiven(config.seconds, began)
-    out = Path(out)
+    with torch_threads(config, given):
+        return _train(config, Path(out), resume, progress, given)
+
+
+def _train(config: TrainConfig, out: Path, resume: bool, progress: Told, given: TimeGiven) -> dict[str, Any]:
     check_weights_path(out)
     compute_device(config.device, key="device")
 
@@ -134,6 +138,17 @@ def train(
     return card
 
 
+@contextmanager
+def torch_threads(config: TrainConfig, given: TimeGiven) -> Iterator[None]:
+    """The threads of the configuration where the time counts: more of them on a busy machine wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads if given.limited else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def tell_peaks(config: TrainConfig, given: TimeGiven, progress: Told) -> int:
     """Say that the card's figures are measured now, and return on how many peaks of each class."""
     n = given.peaks_to_measure(config.evaluation, min(FEWEST_PEAKS, config.evaluation))
@@ -146,20 +161,15 @@ def end_costs(config: TrainConfig, model: Network, validation: TrainingExamples,
     """What the end of a training costs here: a little of it is tried, the second time without compiling."""
     tell_stage(progress, "compiling, and seeing how fast this machine is")
     copied = deepcopy(model)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        for _ in range(2):
-            marks = [time.perf_counter()]
-            _validate(copied, validation)
-            marks.append(time.perf_counter())
-            adjust(copied, simulated(judging(config), _ADJUSTMENT, _PATCHES_TRIED))
-            marks.append(time.perf_counter())
-            if config.evaluation:
-                evaluated(copied, _PEAKS_TRIED)
-            marks.append(time.perf_counter())
-    finally:
-        torch.set_num_threads(threads)
+    for _ in range(2):
+        marks = [time.perf_counter()]
+        _validate(copied, validation)
+        marks.append(time.perf_counter())
+        adjust(copied, simulated(judging(config), _ADJUSTMENT, _PATCHES_TRIED))
+        marks.append(time.perf_counter())
+        if config.evaluation:
+            evaluated(copied, _PEAKS_TRIED)
+        marks.append(time.perf_counter())
     validating, adjusting, measuring = np.diff(marks).tolist()
     return EndCosts(validating, adjusting / _PATCHES_TRIED, measuring / _PEAKS_TRIED)
 
