@@ -3,7 +3,7 @@
 Medians of real processes from their start to their end, those of the two versions in turn. Each version has a cache of
 compiled kernels of its own: an empty folder for the rows "nothing compiled yet", one that was filled for the others.
 The earlier version is a worktree of this repository's revision `--before`. Runs are of 512² frames with 14 peaks, by
-the defaults, with 2 local workers.
+the defaults, with the report.
 
     python benchmarks/bench_startup.py [--before REVISION] [--repeats 5] [--cold 1]
 """
@@ -25,7 +25,6 @@ from data import frames_store
 
 REPOSITORY = Path(__file__).parent.parent
 BEFORE = "7b26dac"
-WORKERS = 2
 #: Searches one small frame, and prints how long the call took.
 SEARCH = """
 import time
@@ -67,17 +66,17 @@ class Version(NamedTuple):
         with tempfile.TemporaryDirectory() as nothing:
             return self.search(cache=Path(nothing))[0]
 
-    def run(self, store: Path, *options: str) -> float:
+    def run(self, store: Path) -> float:
         with tempfile.TemporaryDirectory() as out:
             config = Path(out, "run.yaml")
             config.write_text("{}\n", encoding="utf-8")
-            return self.command("run", str(config), str(store), "--out", out, "--workers", str(WORKERS), *options)
+            return self.command("run", str(config), str(store), "--out", out)
 
     def preview(self, store: Path) -> float:
         with tempfile.TemporaryDirectory() as out:
             config = Path(out, "run.yaml")
             config.write_text("{}\n", encoding="utf-8")
-            return self.command("preview", str(config), str(store), "--frame", "0")
+            return self.command("preview", str(config), str(store), "--frame", "0", "--out", f"{out}/frame.png")
 
     def refusal(self, store: Path, text: str) -> float:
         with tempfile.TemporaryDirectory() as out:
