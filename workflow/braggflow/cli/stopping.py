@@ -77,14 +77,16 @@ def _leave_when_allowed() -> None:
 
 
 def _leave() -> NoReturn:
-    _say()
+    kept = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a line that moves is drawn by a thread, which would draw once more
+    _say(kept)
     os._exit(STOPPED)
 
 
-def _say() -> None:
+def _say(stream: int = 2) -> None:
     """The sentence; past Python's streams, which may be in the middle of a line of theirs."""
-    ends = ("\r\x1b[K\x1b[31m", "\x1b[0m\x1b[?25h") if os.isatty(2) else ("", "")  # a moving line hides the cursor
+    ends = ("\r\x1b[K\x1b[31m", "\x1b[0m\x1b[?25h") if os.isatty(stream) else ("", "")  # a moving line hides the cursor
     try:
-        os.write(2, f"{ends[0]}{_SENTENCE}{ends[1]}\n".encode())
+        os.write(stream, f"{ends[0]}{_SENTENCE}{ends[1]}\n".encode())
     except OSError:  # nobody reads it
         os._exit(STOPPED)
