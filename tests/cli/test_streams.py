@@ -1,5 +1,6 @@
 """Output on terminals that have not all characters, and of file names that are no text."""
 
+import json
 import os
 import subprocess
 import sys
@@ -73,3 +74,11 @@ def test_a_run_and_its_status_are_shown_on_an_ascii_terminal(folder: Path) -> No
 def test_a_stream_that_is_no_file_of_text_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     never_stop_at_a_character()
+
+
+def test_what_was_written_is_there_when_a_command_ends_at_once(folder: Path) -> None:
+    with (folder / "told.txt").open("w") as file:
+        command = [sys.executable, "-m", "braggflow", "config", "schema"]
+        done = subprocess.run(command, cwd=folder, stdout=file, timeout=PATIENCE, check=False)
+    assert done.returncode == 0
+    assert "max_peaks_per_frame" in json.loads((folder / "told.txt").read_text())["$defs"]["DetectConfig"]["properties"]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from braggflow.cli.stopping import listen
+from braggflow.cli.stopping import leave, listen
 
 if TYPE_CHECKING:
     from braggflow.cli.entry import app
@@ -15,7 +15,11 @@ def main() -> None:
     listen()
     from braggflow.cli.entry import command_line
 
-    command_line()
+    try:
+        command_line()
+    except SystemExit as end:
+        leave(end.code)
+        raise
 
 
 def __getattr__(name: str) -> Any:
