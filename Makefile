@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 
 PYTHONS := 3.12 3.13
 
-.PHONY: demo test test-slow test-ends test-slurm fuzz test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
+.PHONY: demo test test-slow test-ends test-wheel test-slurm fuzz test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
         bench-peers docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ test-slow: $(INSTALLED)
 ## A run that is stopped at 40 random moments, on a terminal.
 test-ends: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow tests/flow/test_ends.py
+
+## The README's first page from an installed wheel alone, in an environment of its own
+test-wheel: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow tests/test_package.py
 
 ## As root, with SLURM installed: cluster/test-slurm.sh install
 test-slurm: $(INSTALLED)
