@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import braggflow
+from braggflow.cli import app
 from braggflow.config import RunConfig, load_config
 from braggflow.train import TrainConfig
 from tests.patience import PATIENCE
@@ -414,3 +415,14 @@ def test_the_command_line_loads_nothing_heavy():
     script = "import sys, braggflow.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert heavy & set(loaded) == set()
+
+
+def test_a_run_called_from_python_leaves_its_callers_signals_as_they_were(tmp_path, monkeypatch):
+    make_store(tmp_path / "scan.zarr", np.zeros((2, 32, 32), np.uint16), chunk=1)
+    (tmp_path / "c.yaml").write_text("locate: {network: none}\noutput: {report: false}\n")
+    monkeypatch.chdir(tmp_path)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(SystemExit) as end:
+        app(["run", "c.yaml", "scan.zarr"])
+    assert end.value.code == COMPLETE
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -1,6 +1,5 @@
 """Commands around a run: `run`, `status`."""
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +51,7 @@ def run(
         from braggflow.cluster import start_worker_server
 
         start_worker_server(resolved)  # it imports while this process does
-    from braggflow.cli.stopping import may_leave_at_once
+    from braggflow.cli.stopping import may_leave_at_once, nothing_left_to_stop
     from braggflow.console import open_console, saying
 
     console = open_console(stderr=True)
@@ -78,8 +77,7 @@ def run(
             progress=show,
             opened=run_head(console),
         )
-    for number in (signal.SIGINT, signal.SIGTERM):  # all is done and told
-        signal.signal(number, signal.SIG_IGN)
+    nothing_left_to_stop()
     show_summary(outcomes)
     raise typer.Exit(COMPLETE if all(outcome.status == "complete" for outcome in outcomes) else PARTIAL)
 

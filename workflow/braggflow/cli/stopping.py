@@ -44,11 +44,16 @@ def was_asked() -> bool:
     return _State.asked > 0
 
 
+def nothing_left_to_stop() -> None:
+    """From now on nobody listens: all is done, or the end is under way. Signals that are not for this module stay."""
+    listening = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _asked]
+    for number in listening:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def stopped() -> NoReturn:
     """End the process, and say that the same command goes on."""
-    listening = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _asked]
-    for number in listening:  # in the middle of the end there is nothing left to stop
-        signal.signal(number, signal.SIG_IGN)
+    nothing_left_to_stop()
     _say()
     sys.exit(STOPPED)
 
