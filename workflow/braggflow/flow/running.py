@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,13 +194,13 @@ def _here(
     """
     profile = where if where is not None and where.kind == "local" else None
     if where is not None and profile is None:
-        _look(first, stages)
+        _look(first, stages, device="auto")  # a GPU that is demanded is for the jobs to have
         return False
     clusters.refuse_crowd(resolved.compute.workers, "compute.workers")
     clusters.refuse_crowd(profile.workers if profile is not None else None, "workers of the cluster profile")
     if clusters.memory_limit_asked(resolved.compute, profile) != "auto":
         check_memory(first.series.path, first.need, clusters.memory_of_worker(resolved.compute, profile), 1)
-    seconds = _look(first, stages) * data_sets
+    seconds = _look(first, stages, device=resolved.locate.device) * data_sets
     asked = resolved.compute.workers is not None or profile is not None or following
     # What killed a run before must not kill this process: workers are there to be killed.
     if seconds <= MOST_SECONDS and not asked and not first.killed:
@@ -210,11 +211,13 @@ def _here(
     return False
 
 
-def _look(first: DataSetRun, stages: _Stages) -> float:
+def _look(first: DataSetRun, stages: _Stages, *, device: str) -> float:
     """Look at a few frames of the first data set; the seconds that what is left of it takes on one core."""
     stages.begin("looking at a few frames")
     todo = [position for group in first.todo for position in range(group.first, group.stop)]
-    looked = look_at_frames(opened_series(first.series), todo)
+    opened = opened_series(first.series)
+    locate = opened.config.locate.model_copy(update={"device": device})
+    looked = look_at_frames(replace(opened, config=opened.config.model_copy(update={"locate": locate})), todo)
     first.warnings = looked.warnings
     stages.notes += [f"warning: {first.name}: {warning}" for warning in looked.warnings]
     return looked.seconds_per_frame * len(todo)
