@@ -15,6 +15,9 @@ from braggflow.errors import InputError
 from braggflow.results import RunFolder, export, export_peaks, open_peaks
 from tests.test_first_hour import FIRST, run
 
+# Older releases of zarr warn of texts, which later ones read as they are.
+pytestmark = pytest.mark.filterwarnings("ignore:The codec `vlen-utf8` is currently not part:UserWarning")
+
 __all__ = ["run"]
 
 
@@ -35,8 +38,7 @@ def test_pandas_reads_the_csv_as_the_same_table(
 ) -> None:
     path = export_peaks(run, tmp_path / "peaks.csv")
     dtypes = {name: variable.dtype for name, variable in peak_table.VARIABLES.items()}
-    exactly = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
-    read = pd.read_csv(path, parse_dates=["time"], dtype=dtypes, **exactly)
+    read = pd.read_csv(path, parse_dates=["time"], dtype=dtypes, float_precision="round_trip")
     pd.testing.assert_frame_equal(read, table, check_dtype=False, check_exact=True)
     assert path.read_text().splitlines()[0] == ",".join(table.columns)
 
@@ -45,7 +47,8 @@ def test_pyarrow_and_pandas_read_the_parquet_file_as_the_same_table_with_units(
     run: Path, tmp_path: Path, table: pd.DataFrame, rows_at_once: int
 ) -> None:
     path = export_peaks(run, tmp_path / "peaks.parquet")
-    pd.testing.assert_frame_equal(pd.read_parquet(path).astype({"phase": object}), table, check_exact=True)
+    texts = {"phase": object}  # releases differ in what they take texts for
+    pd.testing.assert_frame_equal(pd.read_parquet(path).astype(texts), table.astype(texts), check_exact=True)
     file = pq.ParquetFile(path)
     assert file.num_row_groups == -(-6 // rows_at_once)
     field = file.schema_arrow.field("y_std")
@@ -91,7 +94,7 @@ def test_a_run_without_peaks_gives_a_file_with_columns(tmp_path: Path, suffix: s
         with h5py.File(path) as file:
             assert file["peaks/y"].shape == (0,)
     else:
-        read = pd.read_csv(path) if suffix == "csv" else pd.read_parquet(path)
+        read = pd.read_csv(path, float_precision="round_trip") if suffix == "csv" else pd.read_parquet(path)
         assert list(read.columns)[:4] == FIRST
         assert len(read) == 0
 
