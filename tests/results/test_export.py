@@ -38,7 +38,9 @@ def test_pandas_reads_the_csv_as_the_same_table(
 ) -> None:
     path = export_peaks(run, tmp_path / "peaks.csv")
     dtypes = {name: variable.dtype for name, variable in peak_table.VARIABLES.items()}
-    read = pd.read_csv(path, parse_dates=["time"], dtype=dtypes, float_precision="round_trip")
+    # From 3.1 on pandas reads numbers exactly, and warns who asks for it.
+    exactly = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+    read = pd.read_csv(path, parse_dates=["time"], dtype=dtypes, **exactly)
     pd.testing.assert_frame_equal(read, table, check_dtype=False, check_exact=True)
     assert path.read_text().splitlines()[0] == ",".join(table.columns)
 
@@ -94,7 +96,7 @@ def test_a_run_without_peaks_gives_a_file_with_columns(tmp_path: Path, suffix: s
         with h5py.File(path) as file:
             assert file["peaks/y"].shape == (0,)
     else:
-        read = pd.read_csv(path, float_precision="round_trip") if suffix == "csv" else pd.read_parquet(path)
+        read = pd.read_csv(path) if suffix == "csv" else pd.read_parquet(path)
         assert list(read.columns)[:4] == FIRST
         assert len(read) == 0
 
