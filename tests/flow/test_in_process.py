@@ -227,3 +227,20 @@ def test_a_file_put_into_the_series_during_a_run_never_mixes_its_frames(tmp_path
     with pytest.raises(InputError, match="holds other frames than when the run began; run again"):
         run(sections, [folder], out=tmp_path / "out", progress=intrude)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_series_that_changes_before_its_turn_is_left_as_it_is_and_the_others_go_on(tmp_path, images):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for k, image in enumerate(images[:4]):
+        np.save(folder / f"scan_{2 * k:02d}.npy", image)
+    others = [make_store(tmp_path / f"{name}.zarr", images[:4], chunk=2) for name in ("first", "last")]
+
+    def intrude(path, _data, _total):
+        if path == folder:
+            np.save(folder / "scan_01.npy", images[5])
+
+    done = run(SETTINGS, [others[0], folder, others[1]], out=tmp_path / "out", opened=intrude)
+    assert [outcome.status for outcome in done] == ["complete", "interrupted", "complete"]
+    assert "holds other frames than when the run began" in done[1].message
+    assert not list(RunFolder(done[1].folder).parts.glob("*.npz"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 
-from braggflow.errors import is_full
+from braggflow.errors import InputError, is_full
 from braggflow.flow.conclusion import conclude, failures_of
 from braggflow.flow.data_set import DataSetRun
 from braggflow.flow.lifecycle import Lifecycle, full_disk
@@ -72,7 +72,7 @@ class InProcess:
         except KeyboardInterrupt:
             self._end(self.life.interrupted(work, ""))
             return False
-        except _FullDiskError as error:
+        except (_FullDiskError, InputError) as error:
             self._end(self.life.interrupted(work, str(error)))
             return True
         self._end(outcome)
@@ -85,6 +85,8 @@ class InProcess:
         for retry in range(retries + 1):
             try:
                 part = process_group(work.series, group, {}, _TASKS)
+            except InputError:
+                raise  # of the whole series, as where its frames are not those of the run: no group can be processed
             except Exception as error:
                 if is_full(error):  # the others would find no room either
                     raise _FullDiskError(full_disk(work)) from error
