@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 	$(BIN)/braggflow score demo/runs/demo demo/demo.truth.zarr
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --maxfail=20
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not slurm"

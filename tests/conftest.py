@@ -1,5 +1,8 @@
 import os
+import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,22 @@ import torch
 def the_same_networks() -> None:
     """Untrained networks are drawn with the same weights in every run of a test."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were() -> Iterator[None]:
+    """A test that calls the command line in this process leaves no signal ignored: processes of later tests inherit it.
+
+    Nor is Ctrl-C ignored from the start, as it is where the tests run in the background of a shell.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    hooks = sys.unraisablehook, threading.excepthook
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    sys.unraisablehook, threading.excepthook = hooks
 
 
 @pytest.fixture(scope="session")
