@@ -1,5 +1,7 @@
 """Three ways of reading a frames store on one core: Zarr's codec pipeline, that of the `zarrs` package, and our reader.
 
+The last also on the same store without checksums: what these cost.
+
 CPU and wall time of this process, medians of several passes over the whole series in turns; files are cached.
 
     python benchmarks/bench_readers.py      (about a minute; `zarrs` comes with the extra dev)
@@ -9,6 +11,8 @@ import os
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # zarrs' threads, before it is loaded
 
+import json
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +29,8 @@ from braggflow.frames.reader import FrameReader
 from braggflow.frames.store import read_raw
 
 PASSES = 7
+#: Passes with checksums and without, in turns: their ratio is to be known to a percent.
+PAIRS = 15
 ONE_THREAD = {"threading.max_workers": 1, "async.concurrency": 1, "codec_pipeline.max_workers": 1}
 PIPELINES: Mapping[str, Mapping[str, Any]] = {
     "zarr": {},
@@ -86,6 +92,50 @@ def _own(path: Path) -> Callable[[], None]:
     return read_all
 
 
+def cost_of_checksums() -> list[dict[str, Any]]:
+    """One row a series: the time of reading it with checksums to that without, medians of the ratios of neighbours."""
+    numcodecs.blosc.set_nthreads(1)
+    rows = []
+    for size, peaks, n_frames in ((2048, 500, 48), (512, 14, 480)):
+        path = frames_store(size=size, peaks=peaks, n_frames=n_frames)
+        guarded, plain = _own(path), _own(_without_checksums(path))
+        ratios = []
+        for at in range(PAIRS):
+            first, second = (guarded, plain) if at % 2 else (plain, guarded)
+            seconds = {read_all: _timed(read_all) for read_all in (first, second)}
+            ratios.append(
+                [with_them / without for with_them, without in zip(seconds[guarded], seconds[plain], strict=True)]
+            )
+        cpu, wall = (statistics.quantiles(column, n=4) for column in zip(*ratios, strict=True))
+        rows.append(
+            {
+                "series": f"simulated, {size}², {peaks} peaks",
+                "cpu ratio to without checksums": cpu[1],
+                "quartiles of cpu": f"{cpu[0]:.3f} to {cpu[2]:.3f}",
+                "wall ratio to without checksums": wall[1],
+                "quartiles of wall": f"{wall[0]:.3f} to {wall[2]:.3f}",
+            }
+        )
+    return rows
+
+
+def _without_checksums(path: Path) -> Path:
+    """A copy of a store as it was made before."""
+    plain = path.with_name(f"{path.stem}_plain.zarr")
+    if not plain.exists():
+        shutil.copytree(path, plain)
+        root, array = plain / "zarr.json", plain / "frames" / "zarr.json"
+        described = json.loads(root.read_text())
+        del described["attributes"]["checksums"]
+        root.write_text(json.dumps(described | {"attributes": described["attributes"] | {"format_version": 1}}))
+        described = json.loads(array.read_text())
+        described["codecs"].pop()
+        array.write_text(json.dumps(described))
+        for chunk in (plain / "frames" / "c").glob("*/*/*"):
+            chunk.write_bytes(chunk.read_bytes()[:-4])
+    return plain
+
+
 def _timed(action: Callable[[], None]) -> tuple[float, float]:
     cpu, wall = time.process_time(), time.perf_counter()
     action()
@@ -93,7 +143,7 @@ def _timed(action: Callable[[], None]) -> tuple[float, float]:
 
 
 def main() -> None:
-    for row in measure():
+    for row in measure() + cost_of_checksums():
         print(", ".join(f"{key} {value:.3g}" if isinstance(value, float) else str(value) for key, value in row.items()))
 
 

@@ -10,6 +10,7 @@ import zarr
 
 from braggflow.frames import create_store, finish_store, frames_from_array, open_frames, unfinished_path
 from braggflow.frames.reader import FrameReader
+from braggflow.frames.seals import seal
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_damaged_chunk_is_an_error_that_names_it_and_does_no_harm(store, damag
     file = chunk(path, 1)
     file.write_bytes(damage(file.read_bytes()))
     reader = FrameReader(open_frames(path))
-    with pytest.raises(ValueError, match=r"chunk 1 of frames is damaged"):
+    with pytest.raises(ValueError, match=r"chunk frames/c/1/0/0 is damaged"):
         reader.read(np.array([2, 3]))
     np.testing.assert_array_equal(reader.read(np.array([4, 5])), images[4:6])
 
@@ -114,6 +115,7 @@ def test_what_is_stored_in_another_way_is_left_to_zarr(store, tmp_path):
             "frames", shape=(7, 40, 30), dtype="u2", dimension_names=("frame", "y", "x"), overwrite=True, **encoding
         )
         array[:] = images
+        seal(copy)
         np.testing.assert_array_equal(FrameReader(open_frames(copy)).read(np.array([2, 3]), following=4), images[2:4])
     foreign = xr.Dataset({"frames": (("frame", "y", "x"), images)}, coords={"frame": np.arange(7)})
     np.testing.assert_array_equal(FrameReader(frames_from_array(foreign)).read(np.array([2, 3])), images[2:4])

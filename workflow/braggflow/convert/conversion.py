@@ -29,6 +29,7 @@ from braggflow.errors import InputError, is_full
 from braggflow.files import write_atomic
 from braggflow.formats import Stack, has_changed, read_image
 from braggflow.frames import (
+    COMPRESSORS,
     create_store,
     described,
     finish_store,
@@ -220,7 +221,11 @@ def _finish(out: Path, stacks: Sequence[Stack], units: Sequence[CopyUnit], serie
     group = zarr.open_group(unfinished_path(out), mode="r+")
     for name in ("mask", "negative_marks"):
         if name in series:
-            group.create_array(name, data=series[name].values, dimension_names=("y", "x"), overwrite=True)
+            image = series[name].values
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                group.create_array(
+                    name, data=image, dimension_names=("y", "x"), compressors=COMPRESSORS, overwrite=True
+                )
     hashes = np.concatenate([np.load(unit.record) for unit in units])
     attributes = {key: value for key, value in series.attrs.items() if value != {}} | _provenance(stacks, hashes)
     # A plain round trip: zarr refuses numpy scalars only when it writes, long after they came in.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from braggflow.errors import InputError
+from braggflow.frames import CHECKSUMS, damage_of_store, sealed
 from braggflow.simulate import TRUTH_CLASSES, TRUTH_FORMAT, TRUTH_VERSION
 
 #: Where a position comes from: y, x, y_std, x_std of the peak table (None: has no uncertainty of its own).
@@ -136,10 +137,14 @@ def load_truth(path: str | Path) -> xr.Dataset:
     path = Path(path)
     if not path.exists():
         raise InputError(f"truth {path}: does not exist; braggflow simulate NAME.zarr writes NAME.truth.zarr")
+    damaged = next(damage_of_store(path, since=TRUTH_VERSION + 1), "") if sealed(path) else ""
+    if damaged:
+        raise InputError(f"truth {path}: {damaged}; simulate the series again")
     try:
         truth: xr.Dataset = xr.open_zarr(path, consolidated=False, chunks=None).load()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"truth {path}: is not a Zarr store ({error})") from error
+    truth.attrs.pop(CHECKSUMS, None)
     if truth.attrs.get("format") != TRUTH_FORMAT:
         raise InputError(
             f"truth {path}: has format {truth.attrs.get('format')!r}, must be {TRUTH_FORMAT!r} (NAME.truth.zarr)"

@@ -13,7 +13,8 @@ from braggflow.frames.description import described, missing_frames, refuse_incom
 from braggflow.frames.detector import DetectorConstants, settled_constants, without_bad_pixels
 from braggflow.frames.file_series import check_alike, series_of, stacks_of
 from braggflow.frames.follow import Follower
-from braggflow.frames.opening import frames_from_array, open_frames
+from braggflow.frames.opening import damage_of_frames_store, frames_from_array, open_frames
+from braggflow.frames.seals import CHECKSUMS, COMPRESSORS, GuardedStore, damage_of_store, guarded_encoding, seal, sealed
 from braggflow.frames.series import OpenedSeries, open_series, selected_positions
 from braggflow.frames.store import (
     FRAMES_FORMAT,
@@ -27,17 +28,22 @@ from braggflow.frames.store import (
 )
 
 __all__ = [
+    "CHECKSUMS",
+    "COMPRESSORS",
     "FRAMES_FORMAT",
     "UNREADABLE",
     "CorrectedFrame",
     "Correction",
     "DetectorConstants",
     "Follower",
+    "GuardedStore",
     "OpenedSeries",
     "check_alike",
     "correct_frame",
     "correction_of",
     "create_store",
+    "damage_of_frames_store",
+    "damage_of_store",
     "data_set_name",
     "data_set_names",
     "described",
@@ -45,6 +51,7 @@ __all__ = [
     "finish_store",
     "frames_from_array",
     "frames_per_file",
+    "guarded_encoding",
     "missing_frames",
     "open_frames",
     "open_series",
@@ -52,6 +59,8 @@ __all__ = [
     "read_background_frame",
     "read_raw",
     "refuse_incomplete",
+    "seal",
+    "sealed",
     "selected_positions",
     "series_of",
     "settled_constants",

@@ -4,6 +4,8 @@ All ways end in `described`, so that the same frames are treated alike however t
 """
 
 import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ from braggflow.errors import InputError
 from braggflow.frames.axes import axes_in_order
 from braggflow.frames.data_sets import names_files
 from braggflow.frames.description import described
-from braggflow.frames.store import FRAMES_VERSION, reading_store, unfinished_path
+from braggflow.frames.seals import CHECKSUMS, GuardedStore, damage_of_store, read_json, sealed
+from braggflow.frames.store import FRAMES_FORMAT, FRAMES_VERSION, GUARDED_SINCE, reading_store, unfinished_path
 from braggflow.peak_table import RESERVED
 
 #: Images that a series may bring beside its frames.
 _IMAGES = ("mask", "dark", "flat")
+#: Of more files that are damaged, the first are named.
+_NAMED = 4
 #: Files that describe the groups and arrays of a Zarr store, in version 3 and 2.
 _DESCRIPTIONS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
@@ -76,6 +81,7 @@ def open_frames(path: str | Path) -> xr.Dataset:
         )
         raise InputError(f"frames store {path}: does not exist{hint}")
     with reading_store(f"frames store {path}"):
+        refuse_damaged(path)
         return _prepared(_open_zarr(path), f"frames store {path}")
 
 
@@ -94,12 +100,41 @@ def frames_from_array(images: xr.Dataset | xr.DataArray | NDArray[Any]) -> xr.Da
     return _prepared(array.to_dataset(name="frames", promote_attrs=False), "array")
 
 
+def refuse_damaged(path: Path) -> None:
+    """Raise `InputError` where what describes a frames store of ours, or an array beside its frames, does not fit."""
+    found = [*islice(damage_of_frames_store(path), _NAMED + 1)]
+    if found:
+        listed = "; ".join([*found[:_NAMED], *(["..."] if len(found) > _NAMED else [])])
+        raise InputError(
+            f"frames store {path}: {listed}. It is not as it was made: restore it or make it again; "
+            f"if the change is meant, braggflow verify --accept {path} takes it as it is"
+        )
+
+
+def damage_of_frames_store(path: Path) -> Iterator[str]:
+    """What does not fit the checksums of the frames store at `path`, without its frames; nothing of a store of others.
+
+    Each is a file in the store, and what is wrong with it.
+    """
+    root, array = (read_json(file) or {} for file in (path / "zarr.json", path / "frames" / "zarr.json"))
+    stated, of_array = (_attributes(described) for described in (root, array))
+    if of_array.get("format") == FRAMES_FORMAT and root and not {"format", CHECKSUMS} & {*stated}:
+        yield "zarr.json was changed (the attributes of the store are gone; xarray's to_zarr in mode 'a' replaces them)"
+    elif FRAMES_FORMAT in (stated.get("format"), of_array.get("format")) or CHECKSUMS in stated:
+        yield from damage_of_store(path, since=GUARDED_SINCE)
+
+
+def _attributes(described: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = described.get("attributes")
+    return found if isinstance(found, dict) else {}
+
+
 def _open_zarr(path: Path) -> xr.Dataset:
     """A Zarr store as xarray reads it, but for `frames`, whose numbers stay as they are stored."""
 
     def opened(*, scaled: bool) -> xr.Dataset:
         data: xr.Dataset = xr.open_dataset(
-            path,
+            GuardedStore(path) if sealed(path) else path,  # type: ignore[arg-type]  # Zarr's stores are taken too
             engine="zarr",
             consolidated=False,
             chunks=None,
@@ -113,6 +148,10 @@ def _open_zarr(path: Path) -> xr.Dataset:
         data = opened(scaled=False)
         if "frames" in data and {"scale_factor", "add_offset"} & set(data["frames"].attrs):
             data = opened(scaled=True)
+        data.encoding["source"] = str(path)
+        if "frames" in data:
+            data["frames"].attrs.pop("format", None)
+        data.attrs.pop(CHECKSUMS, None)  # of the store, and no more of what is made of its Dataset
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, AssertionError) as error:
         raise InputError(f"frames store {path}: {_why_not_a_store(path, error)}") from error
     return data

@@ -17,12 +17,14 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import ArrayLike, NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from braggflow.errors import InputError
+from braggflow.frames.seals import guarded_encoding, seal
 
 FRAMES_FORMAT = "braggflow-frames"
-FRAMES_VERSION = 1
+#: 2 added checksums (`seals`).
+FRAMES_VERSION = GUARDED_SINCE = 2
 #: What codecs raise of a damaged chunk, without saying which it is.
 _OF_CODECS = (RuntimeError, SystemError, EOFError, zlib.error, lzma.LZMAError, struct.error)
 #: What reading a damaged chunk raises: file system errors, the codecs' own, and what a length made of nonsense does.
@@ -77,7 +79,18 @@ def create_store(
         },
         attrs={"format": FRAMES_FORMAT, "format_version": FRAMES_VERSION, **(attributes or {})},
     )
-    small.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
+    small.to_zarr(
+        target,
+        mode="w",
+        zarr_format=3,
+        consolidated=False,
+        encoding=guarded_encoding(small),
+        write_empty_chunks=True,
+    )
+    # The format here too: whoever appends to the store may leave the root without attributes.
+    of_frames: dict[str, Any] = {"units": "count", "format": FRAMES_FORMAT}
+    if coords:
+        of_frames["coordinates"] = " ".join(coords)
     step = chunk_frames(n_frames, shape, dtype)
     n_chunks = -(-n_frames // step)
     per_shard = -(-n_chunks // MAX_CHUNK_FILES)
@@ -87,11 +100,12 @@ def create_store(
         dtype=dtype,
         chunks=(step, *shape),
         shards=(step * per_shard, *shape) if per_shard > 1 else None,
-        compressors=BloscCodec(
-            cname="zstd", clevel=1, shuffle="shuffle", typesize=dtype.itemsize, blocksize=BLOCK_BYTES
+        compressors=(
+            BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=dtype.itemsize, blocksize=BLOCK_BYTES),
+            Crc32cCodec(),
         ),
         dimension_names=("frame", "y", "x"),
-        attributes={"units": "count", "coordinates": " ".join(coords)} if coords else {"units": "count"},
+        attributes=of_frames,
     )
     return open_unfinished_store(path)
 
@@ -104,7 +118,8 @@ def open_unfinished_store(path: Path) -> "zarr.Array[Any]":
 
 
 def finish_store(path: Path) -> None:
-    """Give the complete store at `wip(path)` its name; an older store of that name is replaced."""
+    """Seal the complete store at `wip(path)` and give it its name; an older store of that name is replaced."""
+    seal(unfinished_path(path))
     old = path.with_name(path.name + ".old")
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -132,9 +147,9 @@ def read_raw(data: xr.Dataset, positions: NDArray[np.int64]) -> NDArray[Any]:
     consecutive = positions[-1] - positions[0] == len(positions) - 1
     try:
         values = data["frames"][slice(positions[0], positions[-1] + 1) if consecutive else positions].values
-    except _OF_CODECS as error:  # which do not say where
-        chunks = np.unique(positions // int(data["frames"].encoding["chunks"][0]))
-        raise ValueError(f"chunk {', '.join(map(str, chunks))} of frames is damaged ({error})") from error
+    except (*_OF_CODECS, ValueError) as error:  # which do not say where
+        files = ", ".join(f"frames/c/{at}/0/0" for at in np.unique(positions // _file_frames(data)))
+        raise ValueError(f"chunk {files} is damaged ({error})") from error
     native: NDArray[Any] = values.astype(values.dtype.newbyteorder("="), copy=False)
     return native
 

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from braggflow.errors import InputError
-from braggflow.frames import create_store, finish_store, frames_per_file, unfinished_path
+from braggflow.frames import create_store, finish_store, frames_per_file, guarded_encoding, unfinished_path
 from braggflow.simulate.profiles import PROFILE_DTYPE, Profiles, render
 from braggflow.simulate.simulated_patches import CLASSES, sample_profiles
 
@@ -150,7 +150,14 @@ def simulate_series(
             if progress is not None:
                 progress(stop, n_frames)
     dataset = _truth_dataset(np.concatenate(rows), n_frames, scene, settings)
-    dataset.to_zarr(unfinished_path(truth_path), mode="w", zarr_format=3, consolidated=False)
+    dataset.to_zarr(
+        unfinished_path(truth_path),
+        mode="w",
+        zarr_format=3,
+        consolidated=False,
+        encoding=guarded_encoding(dataset),
+        write_empty_chunks=True,
+    )
     finish_store(truth_path)
     finish_store(out)
     return truth_path
