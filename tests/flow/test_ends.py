@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from braggflow.results import RunFolder, open_peaks, read_run_info
+from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_info
 from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
@@ -108,7 +108,7 @@ def interrupt_and_go_on(words, out, whole, moments):
         elif folder.info.exists():  # it was done before: leave work for the next
             for part in sorted(folder.parts.glob("*.npz"))[::2]:
                 part.unlink()
-            folder.info.write_text(json.dumps(read_run_info(folder) | {"status": "interrupted"}))
+            write_run_info(folder, read_run_info(folder) | {"status": "interrupted"})
     ended = on_a_terminal(words, sign="no such words")
     assert ended.status == 0, ended.shown
     assert_same_table(open_peaks(folder.path), whole)

@@ -10,7 +10,7 @@ import pytest
 
 from braggflow.cli.entry import command_line
 from braggflow.flow import run
-from braggflow.results import RunFolder, data_set_statuses, open_peaks, read_run_info
+from braggflow.results import RunFolder, data_set_statuses, open_peaks, read_run_info, write_run_info
 from tests.stores import assert_same_table, make_store, spots
 
 SETTINGS = {
@@ -93,7 +93,7 @@ def test_a_table_that_finds_no_room_is_joined_by_the_next_run(small_disk, data, 
     shutil.copytree(whole, small_disk / "scan")
     folder = RunFolder(small_disk / "scan")
     shutil.rmtree(folder.peaks)
-    folder.info.write_text(json.dumps(read_run_info(folder) | {"status": "interrupted"}, indent=1))
+    write_run_info(folder, read_run_info(folder) | {"status": "interrupted"})
     ballast = fill(small_disk, 20 * 1024)
     (outcome,) = run(SETTINGS, [data], out=small_disk)
     assert (outcome.status, outcome.frames_processed) == ("partial", 0)

@@ -28,7 +28,15 @@ from braggflow.flow.data_set_queue import first_work
 from braggflow.frames import selected_positions
 from braggflow.frames import store as store_module
 from braggflow.pipeline import plan_groups, regroup
-from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_config, read_run_info, run_lock
+from braggflow.results import (
+    RunFolder,
+    open_peaks,
+    open_run_frames,
+    read_run_config,
+    read_run_info,
+    run_lock,
+    write_run_info,
+)
 from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
@@ -234,7 +242,7 @@ def test_the_detectors_constants_are_found_once_and_kept_with_the_run(tmp_path, 
     next(iter(sorted(folder.parts.iterdir()))).unlink()
     kept = info_of(first)
     kept["detector"]["counts_per_photon"] = 2.5  # as if the first preparation had found another number
-    folder.info.write_text(json.dumps(kept))
+    write_run_info(folder, kept)
     (again,) = run(asked, [data], out=tmp_path, client=client)
     assert info_of(again)["parts"]["redone"] == 1
     assert info_of(again)["detector"] == kept["detector"]

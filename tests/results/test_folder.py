@@ -124,6 +124,7 @@ def test_a_table_of_an_older_version_is_read_and_lacks_only_values(folder):
     group = zarr.open_group(folder.peaks)
     del group["domain_probability"]
     group.attrs["format_version"] = 1
+    del group.attrs["checksums"]
     old = open_peaks(folder.path)
     assert set(old.variables) == set(data.variables)
     assert np.isnan(old["domain_probability"].values).all()
@@ -136,7 +137,7 @@ def test_a_table_of_an_older_version_is_read_and_lacks_only_values(folder):
 def test_a_table_of_an_unknown_version_is_refused(folder, version):
     joined(folder, [table_of([1])], [0, 1])
     zarr.open_group(folder.peaks).attrs["format_version"] = version
-    with pytest.raises(InputError, match=rf"peaks\.zarr: has format_version {version}, .* reads 1 to 3"):
+    with pytest.raises(InputError, match=rf"peaks\.zarr: has format_version {version}, .* reads 1 to 4"):
         open_peaks(folder.path)
 
 

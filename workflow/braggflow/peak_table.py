@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound; 3 `significance`, `parent`,
-#: the method disk and the flags deblended, blend and ring.
-SCHEMA_VERSION = 3
+#: the method disk and the flags deblended, blend and ring; 4 checksums.
+SCHEMA_VERSION = GUARDED_SINCE = 4
+#: Columns that tables of earlier versions do not have, and the version that added them.
+ADDED = {"domain_probability": 2, "significance": 3, "parent": 3}
 
 
 class Method(IntEnum):

@@ -11,7 +11,7 @@ from braggflow.cli.data_commands import ingest, inspect, simulate
 from braggflow.cli.evaluate_commands import evaluate, score
 from braggflow.cli.options import REFUSED
 from braggflow.cli.run_commands import preview, run, status
-from braggflow.cli.show_commands import export, movie, report
+from braggflow.cli.show_commands import export, movie, report, verify
 from braggflow.cli.stopping import may_leave_at_once, stopped, was_asked
 from braggflow.cli.streams import never_stop_at_a_character, say, say_error
 from braggflow.cli.train_commands import finetune, train
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 # Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
 for command in (
-    *(inspect, preview, ingest, simulate, run, status, export, report, movie),
+    *(inspect, preview, ingest, simulate, run, status, verify, export, report, movie),
     *(score, train, finetune, evaluate),
 ):
     app.command()(command)

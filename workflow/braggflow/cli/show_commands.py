@@ -1,4 +1,4 @@
-"""What comes out of a run: `report`, `movie`, `export`."""
+"""What comes out of a run: `report`, `movie`, `export`; and whether it is whole: `verify`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -65,3 +65,38 @@ def export(
     with progress_bar("export", unit="rows") as advance:
         path = export_peaks(run, out, to=to, overwrite=overwrite, progress=advance)
     say(path)
+
+
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="Run folders, frames stores, or folders of them.")],
+    frames: Annotated[int, typer.Option(min=0, help="Frames of each run that are searched again.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of these frames.")] = 0,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take frames stores that were changed on purpose as they are now.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: a list with an object for each.")] = False,
+) -> None:
+    """Check runs and frames stores against their checksums. Ends with status 1 where anything is damaged."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from braggflow.console import open_console, plain, saying
+
+    with saying("checking"):
+        from braggflow.evaluate import verify
+        from braggflow.frames import accept_store
+
+        if accept:
+            for path in paths:
+                accept_store(path)
+        found = [one for path in paths for one in verify(path, frames=frames, seed=seed)]
+    if json:
+        say(dumps([asdict(one) | {"damaged": one.damaged} for one in found], indent=1, default=str))
+    else:
+        console = open_console()
+        for one in found:
+            plain(console, f"{one.kind} {one.path}: {'DAMAGED' if one.damaged else 'as it was written'}")
+            for check in one.checks:
+                plain(console, f"  {check.what:<13}{check.state:<13}{check.said}")
+    if any(one.damaged for one in found):
+        raise typer.Exit(1)

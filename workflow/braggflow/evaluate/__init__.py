@@ -1,11 +1,14 @@
-"""How good positions are: by class against the information limit, and by matching a run with its truth."""
+"""How good positions are, by class against the information limit and against a run's truth; whether a run is whole."""
 
 from braggflow.evaluate.estimators import select_estimators
 from braggflow.evaluate.evaluation import card_figures, evaluate
 from braggflow.evaluate.scoring import load_truth, score
 from braggflow.evaluate.summary import accuracy_table, check_plot_path, plot_accuracy
+from braggflow.evaluate.verification import Check, Verified, verify
 
 __all__ = [
+    "Check",
+    "Verified",
     "accuracy_table",
     "card_figures",
     "check_plot_path",
@@ -14,4 +17,5 @@ __all__ = [
     "plot_accuracy",
     "score",
     "select_estimators",
+    "verify",
 ]

@@ -46,6 +46,7 @@ def run_info(
         "parts": {"total": len(work.groups), "done": len(parts), "redone": work.redone},
         "failures": failures,
         "warnings": work.warnings,
+        "repaired": work.repaired,
         "notes": sum_counts(part.notes for part in parts),
         "versions": dict(versions),
         "machine": {
@@ -68,7 +69,10 @@ def failures_of(work: DataSetRun) -> list[dict[str, Any]]:
 def what_to_know(info: Mapping[str, Any]) -> str:
     """What the user should know of a data set that ended, as one text."""
     report = [f"no report ({info['report_error']})"] if "report_error" in info else []
-    return "; ".join([*report, *info["detector"]["notes"]])
+    damaged = info.get("repaired", [])
+    more = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
+    repaired = [f"of the run as it was found, {damaged[0]}{more}; made again"] if damaged else []
+    return "; ".join([*repaired, *report, *info["detector"]["notes"]])
 
 
 def conclude(

@@ -21,9 +21,11 @@ from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, regr
 from braggflow.results import (
     PartSummary,
     RunFolder,
+    damage_of_run,
     frames_identity,
     identity_changes,
-    read_parts,
+    look_at_part,
+    part_files,
     read_run_info,
     run_digest,
     run_identity,
@@ -68,6 +70,8 @@ class DataSetRun:
     """Whether an earlier run of it did not end in order: its frames may be what killed it."""
     warnings: list[str] = field(default_factory=list)
     """What a look at a few of its frames showed."""
+    repaired: list[str] = field(default_factory=list)
+    """What was damaged or missing of an earlier run and is made again."""
     resources: ExitStack = field(default_factory=ExitStack)
 
     def group_failed(self, group: Group, reason: str) -> None:
@@ -129,9 +133,17 @@ def prepare_data_set(
 
 def _kept_constants(folder: RunFolder, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The detector's constants that a run of this identity was begun with."""
-    info = read_run_info(folder) if folder.info.exists() else {}
+    info = known_run(folder) or {}
     kept: Mapping[str, Any] | None = info.get("detector") if info.get("run") == run_digest(identity) else None
     return kept
+
+
+def known_run(folder: RunFolder) -> dict[str, Any] | None:
+    """The record of the run in a folder; None where there is none, or where it is damaged."""
+    try:
+        return read_run_info(folder)
+    except InputError:
+        return None
 
 
 def _check_is_text(key: str, path: Path) -> None:
@@ -173,16 +185,33 @@ def check_run_folder(folder: RunFolder, identity: Mapping[str, Any], *, overwrit
         return
     if not folder.path.is_dir():
         raise InputError(f"{folder.path}: is a file; choose another --out")
-    if not folder.info.exists():
-        if any(path.name != ".lock" for path in folder.path.iterdir()):
-            raise InputError(f"{folder.path}: is not empty and holds no run; choose another --out")
+    info = known_run(folder)
+    if info is None:
+        _check_without_record(folder, run_digest(identity), overwrite=overwrite)
         return
-    changes = identity_changes(read_run_info(folder)["identity"], identity)
+    changes = identity_changes(info["identity"], identity)
     if changes and not overwrite:
         raise InputError(
             f"{folder.path}: holds a run made with other settings, and results are never mixed:\n  "
             + "\n  ".join(changes)
             + "\nChoose another --out, or throw the old run away with --set output.overwrite=true"
+        )
+
+
+def _check_without_record(folder: RunFolder, run: str, *, overwrite: bool) -> None:
+    """Refuse a folder whose run has lost its record, or that holds none, unless its parts are of this very run."""
+    runs = {found[0] for path in part_files(folder) if (found := look_at_part(path)) is not None}
+    if runs == {run}:
+        return
+    if not folder.info.exists():
+        if any(path.name != ".lock" for path in folder.path.iterdir()):
+            raise InputError(f"{folder.path}: is not empty and holds no run; choose another --out")
+        return
+    if not overwrite:
+        raise InputError(
+            f"{folder.info}: is damaged, or no record of braggflow's, and there are no parts of a run with these very "
+            "settings and frames to write it anew from; choose another --out, or throw away what is there with --set "
+            "output.overwrite=true"
         )
 
 
@@ -202,13 +231,49 @@ def existing_folder(path: Path) -> Path:
 
 def take_up_parts(work: DataSetRun) -> bool:
     """Find which parts an earlier run has finished, and which groups are left; True where nothing is left at all."""
-    info = read_run_info(work.folder) if work.folder.info.exists() else None
-    if info is not None and info["run"] == work.series.run:
+    folder, run = work.folder, work.series.run
+    info, files = known_run(folder), part_files(folder)
+    work.repaired, complete = [], info is not None and info["run"] == run and info["status"] == "complete"
+    if info is None and files:
+        work.repaired.append(f"{folder.info.name} {'was damaged' if folder.info.exists() else 'was missing'}")
+    if info is None or info["run"] == run:
         # The groups of the first run hold, whatever task length is asked for now.
-        planned = {tuple(span) for span in info["plan"]}
-        if planned != {(group.first, group.stop) for group in work.groups}:
-            work.groups = regroup(work.groups, sorted(planned))
-        work.killed = info["status"] == "running"
-        work.done = {key: part for key, part in read_parts(work.folder, work.series.run).items() if not part.failures}
+        planned = _planned(work, info) if info is not None else None
+        if planned is not None:
+            work.groups = planned
+        work.killed = info is not None and info["status"] == "running"
+        spans = {(group.first, group.stop) for group in work.groups}
+        looked = {path.name: look_at_part(path) for path in files}
+        work.done = {
+            span: part
+            for of_run, part in filter(None, looked.values())
+            if of_run == run and (span := (part.first, part.stop)) in spans and not part.failures
+        }
+        work.repaired += [f"parts/{name} was damaged" for name, found in looked.items() if found is None]
     work.todo = [group for group in work.groups if (group.first, group.stop) not in work.done]
-    return not work.todo and info is not None and info["status"] == "complete" and work.folder.peaks.exists()
+    if complete and info is not None:
+        gone = [folder.part(group.first, group.stop) for group in work.todo]
+        work.repaired += [f"parts/{path.name} was missing" for path in gone if not path.exists()]
+        work.repaired += [
+            damaged
+            for damaged in damage_of_run(folder, info)
+            if work.config.output.report or not damaged.startswith(folder.report.name)
+        ]
+    return complete and not work.todo and not work.repaired
+
+
+def _planned(work: DataSetRun, info: Mapping[str, Any]) -> list[Group] | None:
+    """The groups that an earlier run was begun with; None where its record of them cannot be true."""
+    try:
+        spans = sorted((int(first), int(stop)) for first, stop in info["plan"])
+        groups = regroup(work.groups, spans)
+    except (KeyError, TypeError, ValueError):
+        return None
+    # Each frame once, in whole chunks.
+    chunks = [chunk for group in groups for chunk in group.chunks]
+    whole = chunks == [chunk for group in work.groups for chunk in group.chunks] and all(
+        group.chunks and (group.first, group.stop) == (group.chunks[0][0], group.chunks[-1][1]) for group in groups
+    )
+    if not whole:
+        work.repaired.append(f"{work.folder.info.name} had a plan that cannot be true")
+    return groups if whole else None

@@ -13,7 +13,7 @@ from braggflow.frames.description import described, missing_frames, refuse_incom
 from braggflow.frames.detector import DetectorConstants, settled_constants, without_bad_pixels
 from braggflow.frames.file_series import check_alike, series_of, stacks_of
 from braggflow.frames.follow import Follower
-from braggflow.frames.opening import damage_of_frames_store, frames_from_array, open_frames
+from braggflow.frames.opening import accept_store, damage_of_frames_store, frames_from_array, open_frames
 from braggflow.frames.seals import CHECKSUMS, COMPRESSORS, GuardedStore, damage_of_store, guarded_encoding, seal, sealed
 from braggflow.frames.series import OpenedSeries, open_series, selected_positions
 from braggflow.frames.store import (
@@ -38,6 +38,7 @@ __all__ = [
     "Follower",
     "GuardedStore",
     "OpenedSeries",
+    "accept_store",
     "check_alike",
     "correct_frame",
     "correction_of",

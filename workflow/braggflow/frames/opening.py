@@ -18,7 +18,7 @@ from braggflow.errors import InputError
 from braggflow.frames.axes import axes_in_order
 from braggflow.frames.data_sets import names_files
 from braggflow.frames.description import described
-from braggflow.frames.seals import CHECKSUMS, GuardedStore, damage_of_store, read_json, sealed
+from braggflow.frames.seals import CHECKSUMS, GuardedStore, damage_of_store, read_json, seal, sealed
 from braggflow.frames.store import FRAMES_FORMAT, FRAMES_VERSION, GUARDED_SINCE, reading_store, unfinished_path
 from braggflow.peak_table import RESERVED
 
@@ -109,6 +109,21 @@ def refuse_damaged(path: Path) -> None:
             f"frames store {path}: {listed}. It is not as it was made: restore it or make it again; "
             f"if the change is meant, braggflow verify --accept {path} takes it as it is"
         )
+
+
+def accept_store(path: Path) -> None:
+    """Take a frames store of ours that was changed on purpose as it is now: its checksums are written anew.
+
+    Raises `InputError` where there is none, or where it cannot be read.
+    """
+    with reading_store(f"frames store {path}"):
+        array = read_json(path / "frames" / "zarr.json") or {}
+        if _attributes(array).get("format") != FRAMES_FORMAT:
+            raise InputError(f"--accept {path}: is no frames store that braggflow made")
+        # Whoever appends with xarray leaves the root without attributes.
+        stated = {"format": FRAMES_FORMAT, "format_version": FRAMES_VERSION}
+        zarr.open_group(path, mode="r+").attrs.update(stated)
+        seal(path)
 
 
 def damage_of_frames_store(path: Path) -> Iterator[str]:

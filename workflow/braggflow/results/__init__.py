@@ -2,8 +2,10 @@
 
 from braggflow.results.export import export_peaks
 from braggflow.results.folder import (
+    FILES,
     RunFolder,
     begin_run,
+    file_digests,
     read_run_config,
     read_run_info,
     resume_run,
@@ -12,12 +14,13 @@ from braggflow.results.folder import (
 )
 from braggflow.results.frames_of_run import SearchedFrame, open_run_frames, read_run_frame
 from braggflow.results.identity import frames_identity, identity_changes, run_digest, run_identity
-from braggflow.results.opened_run import Run, open_run
-from braggflow.results.parts import Part, PartSummary, read_parts, write_part
-from braggflow.results.peaks import consolidate, open_peaks
+from braggflow.results.opened_run import Run, damage_of_run, open_run
+from braggflow.results.parts import Part, PartSummary, look_at_part, part_files, read_parts, write_part
+from braggflow.results.peaks import consolidate, damage_of_table, open_peaks
 from braggflow.results.status import OUTCOMES, DataSetStatus, append_outcome, data_set_statuses, write_end_in_place
 
 __all__ = [
+    "FILES",
     "OUTCOMES",
     "DataSetStatus",
     "Part",
@@ -28,13 +31,18 @@ __all__ = [
     "append_outcome",
     "begin_run",
     "consolidate",
+    "damage_of_run",
+    "damage_of_table",
     "data_set_statuses",
     "export_peaks",
+    "file_digests",
     "frames_identity",
     "identity_changes",
+    "look_at_part",
     "open_peaks",
     "open_run",
     "open_run_frames",
+    "part_files",
     "read_parts",
     "read_run_config",
     "read_run_frame",

@@ -7,15 +7,20 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from braggflow.config import RunConfig, resolve_config
+from braggflow.config import RunConfig, digest, resolve_config
 from braggflow.errors import InputError
 from braggflow.files import write_atomic
 from braggflow.former import from_former
+from braggflow.frames import sealed
 from braggflow.yaml_text import read_yaml
 
+#: Keys of `run.json`: its own digest, and those of the files beside it.
+DIGEST, FILES = "digest", "files"
+_ANEW = "the run's command, given again, writes it anew from the parts"
 #: Who looks whether a run goes on holds its lock for an instant.
 _LOCK_SECONDS = 0.5
 
@@ -80,20 +85,48 @@ def read_run_info(folder: RunFolder) -> dict[str, Any]:
         info = json.loads(folder.info.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder.path}: holds no run (no {folder.info.name})") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{folder.info}: cannot be read ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{folder.info}: cannot be read ({error}); {_ANEW}") from error
     if not isinstance(info, dict) or "identity" not in info:
         raise InputError(f"{folder.info}: is not a braggflow run")
+    # A run of an older version has no digest.
+    if info.get(DIGEST, "") != digest_of_info(info) and (DIGEST in info or FILES in info):
+        raise InputError(f"{folder.info}: was changed or damaged since it was written; {_ANEW}")
     return info
 
 
 def write_run_info(folder: RunFolder, info: Mapping[str, Any]) -> None:
-    """Replace `run.json`."""
-    write_atomic(folder.info, json.dumps(info, indent=1).encode())
+    """Replace `run.json`, with digests of the settings, the report and the table that are there, and of itself."""
+    write_atomic(folder.info, json.dumps(with_digest({**info, FILES: file_digests(folder)}), indent=1).encode())
+
+
+def with_digest(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `run.json` with its digest."""
+    return {**info, DIGEST: digest_of_info(info)}
+
+
+def digest_of_info(info: Mapping[str, Any]) -> str:
+    """Of the content of `run.json`, whatever the order of its keys."""
+    # As it is read again: pairs are lists there, and numbers texts where they are keys.
+    return digest(json.loads(json.dumps({key: value for key, value in info.items() if key != DIGEST})))
+
+
+def file_digests(folder: RunFolder) -> dict[str, str]:
+    """Digests of what a run folder holds beside its parts: settings, report, and the checksums of the table."""
+    found = {
+        path.name: sha256(path.read_bytes()).hexdigest() for path in (folder.settings, folder.report) if path.is_file()
+    }
+    table = sealed(folder.peaks)
+    return found | ({folder.peaks.name: table} if table else {})
 
 
 def read_run_config(folder: RunFolder) -> RunConfig:
     """The configuration that the run was made with: its settings, with the detector's constants that it found."""
+    stated = read_run_info(folder).get(FILES, {}).get(folder.settings.name)
+    if stated is not None and folder.settings.is_file() and file_digests(folder)[folder.settings.name] != stated:
+        raise InputError(
+            f"{folder.settings}: was changed or damaged since the run; the run's command, given again, writes it anew"
+        )
     settings = read_yaml(folder.settings, "settings")
     config = resolve_config(
         from_former(settings) if isinstance(settings, dict) else settings, source=str(folder.settings)

@@ -1,5 +1,6 @@
 """A run on disk as one object: its settings, its record, its table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import xarray as xr
 
 from braggflow.config import RunConfig
-from braggflow.results.folder import RunFolder, read_run_config, read_run_info
-from braggflow.results.peaks import open_peaks
+from braggflow.errors import InputError
+from braggflow.results.folder import FILES, RunFolder, file_digests, read_run_config, read_run_info
+from braggflow.results.peaks import damage_of_table, open_peaks, open_stored_peaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,26 @@ class Run:
             f"<braggflow run {self.path.name}: {self.status}, {counts['frames']:,} frames "
             f"({counts['frames_failed']:,} failed), {counts['peaks']:,} peaks, {self.path}>"
         )
+
+
+def damage_of_run(folder: RunFolder, info: Mapping[str, Any]) -> list[str]:
+    """What of a finished run's settings, table and report is not as it was written; its record is `info`.
+
+    Each is a file in the run folder, and what is wrong with it.
+    """
+    stated, found = info.get(FILES, {}), file_digests(folder)
+    damaged = [f"{folder.peaks.name}/{damage}" for damage in damage_of_table(folder.peaks, content=True)]
+    if not (folder.peaks.exists() and any(folder.peaks.iterdir())):
+        damaged = [f"{folder.peaks.name} is missing"]
+    elif not damaged:
+        try:
+            open_stored_peaks(folder.path)
+        except InputError as error:
+            damaged = [str(error)]
+    for name, digest in stated.items():
+        if found.get(name) != digest and not (name == folder.peaks.name and damaged):
+            damaged.append(f"{name} {'was changed' if (folder.path / name).exists() else 'is missing'}")
+    return damaged
 
 
 def open_run(path: str | Path) -> Run:

@@ -5,8 +5,12 @@ frames), so that existence is completion and runs are never mixed.
 """
 
 import json
+import struct
+import zlib
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -15,6 +19,9 @@ import numpy as np
 from braggflow import peak_table
 from braggflow.files import write_atomic
 from braggflow.results.folder import RunFolder
+
+#: What a damaged archive raises beside; a length made of nonsense is none that could be decoded.
+_OF_ZIP = (BadZipFile, zlib.error, NotImplementedError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ class PartSummary:
     seconds: dict[str, float]
     tasks: dict[str, int] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+    """Of its table; "" where an older version wrote it."""
 
 
 def write_part(folder: RunFolder, part: Part, run: str) -> PartSummary:
@@ -61,6 +70,7 @@ def write_part(folder: RunFolder, part: Part, run: str) -> PartSummary:
         seconds=part.seconds,
         tasks=part.tasks,
         notes=part.notes,
+        digest=_digest(part.table),
     )
     meta = json.dumps({"run": run, **asdict(summary)}).encode()
     content = BytesIO()
@@ -71,18 +81,32 @@ def write_part(folder: RunFolder, part: Part, run: str) -> PartSummary:
 
 def read_parts(folder: RunFolder, run: str) -> dict[tuple[int, int], PartSummary]:
     """Summaries of the finished parts of run `run`, by (first, stop). Parts of other runs and broken files are not."""
-    found = {}
-    for path in sorted(folder.parts.glob("part-*.npz")):
-        try:
-            with path.open("rb") as raw, ZipFile(raw) as archive:
-                if archive.testzip() is not None:
-                    continue  # damaged on disk
-                meta = _part_meta(archive)
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            continue  # a broken file is an unfinished part: it is made again
-        if meta.pop("run") == run:
-            found[meta["first"], meta["stop"]] = PartSummary(**meta)
-    return found
+    found = (look_at_part(path) for path in part_files(folder))
+    return {(part.first, part.stop): part for of_run, part in filter(None, found) if of_run == run}
+
+
+def part_files(folder: RunFolder) -> list[Path]:
+    """The files of the parts that are there, in order, whole or not."""
+    return sorted(folder.parts.glob("part-*.npz"))
+
+
+def look_at_part(path: Path) -> tuple[str, PartSummary] | None:
+    """The run that a part is of, and its summary; None where the file is damaged: such a part is made again.
+
+    All of it is read, and compared with the checksums in it.
+    """
+    try:
+        with path.open("rb") as raw, ZipFile(raw) as archive:
+            if archive.testzip() is not None:
+                return None
+            meta = _part_meta(archive)
+        return str(meta.pop("run")), PartSummary(**meta)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, *_OF_ZIP):
+        return None
+
+
+def _digest(table: peak_table.Table) -> str:
+    return sha256(np.ascontiguousarray(table).data).hexdigest()
 
 
 def _part_meta(archive: ZipFile) -> dict[str, Any]:
@@ -97,4 +121,6 @@ def read_part_table(folder: RunFolder, part: PartSummary) -> peak_table.Table:
         table: peak_table.Table = file["peaks"]
     if len(table) != part.peaks:
         raise ValueError(f"{path}: holds {len(table)} peaks, {part.peaks} were written; another run is writing here")
+    if part.digest and _digest(table) != part.digest:
+        raise ValueError(f"{path}: does not hold what was written; another run is writing here, or it is damaged")
     return table

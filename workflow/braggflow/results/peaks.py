@@ -1,8 +1,9 @@
 """The peak table on disk: joined from the parts, opened lazily."""
 
+import json
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ import zarr
 import braggflow.peak_rows  # noqa: F401 - it registers itself with xarray
 from braggflow import peak_table
 from braggflow.errors import InputError
+from braggflow.frames import CHECKSUMS, COMPRESSORS, GuardedStore, damage_of_store, guarded_encoding, seal, sealed
 from braggflow.peak_table import PEAKS_FORMAT, per_frame_variables, with_frame_index
 from braggflow.results.folder import RunFolder
 from braggflow.results.parts import PartSummary, read_part_table
@@ -63,9 +65,19 @@ def consolidate(
                     joined.seek(int(start) * peak_table.PEAK_DTYPE.itemsize)
                     joined.write(peaks.tobytes())
         per_frame = per_frame_variables(frame_coords, counts, np.isin(numbers, list(failed)), attributes)
-        per_frame.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
-        joined.seek(0)
-        _write_table(target, joined, int(starts[-1]))
+        # Chunks of zeros are written too, so that a chunk that is missing later is known to be lost.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            per_frame.to_zarr(
+                target,
+                mode="w",
+                zarr_format=3,
+                consolidated=False,
+                encoding=guarded_encoding(per_frame),
+                write_empty_chunks=True,
+            )
+            joined.seek(0)
+            _write_table(target, joined, int(starts[-1]))
+    seal(target)
     scratch.unlink()
     shutil.rmtree(folder.peaks, ignore_errors=True)
     target.rename(folder.peaks)
@@ -81,6 +93,7 @@ def _write_table(target: Path, rows: BinaryIO, n: int) -> None:
             shape=(n,),
             dtype=variable.dtype,
             chunks=(min(TABLE_CHUNK, max(1, n)),),
+            compressors=COMPRESSORS,
             dimension_names=("peak",),
             attributes=peak_table.cf_attributes(name) | _labelled_by(name),  # type: ignore[arg-type]  # plain JSON
         )
@@ -147,19 +160,54 @@ def open_stored_peaks(path: str | Path) -> xr.Dataset:
     """As `open_peaks`, without the index `peak_frame`, which takes memory for each peak; raises as that does."""
     path = Path(path)
     table = path if path.suffix == ".zarr" else RunFolder(path).peaks
-    if not table.exists():
-        raise InputError(f"{path}: holds no peak table ({table.name} is missing; a run that did not finish has none)")
-    data: xr.Dataset = xr.open_zarr(table, consolidated=False, chunks=None)
+    if not (table.exists() and any(table.iterdir())):
+        how = "empty" if table.exists() else "missing"
+        raise InputError(f"{path}: holds no peak table ({table.name} is {how}; a run that did not finish has none)")
+    _refuse_newer(table)
+    damaged = damage_of_table(table, content=False)
+    if damaged:
+        raise InputError(damaged_table(table, damaged))
+    try:
+        store = GuardedStore(table, error=InputError) if sealed(table) else table
+        data: xr.Dataset = xr.open_zarr(store, consolidated=False, chunks=None)
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, AssertionError) as error:
+        raise InputError(f"{table}: cannot be read as a peak table ({error})") from error
     if data.attrs.get("format") != PEAKS_FORMAT:
         raise InputError(f"{table}: is not a braggflow peak table")
-    version = data.attrs.get("format_version")
-    if version not in range(1, peak_table.SCHEMA_VERSION + 1):
+    data.attrs.pop(CHECKSUMS, None)
+    version = data.attrs["format_version"]
+    later = [name for name in peak_table.VARIABLES if name not in data]
+    lost = [name for name in later if version >= peak_table.ADDED.get(name, 1)]
+    if lost:
+        raise InputError(damaged_table(table, [f"{name} is missing" for name in lost]))
+    if later:
+        unknown = peak_table.empty(data.sizes["peak"])
+        data = data.assign({name: ("peak", unknown[name].copy(), peak_table.cf_attributes(name)) for name in later})
+    return data
+
+
+def _refuse_newer(table: Path) -> None:
+    try:
+        attributes = json.loads((table / "zarr.json").read_bytes())["attributes"]
+        stated, version = attributes.get("format"), attributes.get("format_version")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # whoever opens it says what is wrong with it
+    if stated == PEAKS_FORMAT and version not in range(1, peak_table.SCHEMA_VERSION + 1):
         raise InputError(
             f"{table}: has format_version {version}, this braggflow ({__version__}) reads 1 to "
             f"{peak_table.SCHEMA_VERSION}; update it"
         )
-    if version != peak_table.SCHEMA_VERSION:
-        unknown = peak_table.empty(data.sizes["peak"])
-        later = [name for name in peak_table.VARIABLES if name not in data]
-        data = data.assign({name: ("peak", unknown[name].copy(), peak_table.cf_attributes(name)) for name in later})
-    return data
+
+
+def damage_of_table(table: Path, *, content: bool) -> list[str]:
+    """What does not fit the checksums of a peak table: a file in it each time, and what is wrong with it.
+
+    With `content`, all of it is read; without it, only what describes it and the ends of its chunks.
+    """
+    return [*damage_of_store(table, since=peak_table.GUARDED_SINCE, content=content)]
+
+
+def damaged_table(table: Path, damaged: Sequence[str]) -> str:
+    """What a user is told of a table that is damaged."""
+    more = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
+    return f"{table}: {damaged[0]}{more}; the run's command, given again, joins the table anew from its parts"

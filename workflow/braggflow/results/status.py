@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from braggflow.errors import InputError
-from braggflow.results.folder import RunFolder, read_run_info
+from braggflow.results.folder import RunFolder, read_run_info, with_digest
 
 #: The record in the folder of run folders.
 OUTCOMES = "outcomes.jsonl"
@@ -77,7 +77,7 @@ def write_end_in_place(folder: RunFolder, info: Mapping[str, Any]) -> None:
     is written again without. Raises `InputError` where it would be longer all the same, or nothing is there.
     """
     kept = {key: info[key] for key in ("status", "error", "report_error", "counts", "parts", "written") if key in info}
-    content = json.dumps(read_run_info(folder) | kept, separators=(",", ":")).encode()
+    content = json.dumps(with_digest(read_run_info(folder) | kept), separators=(",", ":")).encode()
     room = folder.info.stat().st_size
     if len(content) > room:
         raise InputError(f"{folder.info}: cannot be written, the disk is full")
