@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 
 PYTHONS := 3.12 3.13
 
-.PHONY: demo test test-slow test-ends test-wheel test-slurm fuzz test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
+.PHONY: demo test test-slow test-ends test-wheel test-slurm fuzz fuzz-guarded test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
         bench-peers docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -42,6 +42,11 @@ test-slurm: $(INSTALLED)
 ## for others, "--case 42" for one
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+## Frames stores and run folders whose files are changed, cut off or removed: each is named, or does no harm.
+## FUZZ="--first 2000" for others
+fuzz-guarded: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz.guarded $(FUZZ)
 
 # uv installs in seconds what takes pip minutes; it looks for wheels where pip is told to.
 UV = $(BIN)/uv pip install --quiet $(addprefix --find-links ,$(PIP_FIND_LINKS)) --python $(@D)/venv/bin/python

@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from braggflow.errors import is_full, not_written
-from braggflow.flow.data_set import DataSetRun
+from braggflow.flow.data_set import UNGUARDED, DataSetRun
 from braggflow.frames import DetectorConstants
 from braggflow.pipeline import sum_counts
 from braggflow.results import PartSummary, RunFolder, consolidate, write_end_in_place, write_run_info
@@ -72,7 +72,9 @@ def what_to_know(info: Mapping[str, Any]) -> str:
     damaged = info.get("repaired", [])
     more = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
     repaired = [f"of the run as it was found, {damaged[0]}{more}; made again"] if damaged else []
-    return "; ".join([*repaired, *report, *info["detector"]["notes"]])
+    old = info["dataset"].get("guarded") == UNGUARDED
+    unguarded = ["the frames store was made before checksums were, and is not guarded"] if old else []
+    return "; ".join([*repaired, *unguarded, *report, *info["detector"]["notes"]])
 
 
 def conclude(

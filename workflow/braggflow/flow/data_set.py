@@ -16,7 +16,15 @@ from braggflow.config import RunConfig, digest
 from braggflow.detect import searched_image
 from braggflow.errors import InputError
 from braggflow.flow.tasks import TaskSeries
-from braggflow.frames import UNREADABLE, DetectorConstants, OpenedSeries, open_series, settled_constants
+from braggflow.frames import (
+    FRAMES_FORMAT,
+    UNREADABLE,
+    DetectorConstants,
+    OpenedSeries,
+    open_series,
+    sealed,
+    settled_constants,
+)
 from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, regroup
 from braggflow.results import (
     PartSummary,
@@ -31,6 +39,8 @@ from braggflow.results import (
     run_identity,
 )
 
+#: What run.json says of a frames store that was made before checksums were.
+UNGUARDED = "not by checksums: made before they were"
 #: Bytes that must be free when a run begins: about its settings and its record.
 LEAST_FREE = 16 * 1024
 
@@ -122,13 +132,27 @@ def prepare_data_set(
             digest(identity["frames"]),
         ),
         identity=identity,
-        dataset={"name": name, "path": str(path.resolve()), "frames": shape[0], "shape": shape[1:], "dtype": dtype},
+        dataset={
+            "name": name,
+            "path": str(path.resolve()),
+            "frames": shape[0],
+            "shape": shape[1:],
+            "dtype": dtype,
+            "guarded": _guarded(path, data),
+        },
         numbers=opened.numbers,
         coords=data[["frame"]].isel(frame=opened.positions).load(),
         constants=constants,
         groups=groups,
         need=memory_need(opened, groups),
     )
+
+
+def _guarded(path: Path, data: xr.Dataset) -> str:
+    """Whether checksums guard the frames, as run.json says it."""
+    if sealed(path):
+        return "by checksums"
+    return UNGUARDED if data.attrs.get("format") == FRAMES_FORMAT else "not by checksums of braggflow's"
 
 
 def _kept_constants(folder: RunFolder, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
