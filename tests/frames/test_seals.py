@@ -139,6 +139,14 @@ def test_another_chunk_in_the_place_of_ours_is_noticed(store: Path) -> None:
         open_frames(store)
 
 
+def test_a_digest_that_was_changed_is_not_taken_for_damage_of_what_it_is_of(store: Path) -> None:
+    text = (store / "zarr.json").read_text()
+    stated = json.loads(text)["attributes"][CHECKSUMS]["arrays"]["time"]["chunks"]
+    (store / "zarr.json").write_text(text.replace(stated, f"{'1' if stated[0] == '0' else '0'}{stated[1:]}"))
+    with pytest.raises(InputError, match=r"a\.zarr: zarr\.json was changed \(the attribute checksums\)\. "):
+        open_frames(store)
+
+
 def test_a_damaged_frame_is_an_error_that_names_its_chunk_however_it_is_read(store: Path) -> None:
     turn(store / "frames" / "c" / "2" / "0" / "0", 300)
     data = open_frames(store)

@@ -51,7 +51,8 @@ def seal(path: Path) -> None:
     }
     group = zarr.open_group(path, mode="r+")
     attributes = {name: value for name, value in group.attrs.asdict().items() if name != CHECKSUMS}
-    group.attrs[CHECKSUMS] = {"attributes": _digest(attributes), "arrays": arrays}
+    stated = {"attributes": _digest(attributes), "arrays": arrays}
+    group.attrs[CHECKSUMS] = stated | {"digest": _digest(stated)}
 
 
 def sealed(path: Path) -> str:
@@ -199,7 +200,8 @@ def _description(path: Path) -> dict[str, Any] | None:
 def _is_seal(stated: Any) -> bool:
     return (
         isinstance(stated, dict)
-        and {*stated} == {"attributes", "arrays"}
+        and {*stated} == {"attributes", "arrays", "digest"}
+        and stated["digest"] == _digest({name: stated[name] for name in ("attributes", "arrays")})
         and isinstance(stated["arrays"], dict)
         and all(
             isinstance(digests, dict) and {"description"} <= {*digests} <= {"description", "chunks"}
