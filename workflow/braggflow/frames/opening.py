@@ -121,7 +121,7 @@ def accept_store(path: Path) -> None:
         if _attributes(array).get("format") != FRAMES_FORMAT:
             raise InputError(f"--accept {path}: is no frames store that braggflow made")
         # Whoever appends with xarray leaves the root without attributes.
-        stated = {"format": FRAMES_FORMAT, "format_version": FRAMES_VERSION}
+        stated: dict[str, Any] = {"format": FRAMES_FORMAT, "format_version": FRAMES_VERSION}
         zarr.open_group(path, mode="r+").attrs.update(stated)
         seal(path)
 

@@ -51,7 +51,7 @@ def seal(path: Path) -> None:
     }
     group = zarr.open_group(path, mode="r+")
     attributes = {name: value for name, value in group.attrs.asdict().items() if name != CHECKSUMS}
-    stated = {"attributes": _digest(attributes), "arrays": arrays}
+    stated: dict[str, Any] = {"attributes": _digest(attributes), "arrays": arrays}
     group.attrs[CHECKSUMS] = stated | {"digest": _digest(stated)}
 
 
