@@ -110,5 +110,5 @@ FOLDERS: dict[str, Callable[[Path], None]] = {
     "README": for_readme,
     "ingest": for_ingest,
     "real_data": for_real_data,
-    **dict.fromkeys(("cluster", "table", "training"), with_run),
+    **dict.fromkeys(("cluster", "selfcheck", "table", "training"), with_run),
 }

@@ -261,8 +261,9 @@ def test_unreadable_file_is_one_message(tmp_path, content, part):
     assert "\n" not in str(error.value)
 
 
-def test_compute_and_output_do_not_change_the_result_settings():
-    plain, other = RunConfig(), resolve_config({"compute": {"workers": 7}, "output": {"folder": "x"}})
+def test_compute_output_and_check_do_not_change_the_result_settings():
+    changes = {"compute": {"workers": 7}, "output": {"folder": "x"}, "check": {"fraction": 0}}
+    plain, other = RunConfig(), resolve_config(changes)
     assert digest(plain.result_settings()) == digest(other.result_settings())
     for section, change in (
         ("detect", {"minscore": 9}),

@@ -220,6 +220,14 @@ class OutputConfig(Section):
     report: bool = Field(True, description="write report.html")
 
 
+class CheckConfig(Section):
+    """The self-check: added peaks of known place are looked for in copies of a few frames; no result depends on it."""
+
+    fraction: float = Field(0.02, ge=0, le=1, description="share of the frames, one at least (0: no self-check)")
+    max_frames: int = Field(32, ge=1, description="frames at most, however long the series")
+    seed: int = Field(0, ge=0, description="of the frames, and of the places, shapes and photons of the added peaks")
+
+
 _MEMORY = re.compile(r"\d+(?:\.\d*)?\s*(?:[kmgtp]i?)?b?", re.I)
 
 
@@ -251,9 +259,10 @@ _NEUTRAL_KEYS = {("locate", "batch_size"), ("locate", "device")}
 class RunConfig(Section):
     """The whole configuration of a run: which data, what is done with them, where results go.
 
-    One section a stage; the sections `frames`, `detect`, `patches`, `locate` and `fit` decide the result, `output` and
-    `compute` do not change it. Every key has a default. A configuration cannot be changed once it is made, and unknown
-    keys are refused. `load_config` reads one from a YAML file; `braggflow config init` writes a file with every key.
+    One section a stage; the sections `frames`, `detect`, `patches`, `locate` and `fit` decide the result, `output`,
+    `check` and `compute` do not change it. Every key has a default. A configuration cannot be changed once it is made,
+    and unknown keys are refused. `load_config` reads one from a YAML file; `braggflow config init` writes a file with
+    every key.
 
     Examples
     --------
@@ -274,6 +283,7 @@ class RunConfig(Section):
     locate: LocateConfig = Field(LocateConfig(), description="the network, and which position is used")
     fit: FitConfig = Field(FitConfig(), description="the profile fitted to each peak")
     output: OutputConfig = Field(OutputConfig(), description="where results go")
+    check: CheckConfig = Field(CheckConfig(), description="how good the run is on its own frames")
     compute: ComputeConfig = Field(ComputeConfig(), description="how the work is shared out")
 
     def result_settings(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import typer
 from braggflow.cli.cluster_commands import cluster_app
 from braggflow.cli.config_commands import config_app
 from braggflow.cli.data_commands import ingest, inspect, simulate
-from braggflow.cli.evaluate_commands import evaluate, score
+from braggflow.cli.evaluate_commands import check, evaluate, score
 from braggflow.cli.options import REFUSED
 from braggflow.cli.run_commands import preview, run, status
 from braggflow.cli.show_commands import export, movie, report, verify
@@ -31,7 +31,7 @@ app = typer.Typer(
 # Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
 for command in (
     *(inspect, preview, ingest, simulate, run, status, verify, export, report, movie),
-    *(score, train, finetune, evaluate),
+    *(check, score, train, finetune, evaluate),
 ):
     app.command()(command)
 app.add_typer(config_app, name="config")

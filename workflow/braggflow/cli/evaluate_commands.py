@@ -1,14 +1,61 @@
-"""Commands that measure accuracy: `evaluate`, `score`."""
+"""Commands that measure accuracy: `check`, `evaluate`, `score`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from braggflow.cli.options import Device, JsonFile, PatchSize, section_from_options, write_json
 from braggflow.cli.streams import say
-from braggflow.config import LocateConfig, PatchesConfig
+from braggflow.config import CheckConfig, LocateConfig, PatchesConfig
 from braggflow.errors import InputError
+
+#: Frames that `check` takes at most: no limit.
+_ALL = 2**31
+
+
+def check(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    fraction: Annotated[float, typer.Option(min=1e-6, max=1, help="Share of the frames, one at least.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of the frames and of the added peaks.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Look for added peaks of known place in copies of a run's frames. Prints what share is found, and how exactly."""
+    from braggflow.console import saying
+    from braggflow.results import RunFolder, read_run_info, run_lock, write_run_info
+
+    folder = RunFolder(run)
+    read_run_info(folder)
+    with run_lock(folder), saying("checking"):
+        from braggflow.pipeline import compile_ahead
+        from braggflow.selfcheck import check_run
+        from braggflow.show import write_report
+
+        compile_ahead()
+        settings = section_from_options(CheckConfig, {"fraction": fraction, "seed": seed, "max_frames": _ALL})
+        found = check_run(folder, settings)
+        if "left_out" in found:
+            raise InputError(f"{run}: {found['left_out']}")
+        write_run_info(folder, {**read_run_info(folder), "check": found})
+        if folder.report.exists():
+            write_report(run)
+    for line in _check_lines(found):
+        say(line)
+    if json_file is not None:
+        write_json(json_file, found)
+
+
+def _check_lines(found: dict[str, Any]) -> list[str]:
+    """A check as text for a terminal: what it says, what it was made of, its table."""
+    from braggflow.selfcheck import CHECK_COLUMNS, check_table, scope_of
+
+    rows = [CHECK_COLUMNS, *check_table(found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = [
+        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return [found["verdict"], scope_of(found), "", *table]
 
 
 def score(

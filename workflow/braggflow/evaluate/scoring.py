@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from braggflow.errors import InputError
 from braggflow.frames import CHECKSUMS, damage_of_store, sealed
+from braggflow.selfcheck import match_places
 from braggflow.simulate import TRUTH_CLASSES, TRUTH_FORMAT, TRUTH_VERSION
 
 #: Where a position comes from: y, x, y_std, x_std of the peak table (None: has no uncertainty of its own).
@@ -241,9 +242,9 @@ def _match_all(
     places, true_places = _places(peaks, radius), _places(truth, radius)
     placed = np.flatnonzero(np.isfinite(places).all(axis=1))
     wanted = np.flatnonzero(counted)
-    found, true = _match(places[placed], true_places[wanted], radius)
+    found, true = match_places(places[placed], true_places[wanted], radius)
     left = np.delete(placed, found)
-    excused, _ = _match(places[left], true_places[~counted], radius)
+    excused, _ = match_places(places[left], true_places[~counted], radius)
     return placed[found], wanted[true], left[excused]
 
 
@@ -251,25 +252,6 @@ def _places(data: xr.Dataset, radius: float) -> NDArray[np.float64]:
     """Positions (frame, y, x), shape (n, 3), with the frames too far apart for a match between two of them."""
     apart = data["peak_frame"].values * (4.0 * radius)
     return np.stack([apart, data["y"].values, data["x"].values], axis=1)
-
-
-def _match(
-    a: NDArray[np.float64], b: NDArray[np.float64], radius: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One-to-one pairs (indices into a, into b) within `radius`, nearest first; ties in order of position."""
-    if not len(a) or not len(b):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    near = cKDTree(a).sparse_distance_matrix(cKDTree(b), radius, output_type="ndarray")
-    i, j = near["i"], near["j"]
-    order = np.lexsort((*b[j].T[::-1], *a[i].T[::-1], near["v"]))
-    taken_a, taken_b = np.zeros(len(a), bool), np.zeros(len(b), bool)
-    pairs = []
-    for k in order:
-        if not taken_a[i[k]] and not taken_b[j[k]]:
-            taken_a[i[k]] = taken_b[j[k]] = True
-            pairs.append((i[k], j[k]))
-    chosen = np.array(pairs, np.int64).reshape(-1, 2)
-    return chosen[:, 0], chosen[:, 1]
 
 
 def _at_hot_pixels(peaks: xr.Dataset, truth: xr.Dataset, false: NDArray[np.bool_]) -> int:

@@ -85,7 +85,7 @@ def conclude(
     *,
     report: bool,
 ) -> dict[str, Any]:
-    """Join a data set's parts into its table, write `run.json` and the report; returns the content of `run.json`."""
+    """Join a data set's parts into its table, check it, write `run.json`, whose content is returned, and the report."""
     constants = DetectorConstants(**info["detector"])
     attributes = {
         "run": info["run"],
@@ -97,6 +97,9 @@ def conclude(
     failed = [failure["frame"] for failure in info["failures"]]
     counted = consolidate(folder, list(parts), coords, failed, attributes)
     info["counts"] |= counted
+    from braggflow.selfcheck import check_run  # here, as what it needs is loaded where a data set ends
+
+    info["check"] = check_run(folder)
     write_run_info(folder, info)
     if report:
         from braggflow.show import write_report

@@ -14,6 +14,7 @@ from braggflow.frames.detector import DetectorConstants, settled_constants, with
 from braggflow.frames.file_series import check_alike, series_of, stacks_of
 from braggflow.frames.follow import Follower
 from braggflow.frames.opening import accept_store, damage_of_frames_store, frames_from_array, open_frames
+from braggflow.frames.reader import FrameReader
 from braggflow.frames.seals import CHECKSUMS, COMPRESSORS, GuardedStore, damage_of_store, guarded_encoding, seal, sealed
 from braggflow.frames.series import OpenedSeries, open_series, selected_positions
 from braggflow.frames.store import (
@@ -36,6 +37,7 @@ __all__ = [
     "Correction",
     "DetectorConstants",
     "Follower",
+    "FrameReader",
     "GuardedStore",
     "OpenedSeries",
     "accept_store",

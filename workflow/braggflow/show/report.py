@@ -123,6 +123,7 @@ def page_contents(
         **series_pictures(drawn),
         **words.counted(info),
         "count_pictures": count_pictures(info["counts"]),
+        **words.checked(info),
         **words.repeated(info["repeatability"]),
         **words.failures(info),
         "settings": folder.settings.read_text(encoding="utf-8"),

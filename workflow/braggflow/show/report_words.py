@@ -3,6 +3,7 @@
 from typing import Any
 
 from braggflow.peak_table import FLAG_MEANINGS, Flag
+from braggflow.selfcheck import CHECK_COLUMNS, check_table, scope_of
 
 #: Failures listed one by one.
 LISTED_FAILURES = 50
@@ -29,6 +30,8 @@ def headline(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("Peaks", f"{counts['peaks']:,} ({counts['peaks'] / max(1, n_frames - n_failed):.1f} a frame)"),
         ("Time", _time(info)),
     ]
+    if "verdict" in info.get("check", {}):
+        rows.append(("Self-check", info["check"]["verdict"]))
     rows += _detector(info)
     parts = info["parts"]
     if parts["redone"] < parts["total"]:
@@ -105,6 +108,15 @@ def repeated(found: dict[str, Any]) -> dict[str, Any]:
         for of in found["bins"]
     ]
     return {"repeated": rows, "repeated_told": told}
+
+
+def checked(info: dict[str, Any]) -> dict[str, Any]:
+    """The table of the self-check, and the sentences above it."""
+    found = info.get("check", {"left_out": "the run is of an older version; braggflow check makes it"})
+    if "left_out" in found:
+        return {"check_columns": CHECK_COLUMNS, "checked": [], "check_told": f"Not made: {found['left_out']}"}
+    told = f"{found['verdict'][0].upper()}{found['verdict'][1:]}. {scope_of(found)}"
+    return {"check_columns": CHECK_COLUMNS, "checked": check_table(found), "check_told": told}
 
 
 def failures(info: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,179 @@
+"""Does a run's self-check say what is true? Its figures beside those against the truth of 20 simulated series.
+
+Ten series hold isolated peaks of one class each (`braggflow.simulate.CLASSES`), on 0.5 to 30 counts a pixel, every
+other with 2.5 counts a photon and read noise, with a gap of four rows; their SNR is log-uniform from 2.5 to 60. Ten are
+made by `simulate_series` on 8 to 200 counts a pixel. Each is run, with a self-check on a share of its frames. Of the
+true peaks those by themselves are taken, as of the added ones, and their SNR is counted alike. A figure agrees where
+both differ by no more than two of their joint standard errors.
+
+    python benchmarks/bench_selfcheck.py [series of each kind, 10] [share of the frames, 0.4] [frames, 50]
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import braggflow
+from braggflow.evaluate import load_truth
+from braggflow.frames import create_store, finish_store
+from braggflow.selfcheck import ADDED_DTYPE, LIMIT_SNR, Place, expected_snr, figures_of, match_places, places_of
+from braggflow.selfcheck.added_peaks import _height_of_snr
+from braggflow.simulate import CLASSES, PROFILE_DTYPE, expected_patches, sample_profiles, simulate_series
+from braggflow.simulate.profiles import render
+
+SIDE, STEP, SIZE, GAP = 256, 36, 11, slice(120, 124)
+KINDS = ("sharp", "sampled", "broad", "elongated", "pseudo_voigt")
+LOWEST, HIGHEST = 2.5, 60.0
+BANDS = ((5.0, 7.0), (7.0, 10.0), (LIMIT_SNR, np.inf))
+
+
+def isolated(folder: Path, seed: int, n_frames: int) -> tuple[Path, xr.Dataset, dict[str, Any]]:
+    """A series of isolated peaks of one class, its truth, and the settings that its run needs."""
+    rng, kind = np.random.default_rng(seed), KINDS[seed % len(KINDS)]
+    background, per_photon, read_noise = float(np.exp(rng.uniform(np.log(0.5), np.log(30)))), 1.0, 0.0
+    if seed % 2:
+        per_photon, read_noise = 2.5, 1.5
+    settings = {
+        "frames": {"counts_per_photon": per_photon, "read_noise": read_noise, "negative": "count"},
+        "fit": {"model": "pseudo_voigt" if kind == "pseudo_voigt" else "gaussian"},
+    }
+    config = braggflow.RunConfig.model_validate(settings)
+    at = np.arange(16, SIDE - 16, STEP)
+    grid = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[GAP] = True
+    path, frames, truth = folder / f"{kind}_{seed}.zarr", [], []
+    for number in range(n_frames):
+        peaks = sample_profiles(len(grid), rng=rng, config=CLASSES[kind])
+        place = grid + rng.uniform(-4, 4, grid.shape)
+        peaks["y"], peaks["x"] = (place - np.rint(place) + SIZE // 2).T
+        peaks["height"], peaks["background"] = 1, 0
+        snr = np.exp(rng.uniform(np.log(LOWEST), np.log(HIGHEST), (1, len(grid))))
+        state = np.zeros((len(grid), SIZE, SIZE), np.uint8)
+        level = np.full(len(grid), background)
+        peaks["height"] = _height_of_snr(snr, expected_patches(peaks, SIZE), level, state, config)[0]
+        peaks["y"], peaks["x"] = place.T
+        photons = rng.poisson(render((SIDE, SIDE), peaks, background=background) / per_photon)
+        counts = photons * per_photon + rng.normal(0, read_noise, photons.shape)
+        frames.append(np.where(mask, 0, np.rint(counts)).astype(np.int32))
+        peaks["background"] = background
+        truth.append((number, peaks))
+    store = create_store(
+        path, n_frames=n_frames, shape=(SIDE, SIDE), dtype=np.dtype(np.int32), coords={}, images={"mask": mask}
+    )
+    store[:] = np.array(frames)
+    finish_store(path)
+    rows = np.concatenate([peaks for _, peaks in truth])
+    columns: dict[str, Any] = {name: ("peak", rows[name]) for name in PROFILE_DTYPE.names or ()}
+    columns["peak_frame"] = ("peak", np.repeat([number for number, _ in truth], len(grid)))
+    return path, xr.Dataset(columns), settings
+
+
+def operando(folder: Path, seed: int, n_frames: int) -> tuple[Path, xr.Dataset, dict[str, Any]]:
+    """A series of `simulate_series`, its truth, and the settings that its run needs."""
+    background = float(np.exp(np.random.default_rng(seed).uniform(np.log(8), np.log(200))))
+    path = folder / f"operando_{seed}.zarr"
+    truth = simulate_series(path, n_frames=n_frames, shape=(SIDE, SIDE), peaks=10, seed=seed, background=background)
+    return path, load_truth(truth), {"frames": {"read_noise": 1.0}}
+
+
+def true_peaks(truth: xr.Dataset, mask: np.ndarray, peaks: xr.Dataset, config: braggflow.RunConfig) -> np.ndarray:
+    """What became of the true peaks, as a check has it of added ones."""
+    profiles = np.zeros(truth.sizes["peak"], PROFILE_DTYPE)
+    for name in PROFILE_DTYPE.names or ():
+        profiles[name] = truth[name].values
+    place = np.stack([profiles["y"], profiles["x"]], axis=1)
+    centred = profiles.copy()
+    centred["y"], centred["x"] = (place - np.rint(place) + SIZE // 2).T
+    state = np.zeros((len(place), SIZE, SIZE), np.uint8)
+    result = np.zeros(len(place), ADDED_DTYPE)
+    result["snr"] = expected_snr(expected_patches(centred, SIZE), state, **config.frames.noise)
+    result["frame"] = truth["peak_frame"].values
+    for number in np.unique(result["frame"]):
+        mine = np.flatnonzero(result["frame"] == number)
+        at, rows = place[mine], peaks.sel(peak_frame=number)
+        for k, one in enumerate(mine):
+            result["place"][one] = places_of(at[k : k + 1], mask, np.delete(at, k, axis=0), SIZE)[0]
+        found = np.stack([rows["y"].values, rows["x"].values], axis=1)
+        row, true = match_places(found, at, 3.0)
+        result["found"][mine[true]] = True
+        result["error"][mine[true]] = found[row] - at[true]
+        result["std"][mine[true]] = np.stack([rows["y_std"].values, rows["x_std"].values], axis=1)[row]
+    return result[result["place"] == Place.free]
+
+
+def pairs(check: Mapping[str, Any], true: np.ndarray) -> dict[str, tuple[float, float, float, float] | None]:
+    """Figures of check and truth: value and standard error of each."""
+    result: dict[str, tuple[float, float, float, float] | None] = {}
+    bands = {tuple(of["snr"]): of for of in check["by_snr"]}
+    limit = figures_of(true[true["snr"] >= LIMIT_SNR])
+    for low, high in BANDS:
+        of = check["limit"] if low == LIMIT_SNR else bands.get((low, high))
+        truth = figures_of(true[(true["snr"] >= low) & (true["snr"] < high)])
+        name = f"recall {low:g} to {high:g}" if high < np.inf else f"recall {low:g} on"
+        result[name] = _shares(None if of is None else of["recall"], truth["recall"])
+    for axis in (0, 1):
+        mine, its = check["limit"], limit
+        result[f"bias {'yx'[axis]}"] = (
+            mine["bias"][axis],
+            mine["bias_std"][axis],
+            its["bias"][axis],
+            its["bias_std"][axis],
+        )
+    result["error over stated"] = (
+        check["limit"]["scatter"],
+        check["limit"]["scatter_std"],
+        limit["scatter"],
+        limit["scatter_std"],
+    )
+    for k in (1, 2):
+        result[f"within {k} σ"] = _shares(check["limit"][f"within_{k}"], limit[f"within_{k}"])
+    return result
+
+
+def _shares(mine: Any, its: Any) -> tuple[float, float, float, float] | None:
+    if mine is None or mine["share"] is None or its["share"] is None:
+        return None
+    return mine["share"], (mine["high"] - mine["low"]) / 3.92, its["share"], (its["high"] - its["low"]) / 3.92
+
+
+def main(n: int = 10, share: float = 0.4, n_frames: int = 50) -> None:
+    """Print a line a series, then in how many series each figure agrees."""
+    agree, asked = Counter[str](), Counter[str]()
+    print("| series | added, true | recall 5 to 7 | 7 to 10 | 10 on | error over stated | within 1 σ | 2 σ |")
+    print("|---" * 8 + "|")
+    for make in (isolated, operando):
+        for seed in range(n):
+            with TemporaryDirectory() as folder:
+                path, truth, settings = make(Path(folder), seed, n_frames)
+                settings |= {"output": {"report": False}, "check": {"fraction": share, "max_frames": 1000}}
+                (outcome,) = braggflow.run(settings, [path], out=Path(folder) / "runs")
+                run = braggflow.open_run(outcome.folder)
+                mask = braggflow.open_frames(path)["mask"].values != 0
+                true = true_peaks(truth, mask, run.peaks.load(), run.config)
+                check = run.info["check"]
+            found = pairs(check, true)
+            for name, pair in found.items():
+                if pair is not None:
+                    asked[name] += 1
+                    agree[name] += abs(pair[0] - pair[2]) <= 2 * np.hypot(pair[1], pair[3])
+            cells = [
+                "–" if pair is None else f"{pair[0]:.3f}, {pair[2]:.3f}"
+                for name, pair in found.items()
+                if not name.startswith("bias")
+            ]
+            n_true = np.count_nonzero(true["snr"] >= LIMIT_SNR)
+            print(f"| {path.stem} | {check['limit']['peaks']}, {n_true} | " + " | ".join(cells) + " |", flush=True)
+    print()
+    for name, of in asked.items():
+        print(f"{name}: agrees in {agree[name]} of {of} series")
+
+
+if __name__ == "__main__":
+    main(*(float(argument) if "." in argument else int(argument) for argument in sys.argv[1:]))
