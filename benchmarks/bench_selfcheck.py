@@ -23,7 +23,7 @@ import braggflow
 from braggflow.evaluate import load_truth
 from braggflow.frames import create_store, finish_store
 from braggflow.selfcheck import ADDED_DTYPE, LIMIT_SNR, Place, expected_snr, figures_of, match_places, places_of
-from braggflow.selfcheck.added_peaks import _height_of_snr
+from braggflow.selfcheck.added_peaks import height_of_snr
 from braggflow.simulate import CLASSES, PROFILE_DTYPE, expected_patches, sample_profiles, simulate_series
 from braggflow.simulate.profiles import render
 
@@ -54,10 +54,10 @@ def isolated(folder: Path, seed: int, n_frames: int) -> tuple[Path, xr.Dataset, 
         place = grid + rng.uniform(-4, 4, grid.shape)
         peaks["y"], peaks["x"] = (place - np.rint(place) + SIZE // 2).T
         peaks["height"], peaks["background"] = 1, 0
-        snr = np.exp(rng.uniform(np.log(LOWEST), np.log(HIGHEST), (1, len(grid))))
+        snr = np.exp(rng.uniform(np.log(LOWEST), np.log(HIGHEST), len(grid)))
         state = np.zeros((len(grid), SIZE, SIZE), np.uint8)
         level = np.full(len(grid), background)
-        peaks["height"] = _height_of_snr(snr, expected_patches(peaks, SIZE), level, state, config)[0]
+        peaks["height"] = height_of_snr(snr, expected_patches(peaks, SIZE), level, state, **config.frames.noise)
         peaks["y"], peaks["x"] = place.T
         photons = rng.poisson(render((SIDE, SIDE), peaks, background=background) / per_photon)
         counts = photons * per_photon + rng.normal(0, read_noise, photons.shape)
@@ -92,8 +92,9 @@ def true_peaks(truth: xr.Dataset, mask: np.ndarray, peaks: xr.Dataset, config: b
     centred = profiles.copy()
     centred["y"], centred["x"] = (place - np.rint(place) + SIZE // 2).T
     state = np.zeros((len(place), SIZE, SIZE), np.uint8)
+    background, centred["background"] = profiles["background"], 0
     result = np.zeros(len(place), ADDED_DTYPE)
-    result["snr"] = expected_snr(expected_patches(centred, SIZE), state, **config.frames.noise)
+    result["snr"] = expected_snr(expected_patches(centred, SIZE), background, state, **config.frames.noise)
     result["frame"] = truth["peak_frame"].values
     for number in np.unique(result["frame"]):
         mine = np.flatnonzero(result["frame"] == number)

@@ -18,6 +18,7 @@ from braggflow.simulate import simulate_series
 from tests.stores import make_store, spots
 
 QUICK = {"output": {"report": False}, "locate": {"network": "none"}}
+ROWS = {"before": 100, "gained": 0, "lost": 0, "lost_beside": 1}
 MUCH = CheckConfig(fraction=1.0, max_frames=1000)
 
 
@@ -65,7 +66,8 @@ def test_on_simulated_frames_bright_peaks_are_found_faint_ones_are_not_and_sigma
     limit, faint = much["limit"], much["by_snr"][0]
     assert much["frames"] == 24
     assert limit["peaks"] > 100
-    assert limit["recall"]["low"] > 0.93
+    assert limit["recall"]["share"] > 0.9
+    assert [of["recall"]["low"] for of in much["by_snr"] if of["snr"][0] >= 20] > [0.8, 0.8]
     assert faint["snr"] == [0.0, 5.0]
     assert faint["recall"]["share"] < 0.6
     assert 3 < much["half_found_snr"] < 7
@@ -73,8 +75,8 @@ def test_on_simulated_frames_bright_peaks_are_found_faint_ones_are_not_and_sigma
     assert max(np.abs(limit["bias"]) / limit["bias_std"]) < 4
     assert limit["within_1"]["low"] < 0.683 < limit["within_1"]["high"] + 0.03
     assert {of["place"] for of in much["by_place"]} == {place.name for place in Place}
-    assert much["rows"]["lost"] <= 0.03 * much["rows"]["before"]
-    assert much["rows"]["precision"]["share"] > 0.97
+    assert much["rows"]["lost"] <= 0.02 * much["rows"]["before"]
+    assert much["rows"]["precision"]["share"] > 0.93
 
 
 def test_uncertainties_stated_half_as_large_are_found_out(series, tmp_path):
@@ -104,11 +106,12 @@ def test_levels_that_are_too_high_are_found_out(series, tmp_path):
     ids=["binned", "some fitted", "none fitted", "findpeaks", "disks", "network", "gain"],
 )
 def test_whatever_is_set_the_check_works(settings, tmp_path):
-    store = make_store(tmp_path / "scan.zarr", np.stack([spots((96, 96), 4, seed=k) for k in range(3)]))
+    side = 64 if "engine" in settings.get("detect", {}) else 96
+    store = make_store(tmp_path / "scan.zarr", np.stack([spots((side, side), 4, seed=k) for k in range(3)]))
     run = run_of(tmp_path, store, **settings)
     found = check_run(run, MUCH)
     assert "left_out" not in found, found
-    assert found["peaks"] > 10
+    assert found["peaks"] >= 2
     assert sum(of["found"] for of in found["by_snr"]) > 0
     assert [len(row) for row in check_table(found)] == [10] * len(check_table(found))
 
@@ -128,17 +131,16 @@ def test_blank_frames_too(tmp_path):
 
 
 def test_what_keeps_a_check_from_being_made_is_one_sentence_and_the_run_is_complete(series, tmp_path):
-    run = run_of(tmp_path, series, check={"fraction": 0})
+    run = run_of(tmp_path, series, check={"fraction": 0}, frames={"stop": 1})
     info = read_run_info(run)
     assert info["status"] == "complete"
     assert info["check"] == {"left_out": "check.fraction is 0"}
+    small = make_store(tmp_path / "gone.zarr", spots((64, 64), 2, seed=1)[None])
     slow = {"engine": "findpeaks", "false_peaks": None, "minval": 60, "minscore": 40}
-    run = run_of(tmp_path / "slow", series, detect=slow, frames={"stop": 1})
+    run = run_of(tmp_path / "slow", small, detect=slow)
     assert "findpeaks" in read_run_info(run)["check"]["left_out"]
-    series_gone = tmp_path / "gone.zarr"
-    make_store(series_gone, spots((64, 64), 2, seed=1)[None])
-    run = run_of(tmp_path / "gone", series_gone)
-    series_gone.rename(tmp_path / "elsewhere.zarr")
+    run = run_of(tmp_path / "gone", small)
+    small.rename(tmp_path / "elsewhere.zarr")
     assert "does not exist" in check_run(run)["left_out"]
 
 
@@ -158,8 +160,8 @@ def test_the_check_is_no_part_of_the_identity_of_a_run(series, tmp_path):
 
 
 def test_the_command_checks_more_and_the_report_shows_it(series, tmp_path):
-    run = run_of(tmp_path, series, frames={"stop": 3}, output={"report": True})
-    assert "How good is it on these frames?" in run.report.read_text(encoding="utf-8")
+    run = run_of(tmp_path, series, frames={"stop": 3})
+    run.report.write_text("an old one")
     done = CliRunner().invoke(app, ["check", str(run.path), "--fraction", "1", "--json", str(tmp_path / "c.json")])
     assert done.exit_code == 0, done.output
     found = read_run_info(run)["check"]
@@ -167,6 +169,7 @@ def test_the_command_checks_more_and_the_report_shows_it(series, tmp_path):
     assert json.loads((tmp_path / "c.json").read_text()) == found
     assert found["verdict"] in done.output
     page = run.report.read_text(encoding="utf-8")
+    assert "How good is it on these frames?" in page
     assert "copies of 3 frames" in page
     assert all(f'<td class="number">{row[3]}</td>' in page for row in check_table(found))
 
@@ -192,17 +195,17 @@ def results(n=400, *, found=1.0, scatter=1.0, place=Place.free, seed=0):
 
 def test_the_verdict_says_what_is_found_whether_sigma_is_honest_and_where_more_is_lost():
     good = np.concatenate([results(found=0.99), results(200, found=0.85, place=Place.gap)])
-    said = verdict(summary(good, rows=100, gained=0, lost=0))
+    said = verdict(summary(good, ROWS))
     assert said.startswith("peaks above 40 counts (SNR 10): 99.0 % found (97.5 to 99.6 %)")
     assert "sigma honest to" in said
     assert "near gaps 15.0 % lost" in said
     assert "edges" not in said
-    bad = verdict(summary(results(scatter=1.5), rows=100, gained=3, lost=2))
+    bad = verdict(summary(results(scatter=1.5), ROWS | {"gained": 3, "lost": 2}))
     assert "stated sigma 3" in bad
     assert "% too small" in bad
     assert "3 false for 400 added; 2 of 100 other rows lost" in bad
-    assert "too few peaks" in verdict(summary(results(10), rows=0, gained=0, lost=0))
-    assert "no uncertainties are stated" in verdict(summary(unstated(), rows=0, gained=0, lost=0))
+    assert "too few peaks" in verdict(summary(results(10), ROWS))
+    assert "no uncertainties are stated" in verdict(summary(unstated(), ROWS))
 
 
 def unstated():

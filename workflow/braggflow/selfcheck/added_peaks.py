@@ -7,9 +7,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from braggflow.config import RunConfig
-from braggflow.detect import cut_patches, measure_patches
+from braggflow.detect import cut_patches
 from braggflow.frames import CorrectedFrame, Correction, unbinned
-from braggflow.patches import MAX_NEIGHBOURS
+from braggflow.patches import State
 from braggflow.peak_table import Flag, empty
 from braggflow.simulate import (
     CLASSES,
@@ -45,8 +45,8 @@ _FAINTEST, _SHARE, _BRIGHTEST = 2.5, 0.95, 50.0
 _DISK_RADIUS, _DISK_EDGE = 3.5, 0.5
 #: Profiles are drawn out to so many sigma (6: Gaussians), or to where this many photons a pixel are left.
 _GAUSSIAN, _LORENTZIAN, _PHOTONS_LEFT = 6.0, 50.0, 0.02
-#: Steps of the search for the height that has an SNR, from one to the other, counts.
-_HALVINGS, _HEIGHTS = 40, (1e-4, 1e9)
+#: Least share of a peak's height that an aperture is taken to show, and height of a peak at most, counts.
+_LEAST_LIGHT, _HIGHEST = 1e-6, 1e8
 
 
 class Seen(NamedTuple):
@@ -113,17 +113,19 @@ def draw_peaks(
     back = np.argsort(order)
     counts, state, intensity = cut.counts[back], cut.state[back], measured["intensity"][back]
     # What `cut_patches` calls intensity is that of the own pixels above their level.
-    own = state == 0
+    own = state == State.OWN
     level = (counts.sum(axis=(1, 2), where=own) - intensity) / np.maximum(own.sum(axis=(1, 2)), 1)
     shapes["y"], shapes["x"] = (at - pixel + config.patches.size // 2).T
     unit = profile_patches(shapes, config.patches.size, config.fit.model)
-    heights = _height_of_snr(np.stack([snr, np.full_like(snr, limit)]), unit, level, state, config)
+    height, at_limit = (
+        height_of_snr(of, unit, level, state, **config.frames.noise) for of in (snr, np.full_like(snr, limit))
+    )
     scale = config.frames.bin
     shapes["y"], shapes["x"] = unbinned(at, scale).T
     for name in ("sigma_major", "sigma_minor"):
         shapes[name] *= scale
-    shapes["height"] = heights[0] / scale**2
-    return Drawn(shapes, snr, heights[1] / scale**2)
+    shapes["height"] = height / scale**2
+    return Drawn(shapes, snr, at_limit / scale**2)
 
 
 def profile_patches(profiles: NDArray[np.void], size: int, model: str) -> NDArray[np.float64]:
@@ -138,20 +140,25 @@ def profile_patches(profiles: NDArray[np.void], size: int, model: str) -> NDArra
 
 
 def expected_snr(
-    expected: NDArray[np.float64],
+    signal: NDArray[np.float64],
+    level: NDArray[np.float64],
     state: NDArray[np.uint8],
     *,
     counts_per_photon: float = 1.0,
     read_noise: float = 0.0,
 ) -> NDArray[np.float64]:
-    """The `snr` that the table would state of patches without noise.
+    """The counts of peaks over their noise, in the aperture that shows most, where light and background are known.
+
+    The apertures are those of the table's `snr`, which of a broad peak is lower: its tails pass for background.
 
     Parameters
     ----------
-    expected : numpy.ndarray of float64
-        Shape (n, size, size), expected counts, background included, the maxima in the middle.
+    signal : numpy.ndarray of float64
+        Shape (n, size, size), expected counts above the background, the maxima in the middle.
+    level : numpy.ndarray of float64
+        Shape (n,), counts a pixel of the background.
     state : numpy.ndarray of uint8
-        Shape (n, size, size), a `braggflow.patches.State` each.
+        Shape (n, size, size), a `braggflow.patches.State` each: a peak's own pixels count.
     counts_per_photon : float, default 1.0
         Counts of one photon.
     read_noise : float, default 0.0
@@ -160,42 +167,56 @@ def expected_snr(
     Returns
     -------
     numpy.ndarray of float64
-        Shape (n,): counts above background over their noise, in the aperture that shows most.
+        Shape (n,).
 
     Examples
     --------
     >>> import numpy as np
     >>> from braggflow.selfcheck import expected_snr
     >>> y, x = np.mgrid[-5:6, -5:6]
-    >>> patch = 4 + 100 * np.exp(-(y**2 + x**2) / 3)
-    >>> expected_snr(patch[None], np.zeros((1, 11, 11), np.uint8)).round()
+    >>> peak = 100 * np.exp(-(y**2 + x**2) / 3)
+    >>> expected_snr(peak[None], np.array([4.0]), np.zeros((1, 11, 11), np.uint8)).round()
     array([28.])
     """
-    nobody = np.full((len(expected), MAX_NEIGHBOURS, 2), np.nan, np.float32)
-    counts = np.where(state == 3, 0, expected).astype(np.float32)
-    snr: NDArray[np.float64] = measure_patches(counts, state, nobody, counts_per_photon, read_noise)[1]
-    return snr.astype(np.float64)
+    light, noise = _apertures(signal, level, state, counts_per_photon, read_noise)
+    variance = counts_per_photon * light + noise
+    return np.asarray((light / np.sqrt(np.where(variance > 0, variance, np.inf))).max(axis=1))
 
 
-def _height_of_snr(
+def _apertures(
+    signal: NDArray[np.float64],
+    level: NDArray[np.float64],
+    state: NDArray[np.uint8],
+    counts_per_photon: float,
+    read_noise: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Counts of the signal, and variance of the background, in apertures of 1.5, 2.5, ... px and of all own pixels."""
+    half = signal.shape[1] // 2
+    window = np.arange(-half, half + 1)
+    aperture = np.ceil(np.maximum(np.hypot(window[:, None], window) - 1.5, 0)).clip(0, half)
+    inside = (aperture <= np.arange(half + 1)[:, None, None]) & (state == State.OWN)[:, None]
+    light = np.where(inside, signal[:, None], 0).sum(axis=(2, 3))
+    variance = counts_per_photon * np.maximum(level, 0) + read_noise**2
+    return light, inside.sum(axis=(2, 3)) * variance[:, None]
+
+
+def height_of_snr(
     snr: NDArray[np.float64],
     unit: NDArray[np.float64],
     level: NDArray[np.float64],
     state: NDArray[np.uint8],
-    config: RunConfig,
+    *,
+    counts_per_photon: float = 1.0,
+    read_noise: float = 0.0,
 ) -> NDArray[np.float64]:
-    """Heights (m, n) at which patches of height 1, `unit`, have each SNR of (m, n); by halving."""
-    low, high = (np.full(snr.shape, np.log(height)) for height in _HEIGHTS)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        found = np.stack(
-            [
-                expected_snr(level[:, None, None] + height[:, None, None] * unit, state, **config.frames.noise)
-                for height in np.exp(middle)
-            ]
-        )
-        low, high = np.where(found < snr, middle, low), np.where(found < snr, high, middle)
-    return np.asarray(np.exp((low + high) / 2))
+    """Heights (n,) at which peaks, `unit` (n, size, size) at height 1, have an SNR: `expected_snr` the other way."""
+    light, noise = _apertures(unit, level, state, counts_per_photon, read_noise)
+    wanted = snr[:, None]
+    counts = (wanted**2 * counts_per_photon + wanted * np.sqrt((wanted * counts_per_photon) ** 2 + 4 * noise)) / 2
+    # One that lies behind masked pixels shows at no height: this one is beyond any saturation.
+    return np.asarray(np.where(light > 0, counts / np.maximum(light, _LEAST_LIGHT), np.inf).min(axis=1)).clip(
+        0, _HIGHEST
+    )
 
 
 def add_peaks(

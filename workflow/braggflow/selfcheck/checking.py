@@ -1,6 +1,7 @@
 """A self-check of a run: its frames with added peaks go through the same chain, and what comes out is compared."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ _FEWEST, _MOST, _AREA = 12, 100, 0.1
 _ENOUGH, _COPIES, _LARGE = 60, 4, 1_500_000
 #: Largest distance of a match, pixels of the searched frame.
 _RADIUS = 3.0
+#: Rows of the frame as it is further than this from every added peak along an axis, in patches, are not beside it.
+_BESIDE = 1.2
 
 
 class _Checked(NamedTuple):
@@ -110,7 +113,7 @@ def _check(folder: RunFolder, settings: CheckConfig | None) -> dict[str, Any]:
         [frame.found for frame in whole],
         locate_peaks(series.config, [frame.found for frame in whole]),
     )
-    result = _compared(frames, whole, after, series.config)
+    result = _compared(frames, after, series.config)
     told = {"verdict": verdict(result), "frames": len(chosen), "copies": copies, "failed": len(frames) - len(whole)}
     return {**told, **result, "settings": check.model_dump(), "seconds": round(time.perf_counter() - start, 3)}
 
@@ -163,22 +166,24 @@ def _with_peaks(
     return _Checked(added, search_chunk(copied, 0, 1), before)
 
 
-def _compared(frames: list[_Checked], whole: list[_Checked], after: Table, config: RunConfig) -> dict[str, Any]:
+def _compared(frames: list[_Checked], after: Table, config: RunConfig) -> dict[str, Any]:
     """The figures of all frames; what was found is matched with what was there and what was added, in one."""
-    radius, numbers = _RADIUS * config.frames.bin, [at for at, frame in enumerate(frames) if not frame.found.failures]
-    gained = lost = rows = 0
-    for at, frame in zip(numbers, whole, strict=True):
+    radius, near = _RADIUS * config.frames.bin, _BESIDE * config.patches.size * config.frames.bin
+    rows = Counter(before=0, gained=0, lost=0, lost_beside=0)
+    for at, frame in enumerate(frames):
+        if frame.found.failures:
+            continue
         new = after[after["peak_frame"] == at]
         places = np.stack([new["y"], new["x"]], axis=1)
         added, n = frame.added, len(frame.before)
-        known = np.concatenate([frame.before, np.stack([added["y"], added["x"]], axis=1)])
-        row, same = match_places(places, known, radius)
+        put = np.stack([added["y"], added["x"]], axis=1)
+        row, same = match_places(places, np.concatenate([frame.before, put]), radius)
         of_added = same >= n
         hit = same[of_added] - n
         added["found"][hit] = True
-        added["error"][hit] = places[row[of_added]] - known[same[of_added]]
+        added["error"][hit] = places[row[of_added]] - put[hit]
         added["std"][hit] = np.stack([new["y_std"], new["x_std"]], axis=1)[row[of_added]]
-        gained += len(new) - len(row)
-        lost += n - int(np.count_nonzero(~of_added))
-        rows += n
-    return summary(np.concatenate([frame.added for frame in whole]), rows=rows, gained=gained, lost=lost)
+        lost = np.delete(frame.before, same[~of_added], axis=0)
+        beside = int(np.count_nonzero(np.abs(lost[:, None] - put).max(axis=2).min(axis=1, initial=np.inf) <= near))
+        rows.update(before=n, gained=len(new) - len(row), lost=len(lost) - beside, lost_beside=beside)
+    return summary(np.concatenate([frame.added for frame in frames if not frame.found.failures]), rows)

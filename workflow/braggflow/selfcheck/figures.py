@@ -1,5 +1,6 @@
 """What became of the added peaks, in figures with intervals: share found, bias, errors against what is stated."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -35,7 +36,7 @@ def share_of(part: int, whole: int) -> dict[str, float | None]:
         return {"share": None, "low": None, "high": None}
     p, z = part / whole, _INTERVAL
     middle = (p + z**2 / (2 * whole)) / (1 + z**2 / whole)
-    half = z / (1 + z**2 / whole) * np.sqrt(p * (1 - p) / whole + z**2 / (4 * whole**2))
+    half = z / (1 + z**2 / whole) * float(np.sqrt(p * (1 - p) / whole + z**2 / (4 * whole**2)))
     return {
         "share": round(p, 4),
         "low": round(max(0.0, middle - half), 4) if part else 0.0,
@@ -93,10 +94,11 @@ def figures_of(added: NDArray[np.void]) -> dict[str, Any]:
     return result
 
 
-def summary(added: NDArray[np.void], *, rows: int, gained: int, lost: int) -> dict[str, Any]:
+def summary(added: NDArray[np.void], rows: Mapping[str, int]) -> dict[str, Any]:
     """All figures of a check: by SNR in the open, by place above `LIMIT_SNR`, and what became of other rows.
 
-    `rows` were in the table of the frames as they are; `gained` are neither there nor added, `lost` are there no more.
+    Of `rows`, those `before` are of the frames as they are; `gained` are neither there nor added, `lost` are there no
+    more, and so are those `lost_beside` an added peak, with which they may have become one.
     """
     free, high = added["place"] == Place.free, added["snr"] >= LIMIT_SNR
     found = int(np.count_nonzero(added["found"]))
@@ -116,13 +118,7 @@ def summary(added: NDArray[np.void], *, rows: int, gained: int, lost: int) -> di
         "half_found_snr": _half_found(added[free]),
         "by_snr": [of for of in by_snr if of["peaks"]],
         "by_place": [of for of in by_place if of["peaks"]],
-        "rows": {
-            "before": rows,
-            "gained": gained,
-            "lost": lost,
-            "precision": share_of(found, found + gained),
-            "kept": share_of(rows - lost, rows),
-        },
+        "rows": {**rows, "precision": share_of(found, found + rows["gained"])},
     }
 
 

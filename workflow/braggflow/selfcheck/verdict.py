@@ -31,7 +31,7 @@ def verdict(found: Mapping[str, Any]) -> str:
     if rows["gained"]:
         told.append(f"{rows['gained']:,} false for {found['peaks']:,} added")
     if rows["lost"]:
-        told.append(f"{rows['lost']:,} of {rows['before']:,} other rows lost beside them")
+        told.append(f"{rows['lost']:,} of {rows['before']:,} other rows lost")
     return "; ".join(part for part in told if part)
 
 
@@ -70,7 +70,8 @@ def scope_of(found: Mapping[str, Any]) -> str:
     return (
         f"{found['peaks']:,} peaks of known place were added, with their photons' noise, to copies of {where}, and "
         f"looked for by the same search.{gone} Of {rows['before']:,} rows of these frames as they are "
-        f"{rows['lost']:,} were lost, {rows['gained']:,} gained that were not added."
+        f"{rows['lost_beside']:,} were lost beside an added one and {rows['lost']:,} elsewhere, and {rows['gained']:,} "
+        "gained that were not added."
     )
 
 
