@@ -5,12 +5,14 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import xarray as xr
 
 from braggflow.errors import is_full, not_written
 from braggflow.flow.data_set import UNGUARDED, DataSetRun
+from braggflow.flow.tasks import TaskSeries, opened_series
 from braggflow.frames import DetectorConstants
 from braggflow.pipeline import sum_counts
 from braggflow.results import PartSummary, RunFolder, consolidate, write_end_in_place, write_run_info
@@ -83,6 +85,7 @@ def conclude(
     coords: xr.Dataset,
     info: dict[str, Any],
     *,
+    series: TaskSeries,
     report: bool,
 ) -> dict[str, Any]:
     """Join a data set's parts into its table, check it, write `run.json`, whose content is returned, and the report."""
@@ -99,7 +102,7 @@ def conclude(
     info["counts"] |= counted
     from braggflow.selfcheck import check_run  # here, as what it needs is loaded where a data set ends
 
-    info["check"] = check_run(folder)
+    info["check"] = check_run(folder, opener=partial(opened_series, series))
     write_run_info(folder, info)
     if report:
         from braggflow.show import write_report

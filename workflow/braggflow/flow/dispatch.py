@@ -306,6 +306,7 @@ class Dispatcher:
             list(work.done.values()),
             work.coords,
             info,
+            series=work.series,
             report=self.config.output.report,
             key=("conclude", work.name, uuid4().hex[:8]),
             pure=False,

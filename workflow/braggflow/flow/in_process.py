@@ -103,7 +103,8 @@ class InProcess:
     def _concluded(self, work: DataSetRun) -> Outcome:
         info = self.life.info(work, "partial" if failures_of(work) else "complete")
         try:
-            info = conclude(work.folder, list(work.done.values()), work.coords, info, report=work.config.output.report)
+            parts, report = list(work.done.values()), work.config.output.report
+            info = conclude(work.folder, parts, work.coords, info, series=work.series, report=report)
         except Exception as error:  # noqa: BLE001 - as on a worker: the parts are done, and the outcome says what ailed
             return self.life.without_table(work, error)
         return self.life.ended(work, info)

@@ -36,6 +36,8 @@ _NOT_TAKEN = (
     | Flag.blend
     | Flag.ring
 )
+#: Columns that are looked at, of a table, with the places of its peaks.
+NEEDED = ("y", "x", "snr", "flags", "area", "fwhm_major", "fwhm_minor", "angle", "eta")
 #: Rows that are looked at, spread over the table.
 _ROWS = 50_000
 #: The SNR of added peaks is log-uniform from here, where next to none is found, to that of this share of the rows, and
@@ -60,8 +62,7 @@ class Seen(NamedTuple):
 def seen_in(table: xr.Dataset, config: RunConfig) -> Seen:
     """Shapes and SNR of the peaks of a run's table; of a run that found few, those of simulated ones."""
     step = -(-table.sizes["peak"] // _ROWS) or 1
-    names = ["snr", "flags", "area", "fwhm_major", "fwhm_minor", "angle", "eta"]
-    rows = table[names].isel(peak=slice(None, None, step)).load()
+    rows = table.isel(peak=slice(None, None, step)).load()
     snr, scale = rows["snr"].values, config.frames.bin
     taken = (rows["flags"].values & np.uint16(_NOT_TAKEN) == 0) & (snr >= _LEAST_SNR)
     taken &= np.isfinite(rows["fwhm_minor"].values) & (rows["area"].values > scale**2)  # of one pixel: a hot one

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from braggflow.frames import FrameReader, OpenedSeries
 from braggflow.peak_table import Table
 from braggflow.pipeline import ChunkPeaks, complete_peaks, locate_peaks, search_chunk
 from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_info
-from braggflow.selfcheck.added_peaks import Seen, add_peaks, draw_peaks, seen_in
+from braggflow.selfcheck.added_peaks import NEEDED, Seen, add_peaks, draw_peaks, seen_in
 from braggflow.selfcheck.figures import ADDED_DTYPE, LIMIT_SNR, summary
 from braggflow.selfcheck.matching import match_places
 from braggflow.selfcheck.places import draw_places
@@ -26,6 +26,8 @@ from braggflow.selfcheck.verdict import verdict
 _FEWEST, _MOST, _AREA = 12, 100, 0.1
 #: A short series is looked at in several copies, until so many peaks were added; not one of large frames (pixels).
 _ENOUGH, _COPIES, _LARGE = 60, 4, 1_500_000
+#: A table of up to so many peaks is read at once: each column that is read by itself costs milliseconds.
+_READ_AT_ONCE = 300_000
 #: Largest distance of a match, pixels of the searched frame.
 _RADIUS = 3.0
 #: Rows of the frame as it is further than this from every added peak along an axis, in patches, are not beside it.
@@ -41,7 +43,9 @@ class _Checked(NamedTuple):
     """(n, 2) rows of the frame as it is."""
 
 
-def check_run(folder: RunFolder, settings: CheckConfig | None = None) -> dict[str, Any]:
+def check_run(
+    folder: RunFolder, settings: CheckConfig | None = None, *, opener: Callable[[], OpenedSeries] | None = None
+) -> dict[str, Any]:
     """How good a run is on its own frames, for `run.json`: peaks are added to copies of some, and looked for again.
 
     It changes nothing. The same run gives the same figures, wherever they are made.
@@ -52,6 +56,8 @@ def check_run(folder: RunFolder, settings: CheckConfig | None = None) -> dict[st
         A run whose table is there.
     settings : CheckConfig, optional
         How much is checked; those that the run was made with, where none are given.
+    opener : callable, optional
+        Returns the run's series, where a process has it open.
 
     Returns
     -------
@@ -68,22 +74,27 @@ def check_run(folder: RunFolder, settings: CheckConfig | None = None) -> dict[st
     {'left_out': 'runs/nothing: holds no run (no run.json)'}
     """
     try:
-        return _check(folder, settings)
+        return _check(folder, settings, opener)
     except InputError as error:
         return {"left_out": str(error)}
     except Exception as error:  # noqa: BLE001 - whatever ails it must not spoil the run, whose table is whole
         return {"left_out": f"{type(error).__name__}: {error}"}
 
 
-def _check(folder: RunFolder, settings: CheckConfig | None) -> dict[str, Any]:
+def _check(
+    folder: RunFolder, settings: CheckConfig | None, opener: Callable[[], OpenedSeries] | None
+) -> dict[str, Any]:
     start = time.perf_counter()
     info = read_run_info(folder)
-    series = open_run_frames(folder)
+    series = open_run_frames(folder) if opener is None else opener()
     check = series.config.check if settings is None else settings
     # A network gives the same on a CPU: of so few peaks, sooner than a GPU is ready.
     locate = series.config.locate.model_copy(update={"device": "cpu"})
     series = replace(series, config=series.config.model_copy(update={"locate": locate}))
     with open_peaks(folder.path) as table:
+        table = table[[*NEEDED, "peak_count", "frame_failed"]]
+        if table.sizes["peak"] <= _READ_AT_ONCE:
+            table = table.load()
         numbers = table["frame"].values[table["frame_failed"].values == 0]
         if not check.fraction:
             raise InputError("check.fraction is 0")
@@ -141,7 +152,7 @@ def _with_peaks(
 ) -> _Checked:
     """A copy of a frame with `n` peaks added, searched; its rows bear the number `at`."""
     config, scale = series.config, series.config.frames.bin
-    raw = series.raw(series.position_of(number))
+    raw = series.reader.read(series.positions[[series.position_of(number)]])[0]
     frame = series.corrected(raw)
     rows = table[["y", "x"]].sel(peak_frame=number).load()
     before = np.stack([rows["y"].values, rows["x"].values], axis=1)

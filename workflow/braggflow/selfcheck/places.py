@@ -24,7 +24,7 @@ class Place(IntEnum):
 _SHARES = {Place.gap: 0.15, Place.peak: 0.15, Place.edge: 0.15, Place.free: 1.0}
 #: Candidates for each peak that is to be placed, and nearest place to a peak that is there, pixels: nearer ones are one
 #: to the eye.
-_TRIES, _NEAREST = 40, 2.0
+_TRIES, _NEAREST = 20, 2.0
 #: Within so many halves of a patch no maximum may be, for a place to be free: one that near owns pixels of the patch.
 _REACH = 1 + np.sqrt(2)
 #: Pixels that added peaks keep apart, beyond the width of a patch.
