@@ -48,6 +48,7 @@ ELSEWHERE = {
     "braggflow train --card": ("half an hour", "tests/train/test_trainer.py"),
     "braggflow train --like runs/scan": ("half an hour", "tests/train/test_finetune.py"),
     "braggflow finetune": ("minutes", "tests/train/test_finetune.py"),
+    "python benchmarks/bench_selfcheck.py": ("a measurement of minutes", "tests/selfcheck/test_self_check.py"),
     "python benchmarks/bench_significance.py 20": ("a measurement of minutes", "tests/detect/test_significance.py"),
 }
 #: What is done smaller here than a user does it, by how the command begins: options that are added.

@@ -22,9 +22,9 @@ from braggflow.simulate import (
     sample_profiles,
 )
 
-#: Rows of the table whose shapes are taken: of a peak by itself, well seen, fitted well. Of fewer than these, shapes of
-#: simulated peaks are taken.
-_LEAST_SNR, _LEAST_ROWS = 10.0, 10
+#: Rows whose shapes are taken: of a peak by itself, fitted well, of the highest of these SNR that so many rows have, for
+#: the fainter a peak, the more of its shape is noise. Where too few have the lowest, shapes are simulated ones.
+_LEAST_ROWS = {40.0: 100, 20.0: 50, 10.0: 10}
 _NOT_TAKEN = (
     Flag.edge
     | Flag.masked
@@ -64,11 +64,13 @@ def seen_in(table: xr.Dataset, config: RunConfig) -> Seen:
     step = -(-table.sizes["peak"] // _ROWS) or 1
     rows = table.isel(peak=slice(None, None, step)).load()
     snr, scale = rows["snr"].values, config.frames.bin
-    taken = (rows["flags"].values & np.uint16(_NOT_TAKEN) == 0) & (snr >= _LEAST_SNR)
-    taken &= np.isfinite(rows["fwhm_minor"].values) & (rows["area"].values > scale**2)  # of one pixel: a hot one
+    alone = (rows["flags"].values & np.uint16(_NOT_TAKEN) == 0) & np.isfinite(rows["fwhm_minor"].values)
+    alone &= rows["area"].values > scale**2  # of one pixel: a hot one
+    least = next((least for least, n in _LEAST_ROWS.items() if np.count_nonzero(alone & (snr >= least)) >= n), np.inf)
+    taken = alone & (snr >= least)
     highest = float(np.quantile(snr, _SHARE)) if len(snr) else 0.0
     n = int(np.count_nonzero(taken))
-    if n < _LEAST_ROWS:
+    if not n:
         shapes = sample_profiles(100, rng=np.random.default_rng(0), config=CLASSES["sampled"])
         if config.fit.model == "disk":
             shapes["sigma_major"] = shapes["sigma_minor"] = 2 * _DISK_RADIUS / FWHM_PER_SIGMA
