@@ -22,8 +22,8 @@ from braggflow.simulate import (
     sample_profiles,
 )
 
-#: Rows whose shapes are taken: of a peak by itself, fitted well, of the highest of these SNR that so many rows have, for
-#: the fainter a peak, the more of its shape is noise. Where too few have the lowest, shapes are simulated ones.
+#: Rows whose shapes are taken: of a peak by itself, fitted well, of the highest of these SNR that so many rows have
+#: (the fainter a peak, the more of its shape is noise). Where too few have the lowest, shapes are simulated ones.
 _LEAST_ROWS = {40.0: 100, 20.0: 50, 10.0: 10}
 _NOT_TAKEN = (
     Flag.edge
