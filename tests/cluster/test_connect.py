@@ -40,9 +40,9 @@ def certificate(tmp_path):
     return {name: str(tmp_path / name) for name in files}
 
 
-def test_a_local_cluster_with_tls_lets_nobody_else_in_and_leaves_dasks_configuration_as_it_was():
+def test_a_local_cluster_lets_nobody_else_in_and_leaves_dasks_configuration_as_it_was():
     before = dask.config.get("distributed.scheduler")
-    with local_cluster(ComputeConfig(workers=1), LocalProfile(kind="local", tls=True)) as client:
+    with local_cluster(ComputeConfig(workers=1), LocalProfile(kind="local")) as client:
         address = client.scheduler_info()["address"]
         assert address.startswith("tls://127.0.0.1:")
         assert client.submit(sum, [1, 2]).result(timeout=PATIENCE) == 3

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
+from braggflow.errors import printable
+
 #: Where the output is no terminal (a batch job's log), a plain line this often.
 _LINE_SECONDS = 10.0
 #: What takes no longer than this is not told in a log.
@@ -36,7 +38,7 @@ def moves(console: Console) -> bool:
 
 def plain(console: Console, text: str) -> None:
     """A line as it is, however long."""
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+    console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
 
 
 class _Time(ProgressColumn):
@@ -60,9 +62,10 @@ def moving_line(console: Console, title: str) -> Iterator[Callable[[str, float |
     """
     with ExitStack() as stack:
         if console.is_jupyter:
-            yield _in_notebook(stack)
+            show = _in_notebook(stack)
         else:
-            yield _drawn(stack, console, title) if moves(console) else _logged(stack, console)
+            show = _drawn(stack, console, title) if moves(console) else _logged(stack, console)
+        yield lambda title, share, facts: show(printable(title), share, printable(facts))
 
 
 @contextmanager

@@ -1,10 +1,33 @@
-"""The one error that a user's mistake is, and a disk that is full."""
+"""The one error that a user's mistake is, a disk that is full, and texts of others shown as they are."""
 
 import errno
 import os
+import unicodedata
 
 #: What a file system says that has no room, or none for this user.
 _FULL, _NO_ROOM = (errno.ENOSPC, errno.EDQUOT), os.strerror(errno.ENOSPC)
+#: Categories of characters that show nothing of their own, but change what a terminal or page shows of others: control
+#: characters, marks of the direction of writing, lone halves of characters (bytes of names that are no text), breaks.
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def printable(text: str) -> str:
+    """A text with all that changes what is shown of others escaped, but for the ends of its lines.
+
+    Names of files, keys and what files say of themselves are others' texts: what is shown to people goes through here.
+
+    Examples
+    --------
+    >>> from braggflow.errors import printable
+    >>> print(printable("scan\x1b[2J\u202e.zarr"))
+    scan\\x1b[2J\\u202e.zarr
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter == "\n" or unicodedata.category(letter) not in _UNSEEN else repr(letter)[1:-1]
+        for letter in text
+    )
 
 
 class InputError(ValueError):
@@ -22,6 +45,9 @@ class InputError(ValueError):
     ...     print(error)
     nowhere: holds no run (no run.json)
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 def is_full(error: BaseException) -> bool:

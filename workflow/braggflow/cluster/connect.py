@@ -40,6 +40,13 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 told = ("during heartbeat", "Compute Failed")
 logging.getLogger("distributed.worker").addFilter(lambda record: not any(text in record.getMessage() for text in told))
 """
+#: Dask serves pages over HTTP, to every user of the machine, also where no dashboard is asked for: they are left out,
+#: and who would serve them is stopped as soon as it is there.
+_NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+_NO_SERVER = """
+def dask_setup(worker):
+    worker.http_server.stop()
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,31 +144,36 @@ def _not_told_by_the_run(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def local_cluster(config: ComputeConfig, profile: LocalProfile | None = None) -> Iterator[Client]:
-    """A cluster of single-threaded worker processes on this machine, reachable from this machine only."""
+    """A cluster of single-threaded worker processes on this machine, which no other user of it gets into."""
     profile = profile or LocalProfile(kind="local")
     security = Security.temporary() if profile.tls else None
+    made = _FORKED if profile.dashboard else {**_FORKED, **_NO_PAGES}
     start_worker_server()
     logging.getLogger("distributed.scheduler").addFilter(_not_told_by_the_run)
     try:
         # Workers that cannot start are an error after this time, and not a wait without end.
-        with dask.config.set({**_FORKED, "distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS}s"}):
+        with dask.config.set({**made, "distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS}s"}):
             cluster = LocalCluster(
                 n_workers=profile.workers or config.workers or CPU_COUNT,
                 threads_per_worker=1,
                 host="127.0.0.1",
                 protocol="tls://" if security else "tcp://",
                 security=security,
-                dashboard_address="127.0.0.1:0",
+                dashboard_address="127.0.0.1:0" if profile.dashboard else None,
+                scheduler_kwargs={} if profile.dashboard else {"dashboard_address": "127.0.0.1:0"},
                 memory_limit=profile.memory_limit or config.memory_limit,
-                preload=[_PRELOAD],
+                preload=[_PRELOAD if profile.dashboard else _PRELOAD + _NO_SERVER],
                 silence_logs=logging.ERROR,  # that a worker took long to end is no news for a user
             )
     except ValueError as error:
         own = profile.memory_limit
         where = f"memory_limit: {own!r}" if own else f"compute.memory_limit: {config.memory_limit!r}"
         raise InputError(f"{where} is not accepted ({error})") from error
+    if not profile.dashboard:
+        cluster.scheduler.http_server.stop()
+        del cluster.scheduler.services["dashboard"]  # nobody is told of it
     # A frame that kills its worker does so several times: its place must not be given up while it starts again.
-    lifelong = {**_FORKED, "distributed.deploy.lost-worker-timeout": "1000h"}
+    lifelong = {**made, "distributed.deploy.lost-worker-timeout": "1000h"}
     with dask.config.set(lifelong), cluster, Client(cluster) as client:
         try:
             client.wait_for_workers(1, timeout=NO_WORKERS_SECONDS)

@@ -129,14 +129,16 @@ class LocalProfile(Section):
     Examples
     --------
     >>> from braggflow.cluster.profiles import LocalProfile
-    >>> LocalProfile(kind="local", workers=4).tls
-    False
+    >>> profile = LocalProfile(kind="local", workers=4)
+    >>> profile.tls, profile.dashboard
+    (True, False)
     """
 
     kind: Literal["local"] = Field(description="local")
     workers: int | None = Field(None, ge=1, description="worker processes (null: compute.workers)")
     memory_limit: str | None = Field(None, description="per worker (null: compute.memory_limit)")
-    tls: bool = Field(False, description="true: keep other users of this machine out")
+    tls: bool = Field(True, description="false: let every user of this machine run code as you")
+    dashboard: bool = Field(False, description="true: Dask's dashboard, which every user of this machine can look at")
 
 
 class ExistingProfile(Section):

@@ -51,7 +51,7 @@ class Progress:
     peaks: int
     """Peaks found in the data sets opened so far, also by earlier runs."""
     dashboard: str
-    """Address of the Dask dashboard."""
+    """Address of the Dask dashboard; "" where there is none."""
     cluster: str
     """Workers there are and jobs that wait; "" where their number is fixed."""
     stage: str
