@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dask
 import psutil
@@ -42,7 +43,7 @@ logging.getLogger("distributed.worker").addFilter(lambda record: not any(text in
 """
 #: Dask serves pages over HTTP, to every user of the machine, also where no dashboard is asked for: they are left out,
 #: and who would serve them is stopped as soon as it is there.
-_NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+_NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 _NO_SERVER = """
 def dask_setup(worker):
     worker.http_server.stop()
@@ -170,8 +171,9 @@ def local_cluster(config: ComputeConfig, profile: LocalProfile | None = None) ->
         where = f"memory_limit: {own!r}" if own else f"compute.memory_limit: {config.memory_limit!r}"
         raise InputError(f"{where} is not accepted ({error})") from error
     if not profile.dashboard:
-        cluster.scheduler.http_server.stop()
-        del cluster.scheduler.services["dashboard"]  # nobody is told of it
+        scheduler: Any = cluster.scheduler
+        scheduler.http_server.stop()
+        del scheduler.services["dashboard"]  # nobody is told of it
     # A frame that kills its worker does so several times: its place must not be given up while it starts again.
     lifelong = {**made, "distributed.deploy.lost-worker-timeout": "1000h"}
     with dask.config.set(lifelong), cluster, Client(cluster) as client:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -13,6 +14,7 @@ import xarray as xr
 from braggflow.errors import is_full, not_written
 from braggflow.flow.data_set import UNGUARDED, DataSetRun
 from braggflow.flow.tasks import TaskSeries, opened_series
+from braggflow.flow.unchanged import refuse_other_frames
 from braggflow.frames import DetectorConstants
 from braggflow.pipeline import sum_counts
 from braggflow.results import PartSummary, RunFolder, consolidate, write_end_in_place, write_run_info
@@ -86,9 +88,14 @@ def conclude(
     info: dict[str, Any],
     *,
     series: TaskSeries,
+    stamp: str,
     report: bool,
 ) -> dict[str, Any]:
-    """Join a data set's parts into its table, check it, write `run.json`, whose content is returned, and the report."""
+    """Join a data set's parts into its table, check it, write `run.json`, whose content is returned, and the report.
+
+    `stamp` is that of the frames' files when the run began; raises `OtherFramesError` where it is another now.
+    """
+    refuse_other_frames(Path(info["dataset"]["path"]), stamp)
     constants = DetectorConstants(**info["detector"])
     attributes = {
         "run": info["run"],

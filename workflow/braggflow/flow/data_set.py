@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,10 @@ from typing import Any
 import xarray as xr
 
 from braggflow.config import RunConfig, digest
-from braggflow.detect import searched_image
 from braggflow.errors import InputError
 from braggflow.flow.tasks import TaskSeries
-from braggflow.frames import (
-    FRAMES_FORMAT,
-    UNREADABLE,
-    DetectorConstants,
-    OpenedSeries,
-    open_series,
-    sealed,
-    settled_constants,
-)
-from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, regroup
+from braggflow.frames import FRAMES_FORMAT, DetectorConstants, open_series, sealed, settled_constants
+from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, refuse_levels, refuse_no_frames, regroup
 from braggflow.results import (
     PartSummary,
     RunFolder,
@@ -56,6 +47,8 @@ class DataSetRun:
     resolved: RunConfig
     """With the detector's constants as numbers: what the tasks work with."""
     series: TaskSeries
+    stamp: str
+    """Of the files that the frames are read from, when they were opened."""
     identity: dict[str, Any]
     dataset: dict[str, Any]
     numbers: list[int]
@@ -96,23 +89,43 @@ class DataSetRun:
         self.last_part = time.monotonic()
 
 
+@contextmanager
+def only_this(path: Path, folder: Path) -> Iterator[None]:
+    """Turn whatever is raised about one data set, and what an earlier run left in its `folder`, into `InputError`.
+
+    The one place where what is odd in a store or a run folder is caught, whatever that is, so that it stops no other.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        where = error.filename if error.filename is not None else path
+        raise InputError(f"{where}: {error.strerror or error}") from error
+    except Exception as error:
+        raise InputError(
+            f"{path}: cannot be used, or what an earlier run left in {folder} ({type(error).__name__}: {error})"
+        ) from error
+
+
 def prepare_data_set(
-    name: str, path: Path, data: xr.Dataset, resolved: RunConfig, model: Mapping[str, Any] | None
+    name: str, path: Path, data: xr.Dataset, resolved: RunConfig, model: Mapping[str, Any] | None, *, stamp: str
 ) -> DataSetRun:
-    """Check one opened data set against the configuration and an earlier run; nothing is written."""
+    """Check one opened data set against the configuration and an earlier run; nothing is written.
+
+    `stamp` is that of its files before it was opened.
+    """
     for key, checked in (("data", path), ("output.folder", Path(resolved.output.folder))):
         _check_is_text(key, checked.resolve())
     opened = open_series(data, resolved)
-    if not opened.numbers:
-        raise InputError(
-            f"frames.start: {resolved.frames.start} (stop: {resolved.frames.stop}, step: {resolved.frames.step}) "
-            f"selects none of the {data.sizes['frame']} frames of {path}"
-        )
+    refuse_no_frames(opened, str(path))
     identity = run_identity(resolved, frames_identity(path, data), model)
     folder = RunFolder(Path(resolved.output.folder).resolve() / name)
     check_run_folder(folder, identity, overwrite=resolved.output.overwrite)
-    opened, constants = settled_constants(opened, _kept_constants(folder, identity), judge=True)
-    _check_levels(opened)
+    opened, constants = settled_constants(
+        opened, _kept_constants(folder, identity), judge=True
+    )
+    refuse_levels(opened)
     named = {"data": (str(path.resolve()),)}
     settings, resolved = resolved.model_copy(update=named), opened.config.model_copy(update=named)
     shape, dtype = list(data["frames"].shape), str(data["frames"].dtype)
@@ -131,6 +144,7 @@ def prepare_data_set(
             identity["code"]["sources"],
             digest(identity["frames"]),
         ),
+        stamp=stamp,
         identity=identity,
         dataset={
             "name": name,
@@ -158,16 +172,19 @@ def _guarded(path: Path, data: xr.Dataset) -> str:
 def _kept_constants(folder: RunFolder, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The detector's constants that a run of this identity was begun with."""
     info = known_run(folder) or {}
-    kept: Mapping[str, Any] | None = info.get("detector") if info.get("run") == run_digest(identity) else None
-    return kept
+    kept = info.get("detector") if info.get("run") == run_digest(identity) else None
+    return kept if isinstance(kept, dict) else None
 
 
 def known_run(folder: RunFolder) -> dict[str, Any] | None:
     """The record of the run in a folder; None where there is none, or where it is damaged."""
     try:
-        return read_run_info(folder)
+        info = read_run_info(folder)
     except InputError:
         return None
+    # One of before they had digests may hold anything.
+    kinds = {"identity": dict, "run": str, "status": str, "plan": list}
+    return info if all(isinstance(info.get(key), kind) for key, kind in kinds.items()) else None
 
 
 def _check_is_text(key: str, path: Path) -> None:
@@ -179,25 +196,6 @@ def _check_is_text(key: str, path: Path) -> None:
             f"{key}: {path}: is no text in this locale, which results could name; "
             "rename it, or set a locale of UTF-8 (LC_ALL=C.UTF-8)"
         ) from error
-
-
-def _check_levels(opened: OpenedSeries) -> None:
-    """Refuse levels in noise multiples where neither the first nor the middle nor the last frame gives them."""
-    settings, n = opened.config.detect, len(opened.numbers)
-    if not settings.in_sigma:
-        return
-    reason = ""
-    for at in (0, n // 2, n - 1):
-        try:
-            frame = opened.corrected(opened.raw(at))
-            searched_image(frame, settings, background_frame=opened.background_frame, **opened.config.frames.noise)
-        except InputError as error:
-            reason = str(error)
-        except UNREADABLE:
-            return  # the run records it
-        else:
-            return
-    raise InputError(f"detect.minval, detect.minscore: {reason}")
 
 
 def check_run_folder(folder: RunFolder, identity: Mapping[str, Any], *, overwrite: bool) -> None:

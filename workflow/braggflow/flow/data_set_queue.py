@@ -3,16 +3,18 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import xarray as xr
 
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
-from braggflow.flow.data_set import DataSetRun, prepare_data_set, refuse_full_disk, take_up_parts
+from braggflow.flow.data_set import DataSetRun, only_this, prepare_data_set, refuse_full_disk, take_up_parts
 from braggflow.flow.outcome import Outcome
+from braggflow.flow.unchanged import store_stamp
 from braggflow.frames import Follower, data_set_name, open_frames
-from braggflow.results import read_run_info
+from braggflow.results import read_run_info, remove_unfinished, run_lock
 
 POLL_SECONDS = 2.0
 
@@ -81,21 +83,20 @@ class DataSetQueue:
             return Outcome(name, folder, "refused", message=f"data: {path}: another data set is named {name} too")
         self.paths[name] = path
         try:
-            data = open_frames(path)
-            work = prepare_data_set(name, path, data, self.resolved, self.model)
-            done = take_up_parts(work)
-            if not done:
-                refuse_full_disk(work)
-        except (InputError, OSError) as error:
+            with only_this(path, folder):
+                stamp = store_stamp(path)
+                data = open_frames(path)
+                work = prepare_data_set(name, path, data, self.resolved, self.model, stamp=stamp)
+                ended = _ended(work)
+                if ended is None:
+                    refuse_full_disk(work)
+        except InputError as error:
             if self.alone:
                 raise
             return Outcome(name, folder, "refused", message=str(error))
-        if not done:
-            if self.opened is not None:
-                self.opened(path, data, self.total())
-            return work
-        counts = read_run_info(work.folder)["counts"]
-        return Outcome(name, work.folder.path, "complete", frames=counts["frames"], peaks=counts["peaks"])
+        if ended is None and self.opened is not None:
+            self.opened(path, data, self.total())
+        return work if ended is None else ended
 
     def not_begun(self) -> list[Outcome]:
         """Data sets that the run ended before."""
@@ -120,6 +121,18 @@ class DataSetQueue:
             )
             for path, why in waiting.items()
         ]
+
+
+def _ended(work: DataSetRun) -> Outcome | None:
+    """The outcome of a data set of which nothing is left to do; None for any other."""
+    if not take_up_parts(work):
+        return None
+    counts = read_run_info(work.folder).get("counts")
+    if not isinstance(counts, dict) or {int} != {*map(type, (counts.get("frames"), counts.get("peaks")))}:
+        return None  # the table is joined again, and the record made anew
+    with suppress(InputError, OSError), run_lock(work.folder):  # not where another run is at work
+        remove_unfinished(work.folder)
+    return Outcome(work.name, work.folder.path, "complete", frames=counts["frames"], peaks=counts["peaks"])
 
 
 def first_work(source: DataSetQueue) -> tuple[list[Outcome], DataSetRun | None]:

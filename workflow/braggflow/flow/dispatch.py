@@ -28,6 +28,7 @@ from braggflow.flow.outcome import Outcome, Progress
 from braggflow.flow.poison import PoisonSearch
 from braggflow.flow.tally import Tally
 from braggflow.flow.tasks import GroupTask, submit_groups, submit_probe
+from braggflow.flow.unchanged import OtherSourcesError
 from braggflow.pipeline import Group
 from braggflow.version import versions
 
@@ -207,9 +208,10 @@ class Dispatcher:
                 futures.append(self.finished.get_nowait())
         take = {"group": self._take_group, "probe": self._take_probe, "conclude": self._take_table}
         for future, result, error in self._ended([future for future in futures if future.key in self.in_flight]):
-            flight = self.in_flight.pop(future.key)
-            take[flight.kind](flight, result, error)
-            dataset = flight.work.name
+            flight = self.in_flight.pop(future.key, None)
+            if flight is not None:  # else of a data set that was given up a moment ago
+                take[flight.kind](flight, result, error)
+                dataset = flight.work.name
         self._report(dataset)
 
     def _ended(self, futures: "Sequence[Future[Any]]") -> "list[tuple[Future[Any], Any, Exception | None]]":
@@ -248,8 +250,11 @@ class Dispatcher:
             self.tally.made(part)
         elif self.stopping:
             return
-        elif isinstance(error, InputError):
+        elif isinstance(error, OtherSourcesError):
             raise error  # this worker is not like the client: nothing it says can be used
+        elif isinstance(error, InputError):
+            self._give_up(work, error)
+            return
         elif is_full(error):
             raise InputError(full_disk(work))  # the others would find no room either
         elif isinstance(error, KilledWorker) and self._search(flight):
@@ -268,6 +273,18 @@ class Dispatcher:
         self.tally.frames_processed += frames
         if work.finished == len(work.todo):
             self._conclude(work)
+
+    def _give_up(self, work: DataSetRun, error: InputError) -> None:
+        """Leave a data set that cannot go on, as where its frames are others now; the rest goes on."""
+        self.turns = deque(turn for turn in self.turns if turn[0] is not work)
+        of_work = {key: flight for key, flight in self.in_flight.items() if flight.work is work}
+        for key in of_work:
+            del self.in_flight[key]
+        self.client.cancel([flight.future for flight in of_work.values()])
+        self.poison.forget(work)
+        if any(flight.kind == "probe" for flight in of_work.values()):
+            self._probe()
+        self._close(work, self.life.left(work, error))
 
     def _search(self, flight: _Flight) -> bool:
         """Process each frame of a group that kills workers alone; False where that has not helped before."""
@@ -307,6 +324,7 @@ class Dispatcher:
             work.coords,
             info,
             series=work.series,
+            stamp=work.stamp,
             report=self.config.output.report,
             key=("conclude", work.name, uuid4().hex[:8]),
             pure=False,

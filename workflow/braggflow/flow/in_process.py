@@ -72,8 +72,11 @@ class InProcess:
         except KeyboardInterrupt:
             self._end(self.life.interrupted(work, ""))
             return False
-        except (_FullDiskError, InputError) as error:
+        except _FullDiskError as error:
             self._end(self.life.interrupted(work, str(error)))
+            return True
+        except InputError as error:
+            self._end(self.life.left(work, error))
             return True
         self._end(outcome)
         self._report(work, ended=True)
@@ -103,8 +106,15 @@ class InProcess:
     def _concluded(self, work: DataSetRun) -> Outcome:
         info = self.life.info(work, "partial" if failures_of(work) else "complete")
         try:
-            parts, report = list(work.done.values()), work.config.output.report
-            info = conclude(work.folder, parts, work.coords, info, series=work.series, report=report)
+            info = conclude(
+                work.folder,
+                list(work.done.values()),
+                work.coords,
+                info,
+                series=work.series,
+                stamp=work.stamp,
+                report=work.config.output.report,
+            )
         except Exception as error:  # noqa: BLE001 - as on a worker: the parts are done, and the outcome says what ailed
             return self.life.without_table(work, error)
         return self.life.ended(work, info)

@@ -1,14 +1,17 @@
 """How a data set is begun and ended, wherever its groups are processed: its folder, its record, its outcome."""
 
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from braggflow.errors import InputError, is_full, not_written
 from braggflow.flow.conclusion import failures_of, run_info, what_to_know
-from braggflow.flow.data_set import DataSetRun, check_run_folder, take_up_parts
+from braggflow.flow.data_set import DataSetRun, check_run_folder, only_this, take_up_parts
 from braggflow.flow.outcome import Outcome
+from braggflow.flow.unchanged import OtherFramesError
 from braggflow.pipeline import check_memory
 from braggflow.results import begin_run, resume_run, run_lock, write_end_in_place, write_run_info
 
@@ -48,16 +51,17 @@ class Lifecycle:
         """
         work.started = work.last_part = time.monotonic()
         try:
-            for limit, threads in limits:
-                check_memory(work.series.path, work.need, limit, threads)
-            work.folder.path.mkdir(parents=True, exist_ok=True)
-            work.resources.enter_context(run_lock(work.folder))
-            # Another run may have been here since this one was prepared.
-            check_run_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
-            take_up_parts(work)
-            start = resume_run if work.done else begin_run
-            start(work.folder, work.config, self.info(work, "running"))
-        except (InputError, OSError) as error:
+            with only_this(Path(work.series.path), work.folder.path):
+                for limit, threads in limits:
+                    check_memory(work.series.path, work.need, limit, threads)
+                work.folder.path.mkdir(parents=True, exist_ok=True)
+                work.resources.enter_context(run_lock(work.folder))
+                # Another run may have been here since this one was prepared.
+                check_run_folder(work.folder, work.identity, overwrite=work.config.output.overwrite)
+                take_up_parts(work)
+                start = resume_run if work.done else begin_run
+                start(work.folder, work.config, self.info(work, "running"))
+        except InputError as error:
             work.resources.close()
             said = not_written(work.folder.path, error) if is_full(error) else error
             return Outcome(work.name, work.folder.path, "refused", message=str(said))
@@ -71,11 +75,20 @@ class Lifecycle:
 
     def without_table(self, work: DataSetRun, error: Exception) -> Outcome:
         """The outcome of a data set whose parts are done, and whose table could not be written."""
+        if isinstance(error, OtherFramesError):
+            return self.left(work, error)
         info = self.info(work, "partial")
         reason = full_disk(work) if is_full(error) else reason_of(error)
         message = f"the parts are done, but the table could not be written: {reason}"
         self._write(work, info | {"error": message})
         return self._outcome(work, "partial", info["counts"], message)
+
+    def left(self, work: DataSetRun, error: InputError) -> Outcome:
+        """The outcome of a data set that cannot go on; parts that may be of other frames are thrown away."""
+        if isinstance(error, OtherFramesError):
+            shutil.rmtree(work.folder.parts, ignore_errors=True)
+            work.done, work.failures = {}, []
+        return self.interrupted(work, str(error))
 
     def interrupted(self, work: DataSetRun, message: str) -> Outcome:
         """The outcome of a data set that is left as it is; how far it is is written down."""

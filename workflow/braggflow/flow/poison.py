@@ -41,6 +41,10 @@ class PoisonSearch:
         self._searches.append(Search(work, group, iter(range(group.first, group.stop))))
         return True
 
+    def forget(self, work: DataSetRun) -> None:
+        """Search no more in a data set."""
+        self._searches = deque(search for search in self._searches if search.work is not work)
+
     @property
     def just_begun(self) -> bool:
         """Whether the group that was added last is the only one, so that no frame is under way."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from braggflow import cluster as clusters
 from braggflow.config import RunConfig, as_config
 from braggflow.errors import InputError
-from braggflow.flow.data_set import DataSetRun, existing_folder
+from braggflow.flow.data_set import DataSetRun, existing_folder, only_this
 from braggflow.flow.data_set_queue import DataSetQueue, first_work
 from braggflow.flow.in_process import MOST_SECONDS, InProcess
 from braggflow.flow.outcome import Outcome, Outcomes, Progress
@@ -120,7 +120,12 @@ def run(
         stages = _Stages(progress)
         stages.begin(f"opening {names[0] if names else follow}")
         source = DataSetQueue(resolved, paths, follower, idle_seconds, opened)
-        before, first = first_work(source)
+
+        def here(work: DataSetRun) -> bool:
+            following = follower is not None
+            return client is None and _here(work, source.total(), resolved, where, stages, following=following)
+
+        before, first, in_this_process = _beginning(source, here)
         folder, several = Path(resolved.output.folder), len(paths) > 1 or follower is not None
 
         def record(outcome: Outcome) -> None:
@@ -141,14 +146,14 @@ def run(
                 "progress": progress,
                 "notes": stages.notes,
             }
-            if client is None and _here(first, source.total(), resolved, where, stages, following=follower is not None):
+            if in_this_process:
                 outcomes = InProcess(coming, task_seconds=resolved.compute.task_seconds, **common).run()
             else:
                 outcomes = _on_cluster(first, coming, resolved, where, client, stages, common)
     unfinished = source.unfinished()
     outcomes = [*outcomes, *source.not_begun(), *unfinished]
     if outcomes and all(outcome.status == "refused" for outcome in outcomes):
-        raise InputError("\n".join(outcome.message for outcome in outcomes))
+        raise InputError("\n".join(dict.fromkeys(outcome.message for outcome in outcomes)))
     for outcome in (*(before if first is None else ()), *unfinished):
         record(outcome)
     order = {name: position for position, name in enumerate([*names, *source.paths])}
@@ -177,6 +182,28 @@ class _Stages:
         """Say what is done from now on."""
         if self._progress is not None:
             self._progress(self._tally.progress((), ended=0, total=1, stage=stage, notes=self.notes))
+
+
+def _beginning(
+    source: DataSetQueue, here: Callable[[DataSetRun], bool]
+) -> tuple[list[Outcome], DataSetRun | None, bool]:
+    """What ended before the first data set with work to do, that one, and whether `here` has the work done here.
+
+    A data set of which `here` raises `InputError` is refused, as far as is known for its own sake: the next is tried.
+    """
+    ended = list[Outcome]()
+    while True:
+        before, first = first_work(source)
+        ended += before
+        if first is None:
+            return ended, None, False
+        try:
+            with only_this(Path(first.series.path), first.folder.path):
+                return ended, first, here(first)
+        except InputError as error:
+            if source.alone:
+                raise
+            ended.append(Outcome(first.name, first.folder.path, "refused", message=str(error)))
 
 
 def _here(

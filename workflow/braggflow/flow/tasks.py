@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from braggflow.config import RunConfig, digest
-from braggflow.errors import InputError
+from braggflow.flow.unchanged import OtherFramesError, OtherSourcesError
 from braggflow.frames import OpenedSeries, open_frames, open_series, without_bad_pixels
 from braggflow.pipeline import ChunkPeaks, Group, NetworkResult, complete_peaks, locate_peaks, search_chunk, sum_counts
 from braggflow.results import Part, PartSummary, RunFolder, frames_identity, write_part
@@ -172,17 +172,18 @@ def _write(
 def opened_series(series: TaskSeries) -> OpenedSeries:
     """The series of a data set, as its tasks see it.
 
-    Raises `InputError` where this process has other sources than the client, or finds other frames.
+    Raises `OtherSourcesError` where this process has other sources than the client, `OtherFramesError` where it finds
+    other frames, and as `open_frames` does.
     """
     own = code_version()
     if own["sources"] != series.sources:
-        raise InputError(
+        raise OtherSourcesError(
             f"worker: has braggflow {own['version']} (sources {own['sources']}), the client has other sources "
             f"({series.sources}); results would be mixed. Install the same on both"
         )
     data = open_frames(series.path)
     if digest(frames_identity(Path(series.path), data)) != series.frames:
-        raise InputError(
+        raise OtherFramesError(
             f"{series.path}: holds other frames than when the run began; run again, so that no results are mixed"
         )
     opened = open_series(data, RunConfig.model_validate_json(series.settings))

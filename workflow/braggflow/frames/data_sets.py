@@ -48,6 +48,8 @@ def expand_data_sets(names: Sequence[str | Path]) -> list[Path]:
 def _named(text: str, what: str, base: Path | None = None) -> list[Path]:
     """The data sets of one name; in a list file, whose folder is `base`, it cannot be another list."""
     path = Path(text) if base is None else base / text
+    if "\0" in text:
+        raise InputError(f"{what}: holds a NUL, which no name of a file can")
     try:
         pattern = glob.has_magic(text) and not path.exists()
         if pattern:
@@ -223,9 +225,15 @@ def data_set_name(path: str | Path) -> str:
 
     `scan.h5:/entry/data` is named `scan_entry_data`, the pattern `night/scan_*.cbf` `scan`, and `night/*.cbf` `night`.
     """
+    found = _name_of(Path(path))
+    if found in ("", ".", ".."):  # `..zarr` would be the folder of all results
+        raise InputError(f"data: {path}: has no name to give its results")
+    return found
+
+
+def _name_of(path: Path) -> str:
     from braggflow.formats import HDF5_SUFFIXES, split_name
 
-    path = Path(path)
     file, inside = split_name(str(path))
     if inside or file.suffix.lower().removeprefix(".") in HDF5_SUFFIXES:
         return file.stem + inside.replace("/", "_")
@@ -234,10 +242,7 @@ def data_set_name(path: str | Path) -> str:
         if glob.has_magic(path.name) and not path.exists():
             name = re.split(r"[*?[]", name)[0].rstrip("_-. ")
         path = Path(name) if name else path.absolute().parent
-    found = (path if path.name not in ("", "..") else path.resolve()).name.removesuffix(".zarr")
-    if not found:
-        raise InputError(f"data: {path}: has no name to give its results")
-    return found
+    return (path if path.name not in ("", "..") else path.resolve()).name.removesuffix(".zarr")
 
 
 def data_set_names(paths: Sequence[str | Path]) -> list[str]:

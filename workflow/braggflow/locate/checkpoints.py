@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.config import LocateConfig
@@ -179,9 +180,12 @@ def _state(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
 def _build(path: Path, name: str, state: Mapping[str, NDArray[Any]]) -> Weights:
     """The network whose shape the tensors tell, holding them."""
     try:
-        return weights_from(name, state)
-    except (KeyError, IndexError, ValueError) as error:
+        weights = weights_from(name, state)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _refuse(path, f"does not fit a {name} network (tensors: {_some(state)})") from error
+    if wrong := [key for key, tensor in weights.tensors.items() if not np.isfinite(tensor).all()]:
+        raise _refuse(path, f"holds weights that are no finite numbers (tensors: {_some(wrong)})")
+    return weights
 
 
 def _some(names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from braggflow.pipeline.assembly import MAX_OFFSET
 from braggflow.pipeline.groups import MIN_GROUPS, Group, plan_groups, regroup
 from braggflow.pipeline.in_memory import find_peaks
 from braggflow.pipeline.memory import MemoryNeed, check_memory, memory_need
+from braggflow.pipeline.refusals import refuse_levels, refuse_no_frames
 from braggflow.pipeline.sample_frames import Sample, SampledFrame, look_at_frame, look_at_frames, sample_warnings
 from braggflow.pipeline.stages import (
     ChunkPeaks,
@@ -35,6 +36,8 @@ __all__ = [
     "look_at_frames",
     "memory_need",
     "plan_groups",
+    "refuse_levels",
+    "refuse_no_frames",
     "regroup",
     "sample_warnings",
     "search_chunk",

@@ -8,12 +8,12 @@ import numpy as np
 import xarray as xr
 
 import braggflow.peak_rows  # noqa: F401 - it registers itself with xarray
-from braggflow import peak_table
 from braggflow.config import NoiseMultiple, RunConfig, as_config, resolve_config
 from braggflow.errors import InputError
 from braggflow.frames import frames_from_array, open_series, settled_constants
 from braggflow.peak_table import to_dataset
 from braggflow.pipeline.ahead import compile_ahead
+from braggflow.pipeline.refusals import refuse_levels, refuse_no_frames
 from braggflow.pipeline.stages import complete_peaks, locate_peaks, search_chunk
 
 Level: TypeAlias = float | str | NoiseMultiple | Mapping[str, float]
@@ -137,14 +137,17 @@ def find_peaks(
     settings = resolve_config(sections, source="find_peaks")
     data = frames_from_array(frames)
     compile_ahead()
-    opened, constants = settled_constants(open_series(data, settings))
+    opened = open_series(data, settings)
+    refuse_no_frames(opened, "the array")
+    opened, constants = settled_constants(opened)
+    refuse_levels(opened)
     settings = opened.config
     found = [search_chunk(opened, position, position + 1) for position in range(len(opened.numbers))]
     never_written = [opened.numbers[position] for position in opened.missing]
     failures = [failure for chunk in found for failure in chunk.failures if failure["frame"] not in never_written]
     if failures:
         raise InputError("; ".join(f"frame {failure['frame']}: {failure['reason']}" for failure in failures[:5]))
-    table, _ = complete_peaks(settings, found, locate_peaks(settings, found)) if found else (peak_table.empty(), {})
+    table, _ = complete_peaks(settings, found, locate_peaks(settings, found))
     coords = data[["frame"]].isel(frame=opened.positions).load()
     return to_dataset(
         table,

@@ -152,7 +152,12 @@ def begin_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> 
 def resume_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> None:
     """Go on with a run of the same identity; what killed processes left half-written is removed."""
     folder.parts.mkdir(exist_ok=True)
-    for left in (*folder.path.glob(".*.wip.*"), *folder.path.glob("peaks.wip.*"), *folder.parts.glob(".*.wip.*")):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    remove_unfinished(folder)
     write_atomic(folder.settings, config.to_yaml().encode())
     write_run_info(folder, info)
+
+
+def remove_unfinished(folder: RunFolder) -> None:
+    """Remove what killed processes left half-written; the run's lock is held."""
+    for left in (*folder.path.glob(".*.wip.*"), *folder.path.glob("peaks.wip.*"), *folder.parts.glob(".*.wip.*")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""Whether a data set's frames, and the code that reads them, are those with which its run began."""
+
+import os
+from pathlib import Path
+
+from braggflow.config import digest
+from braggflow.errors import InputError
+
+#: What the folder of a Zarr store holds, in version 3 and 2.
+_OF_STORES = ("zarr.json", ".zgroup", ".zarray")
+
+
+class OtherFramesError(InputError):
+    """The frames of a data set are not those with which its run began: none of its results can be used."""
+
+
+class OtherSourcesError(InputError):
+    """A worker has another braggflow than the client: nothing that it makes can be used, of any data set."""
+
+
+def store_stamp(path: Path) -> str:
+    """What changes with any file of a frames store: a digest of all names, sizes and times of change.
+
+    Empty where there is no store: detector files are looked at whenever they are read.
+    """
+    if not any((path / name).exists() for name in _OF_STORES):
+        return ""
+    found = []
+    folders = [os.fsencode(path)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.path)
+                else:
+                    stat = entry.stat()
+                    found.append((os.fsdecode(entry.path), stat.st_size, stat.st_mtime_ns))
+    return digest({name: [size, changed] for name, size, changed in found})
+
+
+def refuse_other_frames(path: Path, stamp: str) -> None:
+    """Raise `OtherFramesError` where the store has another stamp than when its run began, or is gone."""
+    try:
+        now = store_stamp(path)
+    except OSError:
+        now = ""
+    if now != stamp:
+        raise OtherFramesError(
+            f"{path}: its files have changed since the run began, so that its results may be of other frames; they are "
+            "thrown away. Run again once it is whole"
+        )
