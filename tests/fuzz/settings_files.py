@@ -6,6 +6,7 @@ import string
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from braggflow import InputError, load_config, load_profile
@@ -99,6 +100,7 @@ ODD = (
 _LETTERS = string.printable + "é\u202e\x1b\x00"
 
 
+@cache
 def seeds() -> dict[str, list[str]]:
     """Whole files of each kind."""
     configurations = [starter_config(), *(path.read_text() for path in sorted((ROOT / "configs").glob("*.yaml")))]
@@ -187,7 +189,7 @@ def make_case(number: int) -> tuple[str, str, bytes]:
         mutation = draw.choice(MUTATIONS)
         try:
             text = mutation(text, draw)
-        except (InputError, ValueError, IndexError):
+        except (InputError, ValueError, TypeError, IndexError):
             continue  # what was done before left nothing to change
         done.append(mutation.__name__.strip("_"))
     content = text.encode("utf-8", "surrogatepass")
@@ -238,3 +240,14 @@ def campaign(cases: range, folder: Path) -> tuple[Counter[str], list[str]]:
         else:
             findings.append(outcome)
     return counts, findings
+
+
+if __name__ == "__main__":
+    import sys
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="fuzz") as place:
+        counted, found = campaign(range(*map(int, sys.argv[1:3])), Path(place))
+    print("\n\n".join(found))
+    print(*(f"{n:6d} {what}" for what, n in sorted(counted.items())), f"{len(found):6d} findings", sep="\n")
+    sys.exit(bool(found))

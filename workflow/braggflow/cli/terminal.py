@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from braggflow.console import moves, moving_line, open_console, plain
-from braggflow.errors import InputError, not_written
+from braggflow.errors import InputError, not_written, printable
 from braggflow.files import written_whole
 from braggflow.results import DataSetStatus, RunFolder, data_set_statuses
 
@@ -95,11 +95,11 @@ def show_summary(outcomes: Sequence["Outcome"]) -> None:
     ]
     for outcome in shown:
         if outcome.status == "refused":
-            table.add_row(outcome.name, outcome.status)
+            table.add_row(_cell(outcome.name), outcome.status)
             continue
         speed = rate(outcome.frames_per_second) if outcome.frames_processed else ""
         table.add_row(
-            outcome.name,
+            _cell(outcome.name),
             outcome.status,
             str(outcome.frames),
             str(outcome.frames_failed),
@@ -132,6 +132,11 @@ def show_summary(outcomes: Sequence["Outcome"]) -> None:
         for what, path in {"peaks": folder.peaks, "report": folder.report}.items():
             if outcome.status in ("complete", "partial") and path.exists():
                 plain(console, f"{what}: {path}")
+
+
+def _cell(text: str) -> Text:
+    """A text of others in a table: not read as rich's markup, and nothing in it changes what is shown of the rest."""
+    return Text(printable(text))
 
 
 def show_status(folder: Path, *, watch: bool = False) -> None:
@@ -209,10 +214,10 @@ def _rows(states: Sequence[DataSetStatus]) -> Table:
     for state in states:
         counted = (str(state.frames), str(state.frames_failed), str(state.peaks) if state.ended else "")
         table.add_row(
-            Text(state.name),
-            state.status,
+            _cell(state.name),
+            _cell(state.status),
             *((f"{state.parts_done}/{state.parts_total}", *counted) if state.parts_total else ("", "", "", "")),
-            state.written.removesuffix("+00:00").replace("T", " "),
+            _cell(state.written.removesuffix("+00:00").replace("T", " ")),
         )
     return table
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from braggflow.errors import InputError
+from braggflow.errors import InputError, printable
 from braggflow.files import write_atomic
 from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_info
 from braggflow.show import report_words as words
@@ -90,13 +90,14 @@ def _without_collector() -> Iterator[None]:
 
 
 def page_environment() -> "Environment":
-    """The template engine of the page: it escapes every value, and refuses a name or an attribute that has none."""
+    """The template engine of the page: it escapes every value and what would show otherwise, and refuses a name or an attribute that has none."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # here, because only a report needs it
 
     return Environment(
         loader=PackageLoader("braggflow.show", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
