@@ -7,7 +7,7 @@ import typer
 
 from braggflow.cli.options import COMPLETE, PARTIAL, Workers
 from braggflow.cli.streams import say
-from braggflow.errors import InputError
+from braggflow.errors import InputError, printable
 
 if TYPE_CHECKING:
     from braggflow.flow import Progress
@@ -113,7 +113,7 @@ def preview(
         line("drawing", None, "")
         path = write_picture(found, out)
     show_preview(found)
-    say(f"picture: {path}")
+    say(f"picture: {printable(str(path))}")
 
 
 def status(

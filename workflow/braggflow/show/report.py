@@ -90,7 +90,7 @@ def _without_collector() -> Iterator[None]:
 
 
 def page_environment() -> "Environment":
-    """The template engine of the page: it escapes every value and what would show otherwise, and refuses a name or an attribute that has none."""
+    """The template engine of the page: it escapes every value, and refuses a name or an attribute that has none."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # here, because only a report needs it
 
     return Environment(
