@@ -5,7 +5,8 @@ INSTALLED := .venv/installed
 
 PYTHONS := 3.12 3.13
 
-.PHONY: demo test test-slow test-ends test-wheel test-slurm fuzz fuzz-guarded test-minimum minimum test-pythons $(PYTHONS:%=test-python-%) lint bench \
+.PHONY: demo test test-slow test-ends test-kills test-wheel test-slurm fuzz fuzz-guarded fuzz-odd test-minimum minimum \
+        test-pythons $(PYTHONS:%=test-python-%) lint bench \
         bench-peers docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -30,6 +31,11 @@ test-slow: $(INSTALLED)
 test-ends: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow tests/flow/test_ends.py
 
+## A run or conversion that is killed in any way at 40 random moments: KILLS=200, or KILLS="20 100" for those from the 100th on
+KILLS := 40
+test-kills: $(INSTALLED)
+	BRAGGFLOW_KILLS="$(KILLS)" $(BIN)/python -m pytest -m slow tests/flow/test_kills.py
+
 ## The README's first page from an installed wheel alone, in an environment of its own
 test-wheel: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow tests/test_package.py
@@ -47,6 +53,12 @@ fuzz: $(INSTALLED)
 ## FUZZ="--first 2000" for others
 fuzz-guarded: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz.guarded $(FUZZ)
+## Configurations and profiles, stores and run folders that are odd in ways drawn at random: none may stop others, or be met
+## by more than our messages. ODD="0 20000" for other cases
+ODD := 0 2000
+fuzz-odd: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz.settings_files $(ODD)
+	$(BIN)/python -m tests.fuzz.data_sets $(ODD)
 
 # uv installs in seconds what takes pip minutes; it looks for wheels where pip is told to.
 UV = $(BIN)/uv pip install --quiet $(addprefix --find-links ,$(PIP_FIND_LINKS)) --python $(@D)/venv/bin/python

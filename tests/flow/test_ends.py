@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,10 +45,13 @@ def on_a_terminal(
     *,
     sign: str = "",
     delay: float = 0.0,
-    number: int = signal.SIGTERM,
+    number: int | Callable[[int], None] = signal.SIGTERM,
     again: float | None = None,
 ) -> Ended:
-    """Run braggflow on a terminal; signal it some time after it shows `sign`, and once more `again` seconds later."""
+    """Run braggflow on a terminal; signal it some time after it shows `sign`, and once more `again` seconds later.
+
+    `number` is a signal, or what is done to the process of this id.
+    """
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     command = [sys.executable, "-m", "braggflow", *map(str, words)]
@@ -68,7 +72,7 @@ def on_a_terminal(
         if when is None and sign.encode() in shown:
             when = now + delay
         if when is not None and now >= when:
-            os.kill(process.pid, number)
+            number(process.pid) if callable(number) else os.kill(process.pid, number)
             signalled, when = True, np.inf if again is None else now + again
             again = None
     os.close(ours)

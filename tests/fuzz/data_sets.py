@@ -8,6 +8,7 @@ import shutil
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,13 +193,16 @@ class Ground:
         return odd.status
 
 
-def campaign(cases: range, folder: Path) -> tuple[Counter[str], list[str]]:
+def campaign(
+    cases: range, folder: Path, tell: Callable[[str], None] = lambda _finding: None
+) -> tuple[Counter[str], list[str]]:
     """How often stores and run folders came to what, and what must not have been."""
     ground, counts, findings = Ground(folder), Counter[str](), list[str]()
     for number in cases:
         kind, outcome = ground.trial(number)
         if "\n" in outcome:
             findings.append(outcome)
+            tell(outcome)
         else:
             counts[f"{kind}: {outcome}"] += 1
     return counts, findings
@@ -209,7 +213,8 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="fuzz") as place:
-        counted, found = campaign(range(*map(int, sys.argv[1:3])), Path(place))
-    print("\n\n".join(found))
+        counted, found = campaign(
+            range(*map(int, sys.argv[1:3])), Path(place), lambda finding: print(f"{finding}\n", flush=True)
+        )
     print(*(f"{n:6d} {what}" for what, n in sorted(counted.items())), f"{len(found):6d} findings", sep="\n")
     os._exit(bool(found))

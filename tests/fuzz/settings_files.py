@@ -230,7 +230,9 @@ def _fault(message: str, path: Path, kind: str) -> str:
     return "" if kind in message else f"does not say that it is of a {kind}"
 
 
-def campaign(cases: range, folder: Path) -> tuple[Counter[str], list[str]]:
+def campaign(
+    cases: range, folder: Path, tell: Callable[[str], None] = lambda _finding: None
+) -> tuple[Counter[str], list[str]]:
     """How many of each kind were taken and refused, and what must not have been."""
     counts, findings = Counter[str](), list[str]()
     for number in cases:
@@ -239,6 +241,7 @@ def campaign(cases: range, folder: Path) -> tuple[Counter[str], list[str]]:
             counts[f"{kind} {outcome}"] += 1
         else:
             findings.append(outcome)
+            tell(outcome)
     return counts, findings
 
 
@@ -247,7 +250,8 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="fuzz") as place:
-        counted, found = campaign(range(*map(int, sys.argv[1:3])), Path(place))
-    print("\n\n".join(found))
+        counted, found = campaign(
+            range(*map(int, sys.argv[1:3])), Path(place), lambda finding: print(f"{finding}\n", flush=True)
+        )
     print(*(f"{n:6d} {what}" for what, n in sorted(counted.items())), f"{len(found):6d} findings", sep="\n")
     sys.exit(bool(found))

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -188,7 +189,9 @@ def known_run(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _check_is_text(key: str, path: Path) -> None:
-    """Refuse a path that cannot be written into run.json and run.yaml, which are UTF-8."""
+    """Refuse a path that cannot be written into run.json and run.yaml, which are UTF-8, or breaks lines of a record."""
+    if any(unicodedata.category(letter) == "Cc" for letter in str(path)):
+        raise InputError(f"{key}: {path}: has control characters in its name; rename it")
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
