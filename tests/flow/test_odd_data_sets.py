@@ -13,6 +13,7 @@ import zarr
 from braggflow import InputError, find_peaks
 from braggflow.cli.entry import command_line
 from braggflow.flow import in_process, run
+from braggflow.flow.unchanged import store_stamp
 from braggflow.frames import open_frames
 from braggflow.results import RunFolder, data_set_statuses, open_peaks, read_run_info
 from tests.fuzz.data_sets import SETTINGS, campaign
@@ -181,6 +182,14 @@ def test_a_store_that_is_replaced_while_it_is_processed_leaves_no_table(tmp_path
     assert_same_table(open_peaks(again.folder), run(SETTINGS, stores[:1], out=tmp_path / "new").peaks.load())
 
 
+def test_a_store_is_the_same_whatever_way_it_is_named(tmp_path, good, monkeypatch):
+    shutil.copytree(good, tmp_path / "scan.zarr")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.zarr").symlink_to("scan.zarr")
+    assert [outcome.status for outcome in run(SETTINGS, ["scan.zarr", "link.zarr"], out="out")] == ["complete"]
+    assert store_stamp(Path("link.zarr")) == store_stamp(tmp_path / "scan.zarr") != ""
+
+
 def test_a_report_that_is_missing_is_made_and_what_killed_runs_left_goes(tmp_path, good):
     settings = SETTINGS | {"output": {"report": True}}
     (first,) = run(settings, [good], out=tmp_path)
@@ -218,9 +227,10 @@ def test_a_report_that_is_missing_is_made_and_what_killed_runs_left_goes(tmp_pat
     ids=str,
 )
 def test_find_peaks_refuses_what_run_refuses(tmp_path, settings):
-    # Frames without any noise, in which no level can be a multiple of it.
-    store = make_store(tmp_path / "flat.zarr", np.full((2, 48, 48), 7, np.float32))
-    base = {"locate": {"network": "none"}, "output": {"report": False}}
+    # Frames whose noise was cut off, so that no level can be a multiple of it.
+    images = np.stack([spots((40, 40), 3, seed=seed, background=0) for seed in range(2)])
+    store = make_store(tmp_path / "scan.zarr", np.where(images < 50, 0, images))
+    base = {"detect": {"background": "none"}, "locate": {"network": "none"}, "output": {"report": False}}
     given = {section: {**base.get(section, {}), **settings.get(section, {})} for section in {**base, **settings}}
     with pytest.raises(InputError) as by_run:
         run(given, [store], out=tmp_path / "out")

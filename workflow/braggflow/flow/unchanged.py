@@ -25,17 +25,19 @@ def store_stamp(path: Path) -> str:
     """
     if not any((path / name).exists() for name in _OF_STORES):
         return ""
-    found = []
-    folders = [os.fsencode(path)]
+    found: dict[str, tuple[int, int]] = {}
+    folders = [path]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        folder = folders.pop()
+        with os.scandir(folder) as entries:
             for entry in entries:
+                inner = folder / entry.name
                 if entry.is_dir():
-                    folders.append(entry.path)
+                    folders.append(inner)
                 else:
                     stat = entry.stat()
-                    found.append((os.fsdecode(entry.path), stat.st_size, stat.st_mtime_ns))
-    return digest({name: [size, changed] for name, size, changed in found})
+                    found[str(inner.relative_to(path))] = stat.st_size, stat.st_mtime_ns
+    return digest(found)
 
 
 def refuse_other_frames(path: Path, stamp: str) -> None:

@@ -209,7 +209,11 @@ def _status_of(folder: RunFolder, entry: Mapping[str, Any] | None) -> DataSetSta
             more=max(0, len(failures) - MAX_REASONS),
         )
     except (InputError, KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = str(error) if isinstance(error, InputError) else f"{folder.info}: is not a braggflow run ({error!r})"
+        reason = (
+            str(error)
+            if isinstance(error, InputError)
+            else f"{folder.info}: is damaged, or no record of a run ({type(error).__name__}: {error})"
+        )
         return DataSetStatus(folder.path.name, folder.path, "damaged", reasons=(reason,))
 
 
