@@ -116,6 +116,9 @@ def test_a_data_set_is_named_like_its_store(tmp_path, monkeypatch):
     empty_stores(tmp_path, "in.zarr/deep")
     monkeypatch.chdir(tmp_path / "in.zarr" / "deep")
     assert data_set_names(["data/scan.zarr/", "x/night.2", ".."]) == ["scan", "night.2", "in"]
+    for name in ("..zarr", "...zarr", "..h5"):
+        with pytest.raises(InputError, match=r"has no name to give its results"):
+            data_set_name(name)
     with pytest.raises(InputError, match=r"data: \.zarr: has no name"):
         data_set_name(".zarr")
 

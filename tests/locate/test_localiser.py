@@ -608,3 +608,15 @@ def test_a_network_that_no_cuda_graph_can_be_made_of_is_called_as_it_is(some_pat
     )
     assert (done, notes) == (700, {"cuda_graph_not_captured": 1})
     assert same_bits(answers, located_by(OnDevice(model, "cpu:0"), some_patches.counts, some_patches.state))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_that_are_no_finite_numbers_are_refused(tmp_path, suffix, value):
+    shipped = Path(braggflow.locate.__file__).parent / "weights" / "braggnn_11.safetensors"
+    state = safetensors.torch.load_file(shipped)
+    state["cnn_layers.2.bias"][3] = value
+    path = tmp_path / f"spoilt{suffix}"
+    safetensors.torch.save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    with pytest.raises(InputError, match=rf"spoilt\{suffix} holds weights that are no finite .*cnn_layers\.2\.bias"):
+        load_localiser(LocateConfig(network=str(path), device="cpu"), 11)
