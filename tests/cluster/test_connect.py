@@ -51,6 +51,19 @@ def test_a_local_cluster_lets_nobody_else_in_and_leaves_dasks_configuration_as_i
     assert dask.config.get("distributed.scheduler") == before
 
 
+def test_workers_that_find_no_room_for_their_files_are_one_sentence(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", disk], check=False).returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        with dask.config.set({"temporary-directory": str(disk)}):
+            said = refusal({"kind": "local", "workers": 1})
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    assert said == f"{disk}: the disk is full, on which worker processes keep their files; make room, or set TMPDIR"
+
+
 def test_a_memory_limit_of_a_profile_that_is_none_is_named():
     said = refusal({"kind": "local", "workers": 1, "memory_limit": "much"})
     assert said.startswith("memory_limit: 'much' is not accepted")

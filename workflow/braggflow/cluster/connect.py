@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from braggflow.cluster.profiles import BatchProfile, ExistingProfile, LocalProfi
 from braggflow.cluster.session import open_session
 from braggflow.cluster.worker import check_worker, describe_worker
 from braggflow.config import ComputeConfig, RunConfig
-from braggflow.errors import InputError
+from braggflow.errors import InputError, is_full
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,8 @@ def local_cluster(config: ComputeConfig, profile: LocalProfile | None = None) ->
         own = profile.memory_limit
         where = f"memory_limit: {own!r}" if own else f"compute.memory_limit: {config.memory_limit!r}"
         raise InputError(f"{where} is not accepted ({error})") from error
+    except (OSError, RuntimeError) as error:
+        raise InputError(_not_started(error)) from error
     if not profile.dashboard:
         scheduler: Any = cluster.scheduler
         scheduler.http_server.stop()
@@ -184,6 +187,14 @@ def local_cluster(config: ComputeConfig, profile: LocalProfile | None = None) ->
                 f"cluster: no worker process came up within {NO_WORKERS_SECONDS} s; what they said stands above"
             ) from None
         yield client
+
+
+def _not_started(error: Exception) -> str:
+    """What a user is told where worker processes of this machine could not start."""
+    if is_full(error):
+        place = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+        return f"{place}: the disk is full, on which worker processes keep their files; make room, or set TMPDIR"
+    return f"cluster: its worker processes cannot start ({error.__cause__ or error})"
 
 
 @contextmanager
