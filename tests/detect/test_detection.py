@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -280,3 +283,14 @@ def test_the_reference_engine_is_quiet(capfd):
     persistence_findpeaks(image, no_mask(image), 10)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+def test_the_reference_engine_has_no_other_library_tell_of_what_it_does():
+    script = """
+import logging, numpy as np
+from braggflow.detect.findpeaks_engine import persistence_findpeaks
+assert len(persistence_findpeaks(np.pad([[9.0]], 3), np.zeros((7, 7), bool), 1)) == 1
+print(logging.getLogger().handlers, logging.getLogger().level)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["[]", "30"]  # WARNING, as Python begins

@@ -1,6 +1,8 @@
 """The reference engine: the same peaks by `findpeaks.stats.topology`."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from braggflow.detect.persistence import MAXIMUM_DTYPE, threshold_in
 
 def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: float) -> NDArray[np.void]:
     """The same peaks by `findpeaks.stats.topology`, the reference: thousands of times slower, `area` not known (0)."""
-    import findpeaks.stats
+    with _root_logger_kept():
+        import findpeaks.stats
 
     # It logs and draws a progress bar for every frame unless told not to.
     findpeaks.stats.logger.setLevel(logging.WARNING)
@@ -34,3 +37,15 @@ def persistence_findpeaks(image: NDArray[Any], mask: NDArray[np.bool_], minval: 
     table["score"] = table["birth"] - table["death"]
     table["significance"] = np.nan
     return table[table["score"] > 0]
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """The root logger as it is: findpeaks would have all libraries of the process tell of what they do."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
