@@ -148,7 +148,7 @@ def test_a_damaged_run_is_shown_as_such_and_does_not_hide_the_others(tmp_path, c
     folder.info.write_text(content)
     out = shown(capsys, tmp_path)
     assert out.startswith("2 data sets: 1 complete, 1 damaged; 10 frames, 0 failed; 50 peaks\n")
-    assert re.search(rf"\ntorn: {folder.info}: (cannot be read|is not a braggflow run)", out)
+    assert re.search(rf"\ntorn: {folder.info}: (cannot be read|is not a braggflow run|is damaged)", out)
 
 
 def test_a_complete_run_that_was_refused_since_says_so(tmp_path):
