@@ -7,6 +7,7 @@ variables.
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum, IntFlag
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -120,7 +121,7 @@ VARIABLES: dict[str, Variable] = {
 }
 
 #: Names that a per-frame coordinate cannot have: the table has them already.
-RESERVED = frozenset({*VARIABLES, "peak", "peak_count", "frame_failed"})
+RESERVED = frozenset({*VARIABLES, "peak", "peak_count", "frame_failed", "frame_mean"})
 
 PEAK_DTYPE = np.dtype([(name, variable.dtype) for name, variable in VARIABLES.items()])
 
@@ -167,10 +168,20 @@ PEAKS_FORMAT = "braggflow-peaks"
 
 
 def per_frame_variables(
-    frame_coords: xr.Dataset, counts: NDArray[np.int64], failed: NDArray[np.bool_], attributes: Mapping[str, Any]
+    frame_coords: xr.Dataset,
+    counts: NDArray[np.int64],
+    failed: NDArray[np.bool_],
+    attributes: Mapping[str, Any],
+    means: Mapping[int, float] = MappingProxyType({}),
 ) -> xr.Dataset:
     """The variables on dimension `frame` and the attributes of a table; arguments as for `to_dataset`."""
+    mean = [means.get(number, np.nan) for number in frame_coords["frame"].values.tolist()]
     per_frame = frame_coords.assign(
+        frame_mean=(
+            "frame",
+            np.array(mean, np.float32),
+            {"units": "count", "long_name": "mean count of the frame's valid pixels (of about 65,536 of them)"},
+        ),
         peak_count=("frame", counts, {"sample_dimension": "peak", "long_name": "peaks in the frame"}),
         frame_failed=("frame", failed.astype(np.int8), {"long_name": "1: could not be processed, see run.json"}),
     )
@@ -184,7 +195,11 @@ def per_frame_variables(
 
 
 def to_dataset(
-    table: Table, frame_coords: xr.Dataset, failed: Collection[int], attributes: Mapping[str, Any]
+    table: Table,
+    frame_coords: xr.Dataset,
+    failed: Collection[int],
+    attributes: Mapping[str, Any],
+    means: Mapping[int, float] = MappingProxyType({}),
 ) -> xr.Dataset:
     """A table in memory as the Dataset that `open_peaks` returns; arguments as for `consolidate`."""
     frame_coords = frame_coords.sortby("frame")
@@ -193,7 +208,7 @@ def to_dataset(
     ordered = sort(table)
     columns = {name: ("peak", ordered[name].copy(), cf_attributes(name)) for name in VARIABLES}
     return with_frame_index(
-        per_frame_variables(frame_coords, counts, np.isin(numbers, list(failed)), attributes).assign(columns)
+        per_frame_variables(frame_coords, counts, np.isin(numbers, list(failed)), attributes, means).assign(columns)
     )
 
 

@@ -4,11 +4,13 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from braggflow.errors import is_full, not_written
@@ -17,7 +19,17 @@ from braggflow.flow.tasks import TaskSeries, opened_series
 from braggflow.flow.unchanged import refuse_other_frames
 from braggflow.frames import DetectorConstants
 from braggflow.pipeline import sum_counts
-from braggflow.results import PartSummary, RunFolder, consolidate, write_end_in_place, write_run_info
+from braggflow.results import (
+    FRAME_STATE,
+    Alarm,
+    PartSummary,
+    RunFolder,
+    consolidate,
+    find_alarms,
+    open_peaks,
+    write_end_in_place,
+    write_run_info,
+)
 
 
 def run_info(
@@ -78,7 +90,8 @@ def what_to_know(info: Mapping[str, Any]) -> str:
     repaired = [f"of the run as it was found, {damaged[0]}{more}; made again"] if damaged else []
     old = info["dataset"].get("guarded") == UNGUARDED
     unguarded = ["the frames store was made before checksums were, and is not guarded"] if old else []
-    return "; ".join([*repaired, *unguarded, *report, *info["detector"]["notes"]])
+    alarms = [str(Alarm(**alarm)) for alarm in info["alarms"]]
+    return "; ".join([*repaired, *unguarded, *report, *alarms, *info["detector"]["notes"]])
 
 
 def conclude(
@@ -105,8 +118,12 @@ def conclude(
         "scale_std": info["identity"]["settings"]["locate"]["scale_std"],
     }
     failed = [failure["frame"] for failure in info["failures"]]
-    counted = consolidate(folder, list(parts), coords, failed, attributes)
+    states = np.concatenate([np.zeros(0, FRAME_STATE), *(part.states for part in parts)])
+    means = dict(zip(states["frame"].tolist(), states["mean"].tolist(), strict=True))
+    counted = consolidate(folder, list(parts), coords, failed, attributes, means)
     info["counts"] |= counted
+    alarms = find_alarms(states[np.argsort(states["frame"])], open_peaks(folder.path))
+    info["alarms"] = [asdict(alarm) for alarm in alarms]
     from braggflow.selfcheck import check_run  # here, as what it needs is loaded where a data set ends
 
     info["check"] = check_run(folder, opener=partial(opened_series, series))

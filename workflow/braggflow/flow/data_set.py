@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from braggflow.config import RunConfig, digest
@@ -19,9 +20,11 @@ from braggflow.flow.tasks import TaskSeries
 from braggflow.frames import FRAMES_FORMAT, DetectorConstants, open_series, sealed, settled_constants
 from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, refuse_levels, refuse_no_frames, regroup
 from braggflow.results import (
+    FRAME_STATE,
     PartSummary,
     RunFolder,
     damage_of_run,
+    find_alarms,
     frames_identity,
     identity_changes,
     look_at_part,
@@ -76,11 +79,30 @@ class DataSetRun:
     """What a look at a few of its frames showed."""
     repaired: list[str] = field(default_factory=list)
     """What was damaged or missing of an earlier run and is made again."""
+    watched: int = 0
+    """Groups that the watch has seen, from the first on."""
+    alarms: dict[tuple[int, str], str] = field(default_factory=dict)
+    """What the watch has seen so far, by frame and cause, as it was first told."""
     resources: ExitStack = field(default_factory=ExitStack)
 
     def group_failed(self, group: Group, reason: str) -> None:
         """Record that a group left no part, for all of its frames."""
         self.failures += [{"frame": number, "reason": reason} for number in self.numbers[group.first : group.stop]]
+
+    def watch(self) -> None:
+        """Look at the frames from the first on, as far as their parts are there, for what should be told at once."""
+        states, done = [np.zeros(0, FRAME_STATE)], 0
+        for group in self.groups:
+            part = self.done.get((group.first, group.stop))
+            if part is None:
+                break
+            states.append(part.states)
+            done += 1
+        if done > self.watched:
+            self.watched = done
+            joined = np.concatenate(states)
+            for alarm in find_alarms(joined[np.argsort(joined["frame"])]):
+                self.alarms.setdefault((alarm.frame, alarm.cause), f"{self.name}: {alarm}")
 
     def part_made(self, frames: int) -> None:
         """Count a group of so many frames that is done, or given up."""
@@ -123,9 +145,7 @@ def prepare_data_set(
     identity = run_identity(resolved, frames_identity(path, data), model)
     folder = RunFolder(Path(resolved.output.folder).resolve() / name)
     check_run_folder(folder, identity, overwrite=resolved.output.overwrite)
-    opened, constants = settled_constants(
-        opened, _kept_constants(folder, identity), judge=True
-    )
+    opened, constants = settled_constants(opened, _kept_constants(folder, identity), judge=True)
     refuse_levels(opened)
     named = {"data": (str(path.resolve()),)}
     settings, resolved = resolved.model_copy(update=named), opened.config.model_copy(update=named)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from braggflow.cluster import Demand
 
 
+#: Time between two looks at what the frames so far show.
+WATCH_SECONDS = 5.0
+
+
 class Tally:
     """Counts of a run whose tasks are aimed to last `task_seconds`; `on_gpu`: the network has workers of its own."""
 
@@ -21,7 +25,7 @@ class Tally:
         """Opened so far."""
         self.frames = self.frames_before = self.frames_processed = self.frames_failed = self.peaks = 0
         self._on_gpu, self._measured = on_gpu, 0
-        self._began = self._last_part = 0.0
+        self._began = self._last_part = self._watched = 0.0
         self._seconds = {"cpu": task_seconds, "gpu": 0.0}
         """Seconds that a group takes on workers of each kind: the mean of those done, and at first what is aimed at."""
 
@@ -66,6 +70,7 @@ class Tally:
         notes: Sequence[str] = (),
     ) -> Progress:
         """How far the run is, where of `total` data sets `ended` have ended and `active` are under way."""
+        self._watch(active)
         underway = sum(1 - (len(work.todo) - work.finished) / len(work.groups) for work in active)
         if not stage and active and all(work.finished == len(work.todo) for work in active):
             stage = f"joining the table{' and making the report' * next(iter(active)).config.output.report}"
@@ -82,9 +87,16 @@ class Tally:
             cluster=cluster,
             stage=stage,
             seconds=self.seconds,
-            notes=tuple(notes),
+            notes=(*notes, *(told for work in active for told in work.alarms.values())),
             share=round((ended + underway) / max(1, total), 12),  # sums round
         )
+
+    def _watch(self, active: Iterable[DataSetRun]) -> None:
+        """Have the data sets under way looked at, every few seconds: that costs milliseconds for each 1,000 frames."""
+        if time.monotonic() - self._watched >= WATCH_SECONDS:
+            for work in active:
+                work.watch()
+            self._watched = time.monotonic()
 
     def demand(self, active: Iterable[DataSetRun], *, unopened: int, others: int) -> "Demand":
         """The work that is left: groups, and `others`, tasks of another kind.

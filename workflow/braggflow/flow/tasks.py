@@ -21,7 +21,7 @@ from braggflow.config import RunConfig, digest
 from braggflow.flow.unchanged import OtherFramesError, OtherSourcesError
 from braggflow.frames import OpenedSeries, open_frames, open_series, without_bad_pixels
 from braggflow.pipeline import ChunkPeaks, Group, NetworkResult, complete_peaks, locate_peaks, search_chunk, sum_counts
-from braggflow.results import Part, PartSummary, RunFolder, frames_identity, write_part
+from braggflow.results import Part, PartSummary, RunFolder, frame_states, frames_identity, write_part
 from braggflow.version import code_version
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ def _write(
         seconds=seconds,
         tasks=sum_counts([*(chunk.tasks for chunk in found), answer.tasks, tasks]),
         notes=dict(answer.located.notes) if answer.located is not None else {},
+        states=frame_states(table, {number: mean for chunk in found for number, mean in chunk.means.items()}),
     )
     return write_part(RunFolder(Path(series.folder)), part, series.run)
 

@@ -154,4 +154,5 @@ def find_peaks(
         coords,
         never_written,
         {"source": "array", **constants.attributes(), "scale_std": settings.locate.scale_std},
+        {number: mean for chunk in found for number, mean in chunk.means.items()},
     )

@@ -20,13 +20,15 @@ from braggflow.config import RunConfig
 from braggflow.detect import Detection, cut_patches, detect, on_disks
 from braggflow.errors import InputError
 from braggflow.fit import deblend, fit_patches
-from braggflow.frames import UNREADABLE, OpenedSeries
+from braggflow.frames import UNREADABLE, CorrectedFrame, OpenedSeries
 from braggflow.locate import Located, load_localiser, locate_patches
 from braggflow.pipeline.ahead import compile_ahead
 from braggflow.pipeline.assembly import assemble, sample
 from braggflow.pipeline.deblended import add_further, further_peaks
 
 _RETRY_PAUSE_SECONDS = 0.2
+#: Pixels that the mean count of a frame is taken of, about, evenly spread: all of them take longer than they tell.
+_MEAN_OF = 65_536
 #: What may have passed a moment later.
 _TRANSIENT = (OSError, MemoryError)
 
@@ -42,6 +44,8 @@ class ChunkPeaks:
     removed: dict[str, int]
     failures: list[dict[str, Any]]
     seconds: dict[str, float]
+    means: dict[int, float] = field(default_factory=dict)
+    """The mean count of the valid pixels of each frame that was processed, by its number."""
     tasks: dict[str, int] = field(default_factory=dict)
     """Tasks by kind and worker: where this was made."""
 
@@ -71,7 +75,7 @@ def search_chunk(
     positions = [position for position in range(first, stop) if position not in skip]
     numbers = [opened.numbers[position] for position in positions]
     seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
-    tables, cuts, removed = [], [patches.empty(config.patches)], Counter[str]()
+    tables, cuts, removed, means = [], [patches.empty(config.patches)], Counter[str](), {}
     failures = [
         {"frame": opened.numbers[position], "reason": skip[position]}
         for position in range(first, stop)
@@ -85,25 +89,28 @@ def search_chunk(
         return ChunkPeaks(peak_table.empty(), patches.empty(config.patches), {}, failures, seconds)
     for number, pixels in zip(numbers, raw, strict=True):
         try:
-            detection, cut, table = _persist(config, partial(_peaks_of, opened, pixels, seconds))
+            detection, cut, table, mean = _persist(config, partial(_peaks_of, opened, pixels, seconds))
         except Exception as error:  # noqa: BLE001 - recorded; its neighbours are none the worse
             failures.append(_failure(number, error))
             continue
         kept = table["snr"] >= config.detect.min_snr
         table["peak_frame"] = number
+        means[number] = mean
         tables.append(table[kept])
         cuts.append(patches.select(cut, kept))
         removed.update(detection.removed, min_snr=int(np.count_nonzero(~kept)))
-    return ChunkPeaks(peak_table.concatenate(tables), patches.concatenate(cuts), dict(removed), failures, seconds)
+    table = peak_table.concatenate(tables)
+    return ChunkPeaks(table, patches.concatenate(cuts), dict(removed), failures, seconds, means)
 
 
 def _peaks_of(
     opened: OpenedSeries, pixels: NDArray[Any], seconds: dict[str, float]
-) -> tuple[Detection, patches.Patches, peak_table.Table]:
-    """What is found in one raw frame, the patches of its peaks, and their rows of the table; adds to `seconds`."""
+) -> tuple[Detection, patches.Patches, peak_table.Table, float]:
+    """What is found in one raw frame: patches of its peaks, their rows of the table, its mean; adds to `seconds`."""
     config = opened.config
     with _timed(seconds, "correct"):
         frame = opened.corrected(pixels)
+        mean = _mean_count(frame)
     with _timed(seconds, "detect"):
         detection = detect(
             frame.counts,
@@ -123,7 +130,15 @@ def _peaks_of(
             detection = on_disks(detection, frame.counts, frame.mask, size=config.patches.size)
     with _timed(seconds, "patches"):
         cut, table = cut_patches(frame, detection.table, config.patches, **config.frames.noise)
-    return detection, cut, table
+    return detection, cut, table, mean
+
+
+def _mean_count(frame: CorrectedFrame) -> float:
+    """The mean of valid pixels, about `_MEAN_OF` of them; NaN where none is valid."""
+    step = max(1, round((frame.counts.size / _MEAN_OF) ** 0.5))
+    counts, mask = frame.counts[::step, ::step], frame.mask[::step, ::step]
+    valid = counts.size - np.count_nonzero(mask)
+    return float(np.sum(counts, where=~mask, dtype=np.float64) / valid) if valid else float("nan")
 
 
 def locate_peaks(config: RunConfig, found: Sequence[ChunkPeaks]) -> NetworkResult:

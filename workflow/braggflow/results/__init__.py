@@ -19,10 +19,13 @@ from braggflow.results.opened_run import Run, damage_of_run, open_run
 from braggflow.results.parts import Part, PartSummary, look_at_part, part_files, read_parts, write_part
 from braggflow.results.peaks import consolidate, damage_of_table, open_peaks
 from braggflow.results.status import OUTCOMES, DataSetStatus, append_outcome, data_set_statuses, write_end_in_place
+from braggflow.results.watch import FRAME_STATE, Alarm, find_alarms, frame_states
 
 __all__ = [
     "FILES",
+    "FRAME_STATE",
     "OUTCOMES",
+    "Alarm",
     "DataSetStatus",
     "Part",
     "PartSummary",
@@ -37,6 +40,8 @@ __all__ = [
     "data_set_statuses",
     "export_peaks",
     "file_digests",
+    "find_alarms",
+    "frame_states",
     "frames_identity",
     "identity_changes",
     "look_at_part",

@@ -15,10 +15,12 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from braggflow import peak_table
 from braggflow.files import write_atomic
 from braggflow.results.folder import RunFolder
+from braggflow.results.watch import FRAME_STATE
 
 #: What a damaged archive raises beside; a length made of nonsense is none that could be decoded.
 _OF_ZIP = (BadZipFile, zlib.error, NotImplementedError, struct.error)
@@ -41,6 +43,8 @@ class Part:
     """Tasks by "kind worker": where it was made."""
     notes: dict[str, int] = field(default_factory=dict)
     """How often something unusual was done, by what it was (a batch halved for lack of memory, ...)."""
+    states: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, FRAME_STATE))
+    """Of each frame that was processed, dtype `FRAME_STATE`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class PartSummary:
     seconds: dict[str, float]
     tasks: dict[str, int] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    states: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, FRAME_STATE), compare=False)
     digest: str = ""
     """Of its table; "" where an older version wrote it."""
 
@@ -70,11 +75,13 @@ def write_part(folder: RunFolder, part: Part, run: str) -> PartSummary:
         seconds=part.seconds,
         tasks=part.tasks,
         notes=part.notes,
+        states=part.states,
         digest=_digest(part.table),
     )
-    meta = json.dumps({"run": run, **asdict(summary)}).encode()
+    meta = {key: value for key, value in asdict(summary).items() if key != "states"}
+    encoded = json.dumps({"run": run, **meta}).encode()
     content = BytesIO()
-    np.savez(content, meta=np.frombuffer(meta, np.uint8), peaks=part.table)
+    np.savez(content, meta=np.frombuffer(encoded, np.uint8), peaks=part.table, states=part.states)
     write_atomic(folder.part(part.first, part.stop), content.getvalue())
     return summary
 
@@ -99,8 +106,9 @@ def look_at_part(path: Path) -> tuple[str, PartSummary] | None:
         with path.open("rb") as raw, ZipFile(raw) as archive:
             if archive.testzip() is not None:
                 return None
-            meta = _part_meta(archive)
-        return str(meta.pop("run")), PartSummary(**meta)
+            meta = json.loads(_member(archive, "meta").tobytes())
+            states = _member(archive, "states")
+        return str(meta.pop("run")), PartSummary(**meta, states=states)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, *_OF_ZIP):
         return None
 
@@ -109,9 +117,9 @@ def _digest(table: peak_table.Table) -> str:
     return sha256(np.ascontiguousarray(table).data).hexdigest()
 
 
-def _part_meta(archive: ZipFile) -> dict[str, Any]:
-    meta: dict[str, Any] = json.loads(np.load(BytesIO(archive.read("meta.npy")), allow_pickle=False).tobytes())
-    return meta
+def _member(archive: ZipFile, name: str) -> NDArray[Any]:
+    member: NDArray[Any] = np.load(BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+    return member
 
 
 def read_part_table(folder: RunFolder, part: PartSummary) -> peak_table.Table:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from uuid import uuid4
 
@@ -32,11 +33,13 @@ def consolidate(
     frame_coords: xr.Dataset,
     failed: Collection[int],
     attributes: Mapping[str, Any],
+    means: Mapping[int, float] = MappingProxyType({}),
 ) -> dict[str, dict[str, int]]:
     """Join the parts into `peaks.zarr`, in memory that does not grow with the number of peaks.
 
     `frame_coords` holds the index coordinate `frame` of the processed frames, in any order, and their coordinates;
-    `failed` the numbers of those that could not be processed. Returns the counts of peaks by flag and by method.
+    `failed` the numbers of those that could not be processed, `means` the mean counts of the others. Returns the
+    counts of peaks by flag and by method.
     """
     frame_coords = frame_coords.sortby("frame")
     numbers = frame_coords["frame"].values
@@ -64,7 +67,7 @@ def consolidate(
                     peaks["parent"][peaks["parent"] >= 0] += start - begin
                     joined.seek(int(start) * peak_table.PEAK_DTYPE.itemsize)
                     joined.write(peaks.tobytes())
-        per_frame = per_frame_variables(frame_coords, counts, np.isin(numbers, list(failed)), attributes)
+        per_frame = per_frame_variables(frame_coords, counts, np.isin(numbers, list(failed)), attributes, means)
         # Chunks of zeros are written too, so that a chunk that is missing later is known to be lost.
         with zarr.config.set({"array.write_empty_chunks": True}):
             per_frame.to_zarr(

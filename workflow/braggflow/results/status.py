@@ -14,6 +14,7 @@ from typing import Any
 
 from braggflow.errors import InputError
 from braggflow.results.folder import RunFolder, read_run_info, with_digest
+from braggflow.results.watch import Alarm
 
 #: The record in the folder of run folders.
 OUTCOMES = "outcomes.jsonl"
@@ -189,6 +190,7 @@ def _status_of(folder: RunFolder, entry: Mapping[str, Any] | None) -> DataSetSta
         reasons = [str(info[key]) for key in ("error", "report_error") if key in info]
         if entry is not None and entry["status"] == "refused" and entry["written"] >= info["written"]:
             reasons.append(f"refused since: {entry['message']}")
+        reasons += [str(Alarm(**alarm)) for alarm in info.get("alarms", [])]
         done = info["parts"]["done"]
         if status == "running":
             status, reason = _running(folder, info["machine"].get("host"))

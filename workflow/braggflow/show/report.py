@@ -118,7 +118,7 @@ def page_contents(
     return {
         "name": info["dataset"]["name"],
         "status": info["status"],
-        "warnings": [str(warning) for warning in info.get("warnings", [])],
+        "warnings": words.warnings(info),
         "headline": words.headline(info),
         **_frames(drawn, frames),
         **series_pictures(drawn),

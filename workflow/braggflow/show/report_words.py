@@ -3,6 +3,7 @@
 from typing import Any
 
 from braggflow.peak_table import FLAG_MEANINGS, Flag
+from braggflow.results import Alarm
 from braggflow.selfcheck import CHECK_COLUMNS, check_table, scope_of
 
 #: Failures listed one by one.
@@ -17,6 +18,12 @@ _REMOVED_BY = {
     "min_snr": "snr below detect.min_snr",
     "disk": "further maxima on one disk (fit.model: disk)",
 }
+
+
+def warnings(info: dict[str, Any]) -> list[str]:
+    """What a look at a few frames said before the run, and the changes that were seen in it."""
+    alarms = [f"Changed {Alarm(**alarm)}." for alarm in info.get("alarms", [])]
+    return [*map(str, info.get("warnings", [])), *alarms]
 
 
 def headline(info: dict[str, Any]) -> list[tuple[str, str]]:
