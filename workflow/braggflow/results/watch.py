@@ -150,11 +150,11 @@ def _changes(values: NDArray[np.float64], watched: _Watched) -> list[tuple[int, 
     lasting = np.abs(sliding_window_view(out, IN_A_ROW).sum(axis=1)) == IN_A_ROW
     begins = np.flatnonzero(lasting & ~np.concatenate([[False], lasting[:-1]]))
     # From the frames just before: the window's median lags behind a drift.
-    steps = [
-        (int(at), np.nanmedian(values[at : at + IN_A_ROW]) - np.nanmedian(values[max(0, at - LAG) : at]))
+    return [
+        (int(at), float(step))
         for at in begins
+        if np.isfinite(step := np.nanmedian(values[at : at + IN_A_ROW]) - np.nanmedian(values[max(0, at - LAG) : at]))
     ]
-    return [(at, float(step)) for at, step in steps if np.isfinite(step)]
 
 
 class _Followed:
