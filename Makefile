@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 PYTHONS := 3.12 3.13
 
 .PHONY: demo test test-slow test-ends test-kills test-wheel test-slurm fuzz fuzz-guarded fuzz-odd test-minimum minimum \
-        test-pythons $(PYTHONS:%=test-python-%) lint bench \
+        test-pythons $(PYTHONS:%=test-python-%) lint bench mutants \
         bench-peers docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -21,8 +21,11 @@ demo: $(INSTALLED)
 	$(BIN)/braggflow run configs/demo.yaml
 	$(BIN)/braggflow score demo/runs/demo demo/demo.truth.zarr
 
+# Two at a time, each file of tests by one process. Much that fails has one reason, and may take long.
+AT_ONCE := -n 2 --dist loadfile --maxfail=20
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --maxfail=20
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not slurm"
@@ -60,6 +63,18 @@ fuzz-odd: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz.settings_files $(ODD)
 	$(BIN)/python -m tests.fuzz.data_sets $(ODD)
 
+MUTANTS := build/mutants
+
+$(MUTANTS)/venv/installed: | $(INSTALLED)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet cosmic-ray==8.7.0
+	touch $@
+
+## Small random changes of the code, one at a time: do the tests notice? Those that they do not are listed. Hours.
+## MUTATE="--number 40 --rooms results" for fewer
+mutants: $(MUTANTS)/venv/installed
+	$(BIN)/python -m tests.mutants $(MUTATE)
+
 # uv installs in seconds what takes pip minutes; it looks for wheels where pip is told to.
 UV = $(BIN)/uv pip install --quiet $(addprefix --find-links ,$(PIP_FIND_LINKS)) --python $(@D)/venv/bin/python
 # Every dependency is used, a run on a local cluster included. Left out: most runs, killed workers and clients,
@@ -82,7 +97,7 @@ $(MINIMUM)/installed: pyproject.toml constraints-minimum.txt | $(INSTALLED)
 ## A short part of the suite with the lowest versions that pyproject.toml allows, on Python 3.11. They meet newer
 ## releases of what they need in turn, whose deprecations are no failures.
 test-minimum: $(MINIMUM)/installed
-	$(<D)/venv/bin/python -m pytest -W default::DeprecationWarning -W default::PendingDeprecationWarning $(SHORT)
+	$(<D)/venv/bin/python -m pytest -W default::DeprecationWarning -W default::PendingDeprecationWarning $(AT_ONCE) $(SHORT)
 
 ## constraints-minimum.txt anew, after a minimum in pyproject.toml changed. torch is the build of constraints.txt:
 ## others come with gigabytes of CUDA's libraries.
@@ -108,7 +123,7 @@ build/python-%/installed: pyproject.toml constraints.txt | $(INSTALLED)
 	touch $@
 
 $(PYTHONS:%=test-python-%): test-python-%:
-	$(if $(FOUND),$(MAKE) build/python-$*/installed && build/python-$*/venv/bin/python -m pytest $(SHORTER), \
+	$(if $(FOUND),$(MAKE) build/python-$*/installed && build/python-$*/venv/bin/python -m pytest $(AT_ONCE) $(SHORTER), \
 	    @echo "python$* is not found: nothing is tested with it")
 
 lint: $(INSTALLED)
