@@ -12,7 +12,8 @@ PYTHONS := 3.12 3.13
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -c "from braggflow.pipeline import compile_ahead; compile_ahead()"
+	$(BIN)/python -c "from braggflow.pipeline import compile_ahead; compile_ahead(); \
+	    from braggflow.selfcheck import compile_check; compile_check()"
 	touch $@
 
 ## The main job: simulate, run on a local cluster, score against the truth. A second time does only what is missing.

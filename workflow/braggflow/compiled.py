@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeVar
 
@@ -296,7 +297,8 @@ def compile_once(wings: Sequence[str], work: Callable[[], bool], *, about: float
     nothing where machine code cannot be kept.
     """
     folders = [_state_folder(wing) for wing in ((), *((name,) for name in wings))]
-    kept = [folder / f"ahead-{platform.python_version()}-{numba.__version__}" for folder in folders if folder]
+    done = f"ahead-{platform.python_version()}-{numba.__version__}-{_place_and_time(wings)}"
+    kept = [folder / done for folder in folders if folder]
     if len(kept) < len(folders) or all(marker.exists() for marker in kept):
         return
     with compiling(about), (kept[0].with_name("ahead.lock")).open("w") as lock:
@@ -304,6 +306,17 @@ def compile_once(wings: Sequence[str], work: Callable[[], bool], *, about: float
         if not all(marker.exists() for marker in kept) and work():
             for marker in kept:
                 marker.touch()
+
+
+def _place_and_time(wings: Sequence[str]) -> str:
+    """A digest of where the sources of wings lie and when they were written.
+
+    numba keeps machine code by both: of the same sources that were installed again, or elsewhere, it knows none.
+    """
+    package = Path(__file__).parent
+    files = [*package.glob("*.py"), *(path for wing in wings for path in (package / wing).rglob("*.py"))]
+    stated = sorted((str(path), path.stat().st_mtime_ns) for path in files)
+    return sha256(repr(stated).encode()).hexdigest()[:16]
 
 
 class _Lines:

@@ -241,6 +241,10 @@ def _here(
 def _look(first: DataSetRun, stages: _Stages, *, device: str) -> float:
     """Look at a few frames of the first data set; the seconds that what is left of it takes on one core."""
     stages.begin("looking at a few frames")
+    if first.resolved.check.fraction:
+        from braggflow.selfcheck import compile_check  # here, as what it needs is loaded where it is asked for
+
+        compile_check()
     todo = [position for group in first.todo for position in range(group.first, group.stop)]
     opened = opened_series(first.series)
     locate = opened.config.locate.model_copy(update={"device": device})

@@ -1,6 +1,7 @@
 """How good a run is on its own frames: peaks of known place are added to copies of them and looked for again."""
 
 from braggflow.selfcheck.added_peaks import expected_snr
+from braggflow.selfcheck.ahead import compile_check
 from braggflow.selfcheck.checking import check_run
 from braggflow.selfcheck.figures import ADDED_DTYPE, LIMIT_SNR, SNR, figures_of
 from braggflow.selfcheck.matching import match_places
@@ -15,6 +16,7 @@ __all__ = [
     "Place",
     "check_run",
     "check_table",
+    "compile_check",
     "expected_snr",
     "figures_of",
     "match_places",
