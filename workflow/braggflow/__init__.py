@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from braggflow.frames import open_frames
     from braggflow.peak_rows import to_dataframe
     from braggflow.pipeline import find_peaks
-    from braggflow.results import Run, open_peaks, open_run
+    from braggflow.results import Provenance, Run, open_peaks, open_run, provenance
     from braggflow.show import Preview, plot_frame, preview
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Preview",
     "Profile",
     "Progress",
+    "Provenance",
     "Run",
     "RunConfig",
     "__version__",
@@ -35,6 +36,7 @@ __all__ = [
     "open_run",
     "plot_frame",
     "preview",
+    "provenance",
     "run",
     "to_dataframe",
 ]
@@ -46,6 +48,7 @@ _WINGS = {
     "Preview": "show",
     "Profile": "cluster",
     "Progress": "flow",
+    "Provenance": "results",
     "Run": "results",
     "RunConfig": "config",
     "find_peaks": "pipeline",
@@ -57,6 +60,7 @@ _WINGS = {
     "open_run": "results",
     "plot_frame": "show",
     "preview": "show",
+    "provenance": "results",
     "run": "flow",
     "to_dataframe": "peak_rows",
 }

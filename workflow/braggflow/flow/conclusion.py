@@ -16,7 +16,7 @@ import xarray as xr
 from braggflow.errors import is_full, not_written
 from braggflow.flow.data_set import UNGUARDED, DataSetRun
 from braggflow.flow.tasks import TaskSeries, opened_series
-from braggflow.flow.unchanged import refuse_other_frames
+from braggflow.flow.unchanged import StoreStamp, refuse_other_frames
 from braggflow.frames import DetectorConstants
 from braggflow.pipeline import sum_counts
 from braggflow.results import (
@@ -27,6 +27,7 @@ from braggflow.results import (
     consolidate,
     find_alarms,
     open_peaks,
+    provenance_attribute,
     write_end_in_place,
     write_run_info,
 )
@@ -101,7 +102,7 @@ def conclude(
     info: dict[str, Any],
     *,
     series: TaskSeries,
-    stamp: str,
+    stamp: StoreStamp,
     report: bool,
 ) -> dict[str, Any]:
     """Join a data set's parts into its table, check it, write `run.json`, whose content is returned, and the report.
@@ -115,6 +116,7 @@ def conclude(
         "model": str(info["identity"]["model"]),
         "source": info["dataset"]["path"],
         **constants.attributes(),
+        "provenance": provenance_attribute(info),
         "scale_std": info["identity"]["settings"]["locate"]["scale_std"],
     }
     failed = [failure["frame"] for failure in info["failures"]]

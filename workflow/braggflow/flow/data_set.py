@@ -17,6 +17,7 @@ import xarray as xr
 from braggflow.config import RunConfig, digest
 from braggflow.errors import InputError
 from braggflow.flow.tasks import TaskSeries
+from braggflow.flow.unchanged import StoreStamp
 from braggflow.frames import FRAMES_FORMAT, DetectorConstants, open_series, sealed, settled_constants
 from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, refuse_levels, refuse_no_frames, regroup
 from braggflow.results import (
@@ -30,6 +31,7 @@ from braggflow.results import (
     look_at_part,
     part_files,
     read_run_info,
+    recorded_inputs,
     run_digest,
     run_identity,
 )
@@ -51,7 +53,7 @@ class DataSetRun:
     resolved: RunConfig
     """With the detector's constants as numbers: what the tasks work with."""
     series: TaskSeries
-    stamp: str
+    stamp: StoreStamp
     """Of the files that the frames are read from, when they were opened."""
     identity: dict[str, Any]
     dataset: dict[str, Any]
@@ -132,7 +134,7 @@ def only_this(path: Path, folder: Path) -> Iterator[None]:
 
 
 def prepare_data_set(
-    name: str, path: Path, data: xr.Dataset, resolved: RunConfig, model: Mapping[str, Any] | None, *, stamp: str
+    name: str, path: Path, data: xr.Dataset, resolved: RunConfig, model: Mapping[str, Any] | None, *, stamp: StoreStamp
 ) -> DataSetRun:
     """Check one opened data set against the configuration and an earlier run; nothing is written.
 
@@ -174,6 +176,7 @@ def prepare_data_set(
             "shape": shape[1:],
             "dtype": dtype,
             "guarded": _guarded(path, data),
+            "inputs": recorded_inputs(path, data, resolved, size=stamp.bytes, changed_ns=stamp.changed_ns),
         },
         numbers=opened.numbers,
         coords=data[["frame"]].isel(frame=opened.positions).load(),

@@ -15,6 +15,7 @@ from braggflow.results.folder import (
 )
 from braggflow.results.frames_of_run import SearchedFrame, open_run_frames, read_run_frame
 from braggflow.results.identity import frames_identity, identity_changes, run_digest, run_identity
+from braggflow.results.made_from import Input, Provenance, provenance, provenance_attribute, recorded_inputs
 from braggflow.results.opened_run import Run, damage_of_run, open_run
 from braggflow.results.parts import Part, PartSummary, look_at_part, part_files, read_parts, write_part
 from braggflow.results.peaks import consolidate, damage_of_table, open_peaks
@@ -27,8 +28,10 @@ __all__ = [
     "OUTCOMES",
     "Alarm",
     "DataSetStatus",
+    "Input",
     "Part",
     "PartSummary",
+    "Provenance",
     "Run",
     "RunFolder",
     "SearchedFrame",
@@ -49,10 +52,13 @@ __all__ = [
     "open_run",
     "open_run_frames",
     "part_files",
+    "provenance",
+    "provenance_attribute",
     "read_parts",
     "read_run_config",
     "read_run_frame",
     "read_run_info",
+    "recorded_inputs",
     "remove_unfinished",
     "resume_run",
     "run_digest",

@@ -14,11 +14,17 @@ from braggflow.version import code_version
 
 def run_identity(config: RunConfig, frames: Mapping[str, Any], model: Mapping[str, Any] | None) -> dict[str, Any]:
     """What must be equal for parts to belong together: settings, files they name, code, model and frames."""
+    settings = config.result_settings()
+    named = {key: sha256(path.read_bytes()).hexdigest() for key, path in image_files(config).items()}
+    return {"settings": settings, "files": named, "code": code_version(), "model": model, "frames": dict(frames)}
+
+
+def image_files(config: RunConfig) -> dict[str, Path]:
+    """The image files that a configuration names, by their keys."""
     from braggflow.formats import split_name
 
-    settings = config.result_settings()
-    named = {
-        key: sha256(split_name(value)[0].read_bytes()).hexdigest()
+    return {
+        key: split_name(value)[0]
         for key, value in {  # each an image file, or `file.h5:/path`
             "frames.mask": config.frames.mask,
             "frames.dark": config.frames.dark,
@@ -27,7 +33,6 @@ def run_identity(config: RunConfig, frames: Mapping[str, Any], model: Mapping[st
         }.items()
         if value is not None and value not in ("store", "none", "local")
     }
-    return {"settings": settings, "files": named, "code": code_version(), "model": model, "frames": dict(frames)}
 
 
 def frames_identity(path: Path, data: xr.Dataset) -> dict[str, Any]:

@@ -107,7 +107,9 @@ def look_at_part(path: Path) -> tuple[str, PartSummary] | None:
             if archive.testzip() is not None:
                 return None
             meta = json.loads(_member(archive, "meta").tobytes())
-            states = _member(archive, "states")
+            # Parts of before the watch have none.
+            watched = "states.npy" in archive.namelist()
+            states = _member(archive, "states") if watched else np.zeros(0, FRAME_STATE)
         return str(meta.pop("run")), PartSummary(**meta, states=states)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, *_OF_ZIP):
         return None

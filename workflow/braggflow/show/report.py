@@ -11,7 +11,7 @@ import xarray as xr
 
 from braggflow.errors import InputError, printable
 from braggflow.files import write_atomic
-from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_info
+from braggflow.results import RunFolder, open_peaks, provenance, read_run_info, write_run_info
 from braggflow.show import report_words as words
 from braggflow.show.frame_pictures import processed_frame
 from braggflow.show.halves import repeatability
@@ -127,6 +127,7 @@ def page_contents(
         **words.checked(info),
         **words.repeated(info["repeatability"]),
         **words.failures(info),
+        **words.made_from(provenance(folder.path)),
         "settings": folder.settings.read_text(encoding="utf-8"),
         "stages": words.stages(info),
         "versions": info["versions"],

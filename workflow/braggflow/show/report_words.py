@@ -3,11 +3,13 @@
 from typing import Any
 
 from braggflow.peak_table import FLAG_MEANINGS, Flag
-from braggflow.results import Alarm
+from braggflow.results import Alarm, Provenance
 from braggflow.selfcheck import CHECK_COLUMNS, check_table, scope_of
 
 #: Failures listed one by one.
 LISTED_FAILURES = 50
+#: Inputs listed one by one, and digits of a checksum.
+LISTED_INPUTS, DIGITS = 12, 16
 _REMOVED_BY = {
     "false_peaks": "not significant against the noise of their place (detect.false_peaks)",
     "minscore": "persistence not above detect.minscore",
@@ -135,6 +137,20 @@ def failures(info: dict[str, Any]) -> dict[str, Any]:
         "failed_frames": f"{n:,} {'frame' if n == 1 else 'frames'}",
         "more_failures": n > LISTED_FAILURES,
     }
+
+
+def made_from(made: Provenance) -> dict[str, Any]:
+    """The sentence on code and model, and the table of what was read."""
+    told = (
+        f"{made.code_told()}; network: {made.model_told()}. "
+        f"The run is {made.run[:DIGITS]}; all its rows were made alike."
+    )
+    inputs = [
+        (one.role, one.name, "" if one.bytes is None else f"{one.bytes:,}", one.changed, one.checksum[:DIGITS])
+        for one in made.inputs[:LISTED_INPUTS]
+    ]
+    more = len(made.inputs) - len(inputs)
+    return {"made_told": told, "inputs": inputs, "more_inputs": f"And {more:,} more." if more else ""}
 
 
 def stages(info: dict[str, Any]) -> list[tuple[str, str, str]]:
