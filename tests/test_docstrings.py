@@ -83,7 +83,7 @@ def beamtime(tmp_path_factory):
     """A folder with a frames store, `scan.zarr`, and its run, `runs/scan`: what examples have that do not make them."""
     folder = tmp_path_factory.mktemp("beamtime")
     simulate.simulate_series(folder / "scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as client:
         config = {"output": {"report": False}}
         braggflow.run(config, [folder / "scan.zarr"], out=folder / "runs", client=client)
     return folder

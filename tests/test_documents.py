@@ -48,6 +48,7 @@ ELSEWHERE = {
     "braggflow train --card": ("half an hour", "tests/train/test_trainer.py"),
     "braggflow train --like runs/scan": ("half an hour", "tests/train/test_finetune.py"),
     "braggflow finetune": ("minutes", "tests/train/test_finetune.py"),
+    "braggflow verify runs/scan": ("what it says of a long run", "tests/evaluate/test_verification.py"),
     "python benchmarks/bench_selfcheck.py": ("a measurement of minutes", "tests/selfcheck/test_self_check.py"),
     "python benchmarks/bench_significance.py 20": ("a measurement of minutes", "tests/detect/test_significance.py"),
 }
@@ -159,7 +160,7 @@ def scheduler() -> Iterator[str]:
         protocol="tcp://",
         host="127.0.0.1",
         resources={"CPU": 1},
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster.scheduler_address
 

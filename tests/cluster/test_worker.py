@@ -72,7 +72,7 @@ def test_more_workers_than_gpus_share_them_evenly(visible_to):
 
 def test_dask_worker_names_the_workers_of_a_job_as_the_choice_of_gpus_expects():
     with (
-        LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as cluster,
+        LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as cluster,
         Client(cluster) as client,
         subprocess.Popen(
             [

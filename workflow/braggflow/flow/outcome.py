@@ -25,7 +25,7 @@ class Progress:
     >>> from braggflow.simulate import simulate_series
     >>> truth = simulate_series("scan.zarr", n_frames=4, shape=(64, 64), peaks=2)
     >>> seen = []
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as client:
     ...     outcomes = braggflow.run(
     ...         {"output": {"report": False}}, ["scan.zarr"], out="runs", client=client, progress=seen.append
     ...     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from braggflow import compiled, patches
 from braggflow.config import DetectConfig, FitConfig, LocateConfig, PatchesConfig
-from braggflow.detect import SEARCHED, cut_patches, detect, on_disks
+from braggflow.detect import SEARCHED, cut_patches, detect, on_disks, searched_image
 from braggflow.fit import deblend, fit_patches
 from braggflow.frames import CorrectedFrame
 from braggflow.locate import load_localiser, locate_patches
@@ -113,6 +113,7 @@ def _search(dtype: np.dtype[np.generic]) -> None:
         for false_peaks in (0.1, None):
             levels = DetectConfig(background=background, false_peaks=false_peaks, minval="5 sigma", minscore="4 sigma")
             detect(counts, mask, levels)
+            searched_image(CorrectedFrame(counts, mask, None), levels)
 
 
 def _fit() -> None:
