@@ -6,7 +6,7 @@ made by `simulate_series` on 8 to 200 counts a pixel. Each is run, with a self-c
 true peaks those by themselves are taken, as of the added ones, and their SNR is counted alike. A figure agrees where
 the 95 % interval of the difference of both holds 0.
 
-    python benchmarks/bench_selfcheck.py [series of each kind, 10] [share of the frames, 0.6] [frames, 30]
+    python benchmarks/bench_selfcheck.py [series of each kind, 10] [share of the frames, 0.6] [frames, 30] [seed, 0]
 """
 
 import sys
@@ -157,14 +157,14 @@ def agrees(pair: tuple[Any, ...]) -> bool:
     return bool(-np.hypot(above, its_below) <= mine - its <= np.hypot(below, its_above))
 
 
-def main(n: int = 10, share: float = 0.6, n_frames: int = 30) -> None:
-    """Print a line a series, then in how many series each figure agrees."""
+def main(n: int = 10, share: float = 0.6, n_frames: int = 30, first: int = 0) -> None:
+    """Print a line a series, of seed `first` and those after it, then in how many series each figure agrees."""
     running.MOST_SECONDS = np.inf  # in this process, however busy the machine
     agree, asked = Counter[str](), Counter[str]()
     print("| series | added, true | recall 5 to 7 | 7 to 10 | 10 on | error over stated | within 1 σ | 2 σ |")
     print("|---" * 8 + "|")
     for make in (isolated, operando):
-        for seed in range(n):
+        for seed in range(first, first + n):
             with TemporaryDirectory() as folder:
                 path, truth, settings = make(Path(folder), seed, n_frames)
                 settings |= {"output": {"report": False}, "check": {"fraction": share, "max_frames": 1000}}

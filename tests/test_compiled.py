@@ -359,9 +359,10 @@ def test_sources_that_are_written_again_are_compiled_again(tmp_path, monkeypatch
     for _ in range(2):
         compiled.compile_once((), work, about=1)
     assert len(compiled_for) == 1
-    os.utime(source, ns=(1, 1))
+    later = compiled_for[0] + 1_000_000_000
+    os.utime(source, ns=(later, later))
     compiled.compile_once((), work, about=1)
-    assert compiled_for[1:] == [1]
+    assert compiled_for[1:] == [later]
 
 
 def test_with_all_compiled_ahead_frames_of_the_usual_types_and_settings_compile_nothing(tmp_path):

@@ -70,13 +70,19 @@ print(json.dumps({name: said for name, said in got.items() if said not in (None,
 """
 
 
-def listening(client) -> tuple[str, list[int], list[str]]:
-    """The scheduler's address, and the ports and Unix sockets at which this process and its children listen."""
+def listening() -> tuple[set[int], set[str]]:
+    """The ports and Unix sockets at which this process and its children listen."""
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     found = [each for process in processes for each in process.net_connections("all")]
     ports = {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
     paths = {each.laddr for each in found if isinstance(each.laddr, str) and each.laddr}
-    return client.scheduler_info()["address"], sorted(ports), sorted(paths)
+    return ports, paths
+
+
+def listening_since(before, client) -> tuple[str, list[int], list[str]]:
+    """The scheduler's address, and what listens now and did not then, as other tests of this process may."""
+    (ports, paths), (old_ports, old_paths) = listening(), before
+    return client.scheduler_info()["address"], sorted(ports - old_ports), sorted(paths - old_paths)
 
 
 def what_a_stranger_gets(where) -> dict[str, str]:
@@ -94,9 +100,10 @@ def what_a_stranger_gets(where) -> dict[str, str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_another_user_of_the_machine_is_refused_by_all_that_listens():
+    before = listening()
     with local_cluster(ComputeConfig(workers=1)) as client:
         assert client.submit(sum, [1, 2]).result(timeout=PATIENCE) == 3
-        where = listening(client)
+        where = listening_since(before, client)
         assert len(where[1]) >= 2  # the scheduler's and a worker's at least
         assert what_a_stranger_gets(where) == {}
         assert client.dashboard_link == ""
@@ -109,6 +116,6 @@ def test_who_opens_a_cluster_to_others_has_them_in():
     # So that the test before is known to be able to fail.
     open_to_all = LocalProfile(kind="local", tls=False, dashboard=True)
     with local_cluster(ComputeConfig(workers=1), open_to_all) as client:
-        address, _, _ = listening(client)
+        address, _, _ = listening_since(listening(), client)
         assert what_a_stranger_gets((address, [], [])) == {"a client": "3"}
         assert urllib.request.urlopen(client.dashboard_link, timeout=PATIENCE).status == 200
