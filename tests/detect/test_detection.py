@@ -282,7 +282,9 @@ def test_the_reference_engine_is_quiet(capfd):
     image = spots((30, 30), 2, seed=1)
     persistence_findpeaks(image, no_mask(image), 10)
     captured = capfd.readouterr()
-    assert (captured.out, captured.err) == ("", "")
+    # That kernels are compiled, which other tests may have left to this one, is ours to say.
+    others = [line for line in captured.err.splitlines() if not line.startswith("braggflow: ")]
+    assert (captured.out, others) == ("", [])
 
 
 def test_the_reference_engine_has_no_other_library_tell_of_what_it_does():
