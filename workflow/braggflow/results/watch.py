@@ -151,10 +151,16 @@ def _changes(values: NDArray[np.float64], watched: _Watched) -> list[tuple[int, 
     begins = np.flatnonzero(lasting & ~np.concatenate([[False], lasting[:-1]]))
     # From the frames just before: the window's median lags behind a drift.
     return [
-        (int(at), float(step))
+        (int(at), step)
         for at in begins
-        if np.isfinite(step := np.nanmedian(values[at : at + IN_A_ROW]) - np.nanmedian(values[max(0, at - LAG) : at]))
+        if np.isfinite(step := _middle(values[at : at + IN_A_ROW]) - _middle(values[max(0, at - LAG) : at]))
     ]
+
+
+def _middle(values: NDArray[np.float64]) -> float:
+    """The median of those that are known; NaN of none, without a warning."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else np.nan
 
 
 class _Followed:
