@@ -27,17 +27,16 @@ from typing import Any
 import numpy as np
 import psutil
 import xarray as xr
-from data import FOLDER, frames_store
+from data import FOLDER, frames_store, task_series
 from distributed import Client, LocalCluster, wait
 
 from braggflow.cluster import Pools
 from braggflow.cluster.connect import local_cluster
 from braggflow.config import ComputeConfig, RunConfig, resolve_config
-from braggflow.flow.tasks import GroupTask, TaskSeries, _opened, _write, submit_groups
+from braggflow.flow.tasks import GroupTask, TaskSeries, _write, opened_series, submit_groups
 from braggflow.frames import create_store, finish_store, frames_per_file, open_frames
 from braggflow.pipeline import Group, locate_peaks, plan_groups, search_chunk
 from braggflow.pipeline.stages import _read
-from braggflow.version import code_version
 
 WORKERS, REPEATS = 2, 5
 #: By levels alone, as `findpeaks` searches.
@@ -69,7 +68,7 @@ def configuration(changes: dict[str, Any]) -> RunConfig:
 
 def series_of(path: Path, config: RunConfig, out: Path) -> TaskSeries:
     (out / "parts").mkdir(exist_ok=True)
-    return TaskSeries(str(path), str(out), config.model_dump_json(), "bench", code_version()["sources"])
+    return task_series(path, config, out)
 
 
 def read_plain(path: Path, chunks: Sequence[tuple[int, int]]) -> int:
@@ -78,7 +77,7 @@ def read_plain(path: Path, chunks: Sequence[tuple[int, int]]) -> int:
 
 
 def read_group(series: TaskSeries, chunks: Sequence[tuple[int, int]]) -> int:
-    opened = _opened(series)
+    opened = opened_series(series)
     following = [first for first, _ in chunks[1:]] + [None]
     return sum(
         int(_read(opened, range(first, stop), after)[0, 0, 0])
@@ -88,7 +87,7 @@ def read_group(series: TaskSeries, chunks: Sequence[tuple[int, int]]) -> int:
 
 def process(series: TaskSeries, group: Group) -> None:
     """What a task does, without Dask."""
-    opened = _opened(series)
+    opened = opened_series(series)
     found = [search_chunk(opened, first, stop) for first, stop in group.chunks]
     _write(series, group, found, locate_peaks(opened.config, found), {})
 

@@ -4,8 +4,9 @@ The runner, its window, its files and the tasks are real, but for what the tasks
 its own, and so have two workers, all on the loopback interface, so that its time and its memory are its own. Time is
 CPU time, and compared with what plain Dask takes for as many tasks that do nothing, in the same run.
 
-`--quick` takes a tenth of the data sets; `--gpu` cuts groups into the tasks of a cluster with GPU workers; `--stages`
-measures instead what real stages take for a frame on one worker, and what they read.
+`--quick` takes a tenth of the data sets; `--gpu` cuts groups into the tasks of a cluster with GPU workers; `--slurm
+PROFILE` computes on the jobs of a cluster profile, whose scheduler is in the client's process; `--stages` measures
+instead what real stages take for a frame on one worker, and what they read.
 """
 
 import argparse
@@ -26,21 +27,23 @@ from typing import Any
 import numpy as np
 import psutil
 import xarray as xr
-from data import frames_store
+from data import frames_store, task_series
 from distributed import Client
 
-from braggflow.cluster import Pools, cluster_of_client
+from braggflow.cluster import Cluster, Demand, Pools, cluster_of_client, load_profile, open_cluster
 from braggflow.cluster.connect import local_cluster
+from braggflow.cluster.profiles import BatchProfile
 from braggflow.config import ComputeConfig, RunConfig, resolve_config
 from braggflow.flow import Outcome, dispatch, tasks
-from braggflow.flow.data_set import DataSetRun
+from braggflow.flow.data_set import DataSetRun, prepare_data_set
 from braggflow.flow.dispatch import Dispatcher
 from braggflow.flow.tasks import GroupTask, TaskSeries, submit_groups
+from braggflow.flow.unchanged import store_stamp
 from braggflow.frames import open_frames
 from braggflow.frames.store import chunk_frames
 from braggflow.pipeline import Group, plan_groups, sum_counts
-from braggflow.results import PartSummary, RunFolder, run_digest, run_identity
-from braggflow.version import code_version
+from braggflow.results import PartSummary, RunFolder
+from braggflow.simulate import simulate_series
 
 DATASETS, FRAMES, SHAPE = 2000, 500, (2048, 2048)
 #: Several threads a worker, for they wait more than they work: 48 groups are in flight.
@@ -66,7 +69,7 @@ def locate(_: TaskSeries, found: Sequence[int]) -> int:
 
 
 def conclude(_: RunFolder, __: Any, ___: Any, info: dict[str, Any], **____: Any) -> dict[str, Any]:
-    return info
+    return {**info, "alarms": []}
 
 
 def replace_stages() -> None:
@@ -81,27 +84,35 @@ def replace_stages() -> None:
 
 def campaign(config: RunConfig, n: int) -> Iterator[DataSetRun]:
     """Data sets that exist by name only, with the groups that real ones of this size have."""
+    store = Path(config.output.folder).parent / "scan.zarr"
+    simulate_series(store, n_frames=2, shape=(64, 64), peaks=2, overwrite=True)
+    one = prepare_data_set("scan", store, open_frames(store), config, None, stamp=store_stamp(store))
     data = xr.Dataset(
         {"frames": (("frame", "y", "x"), np.broadcast_to(np.uint16(0), (FRAMES, *SHAPE)))},
         coords={"frame": np.arange(FRAMES)},
     )
     data["frames"].encoding["chunks"] = (chunk_frames(FRAMES, SHAPE, np.dtype("uint16")), *SHAPE)
     groups = plan_groups(data, config)
-    identity = run_identity(config, {}, None)
-    series = TaskSeries("", "", config.model_dump_json(), run_digest(identity), identity["code"]["sources"])
     for number in range(n):
         name = f"scan_{number:05d}"
         folder = Path(config.output.folder) / name
-        yield DataSetRun(
+        yield replace(
+            one,
             name=name,
             folder=RunFolder(folder),
-            config=config,
-            series=replace(series, path=f"/data/beamtime/{name}.zarr", folder=str(folder)),
-            identity=identity,
-            dataset={"name": name, "path": f"/data/beamtime/{name}.zarr", "frames": FRAMES},
+            series=replace(one.series, path=f"/data/beamtime/{name}.zarr", folder=str(folder)),
+            dataset={**one.dataset, "name": name, "path": f"/data/beamtime/{name}.zarr", "frames": FRAMES},
             numbers=list(range(FRAMES)),
             coords=data[["frame"]],
             groups=groups,
+            done={},
+            todo=[],
+            failures=[],
+            searched={},
+            warnings=[],
+            repaired=[],
+            alarms={},
+            resources=ExitStack(),
         )
 
 
@@ -139,6 +150,21 @@ def _import_the_package() -> None:
     import braggflow.flow  # noqa: F401 - once a process, and not what is measured
 
 
+@contextmanager
+def jobs(profile: Path, config: RunConfig) -> Iterator[Cluster]:
+    """The jobs of a profile; their Python finds this module."""
+    loaded = load_profile(profile)
+    assert isinstance(loaded, BatchProfile)
+    path = f"export PYTHONPATH={Path(__file__).parent}:$PYTHONPATH"
+    found = loaded.model_copy(update={"job_script_prologue": (path, *(loaded.job_script_prologue or ()))})
+    with open_cluster(found, config) as opened:
+        opened.need(Demand(groups=10**6, cpu_seconds=1e6))
+        while not opened.ready:
+            opened.check()
+            time.sleep(0.5)
+        yield opened
+
+
 @dataclass(frozen=True)
 class Look:
     """At the scheduler and the client: CPU seconds since they began, memory in MB."""
@@ -158,10 +184,17 @@ class Look:
         return (self.seconds[name] - before.seconds[name]) / tasks * 1e3
 
 
-def measure(n: int, *, gpu: bool) -> None:
+def measure(n: int, *, gpu: bool, profile: Path | None = None) -> None:
     replace_stages()
-    with tempfile.TemporaryDirectory() as out, processes(Path(out), gpu=gpu) as (client, scheduler):
+    with ExitStack() as stack:
+        out = stack.enter_context(tempfile.TemporaryDirectory())
         config = resolve_config({"output": {"folder": f"{out}/runs", "report": False}})
+        if profile is None:
+            client, scheduler = stack.enter_context(processes(Path(out), gpu=gpu))
+            used = cluster_of_client(client, config)
+        else:
+            used = stack.enter_context(jobs(profile, config))
+            client, scheduler = used.client, psutil.Process()  # one process: both columns are of it
         groups = next(campaign(config, 1)).groups
         tasks = 1 + (sum(len(group.chunks) + 2 for group in groups) if gpu else len(groups))
         watched = {"scheduler": scheduler, "client": psutil.Process()}
@@ -194,7 +227,6 @@ def measure(n: int, *, gpu: bool) -> None:
             looks.append(look)
             start = now
 
-        used = cluster_of_client(client, config)
         Dispatcher(used, config, campaign(config, n), total=lambda: n, record=record, progress=None).run()
         total = [looks[-1].milliseconds_since(looks[0], tasks * n, name) for name in watched]
         print(f"all: scheduler {total[0]:.2f} ms a task (plain Dask {plain:.2f}), client {total[1]:.2f} ms")
@@ -214,7 +246,7 @@ def measure_stages(client: Client, size: int, peaks: int, n: int, **sections: An
     for _ in range(4):  # the first compiles, loads the network and fills the file cache
         with tempfile.TemporaryDirectory() as out:
             (Path(out) / "parts").mkdir()
-            series = TaskSeries(str(path), out, config.model_dump_json(), "bench", code_version()["sources"])
+            series = task_series(path, config, Path(out))
             pools, start = Pools(cpu=False, gpu=False), time.perf_counter()
             orders = [GroupTask(series, group) for group in groups]
             parts = client.gather(submit_groups(client, orders, pools, retries=0, priority=0))
@@ -250,6 +282,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="a tenth of the data sets")
     options.add_argument("--gpu", action="store_true", help="tasks as on a cluster with GPU workers; implies --quick")
+    options.add_argument("--slurm", type=Path, metavar="PROFILE", help="on the jobs of a cluster profile")
     options.add_argument("--stages", action="store_true", help="real stages instead")
     given = options.parse_args()
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("dask", "distributed"))
@@ -257,7 +290,7 @@ def main() -> None:
     if given.stages:
         stages()
         return
-    measure(DATASETS // 10 if given.quick or given.gpu else DATASETS, gpu=given.gpu)
+    measure(DATASETS // 10 if given.quick or given.gpu else DATASETS, gpu=given.gpu, profile=given.slurm)
 
 
 if __name__ == "__main__":

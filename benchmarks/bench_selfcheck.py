@@ -23,7 +23,16 @@ import braggflow
 from braggflow.evaluate import load_truth
 from braggflow.flow import running
 from braggflow.frames import create_store, finish_store
-from braggflow.selfcheck import ADDED_DTYPE, LIMIT_SNR, Place, expected_snr, figures_of, match_places, places_of
+from braggflow.selfcheck import (
+    ADDED_DTYPE,
+    LIMIT_SNR,
+    Place,
+    expected_snr,
+    figures_of,
+    match_places,
+    places_of,
+    share_of_groups,
+)
 from braggflow.selfcheck.added_peaks import height_of_snr
 from braggflow.simulate import CLASSES, PROFILE_DTYPE, expected_patches, sample_profiles, simulate_series
 from braggflow.simulate.profiles import render
@@ -73,6 +82,7 @@ def isolated(folder: Path, seed: int, n_frames: int) -> tuple[Path, xr.Dataset, 
     rows = np.concatenate([peaks for _, peaks in truth])
     columns: dict[str, Any] = {name: ("peak", rows[name]) for name in PROFILE_DTYPE.names or ()}
     columns["peak_frame"] = ("peak", np.repeat([number for number, _ in truth], len(grid)))
+    columns["peak_id"] = ("peak", np.arange(len(rows)))
     return path, xr.Dataset(columns), settings
 
 
@@ -84,8 +94,10 @@ def operando(folder: Path, seed: int, n_frames: int) -> tuple[Path, xr.Dataset, 
     return path, load_truth(truth), {"frames": {"read_noise": 1.0}}
 
 
-def true_peaks(truth: xr.Dataset, mask: np.ndarray, peaks: xr.Dataset, config: braggflow.RunConfig) -> np.ndarray:
-    """What became of the true peaks, as a check has it of added ones."""
+def true_peaks(
+    truth: xr.Dataset, mask: np.ndarray, peaks: xr.Dataset, config: braggflow.RunConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """What became of the true peaks, as a check has it of added ones; and which reflection each is."""
     profiles = np.zeros(truth.sizes["peak"], PROFILE_DTYPE)
     for name in PROFILE_DTYPE.names or ():
         profiles[name] = truth[name].values
@@ -107,17 +119,41 @@ def true_peaks(truth: xr.Dataset, mask: np.ndarray, peaks: xr.Dataset, config: b
         result["found"][mine[true]] = True
         result["error"][mine[true]] = found[row] - at[true]
         result["std"][mine[true]] = np.stack([rows["y_std"].values, rows["x_std"].values], axis=1)[row]
-    return result[result["place"] == Place.free]
+    free = result["place"] == Place.free
+    return result[free], truth["peak_id"].values[free]
 
 
-def pairs(check: Mapping[str, Any], true: np.ndarray) -> dict[str, tuple[Any, ...] | None]:
+def figures_of_truth(true: np.ndarray, reflection: np.ndarray) -> dict[str, Any]:
+    """Figures of true peaks; one reflection in many frames does not say as much as many reflections do."""
+    found, std = true["found"], true["std"]
+    groups = np.unique(reflection, return_inverse=True)[1]
+
+    def share(part: np.ndarray, whole: np.ndarray) -> dict[str, float | None]:
+        there = np.unique(groups[whole > 0])
+        return share_of_groups(
+            *(np.bincount(groups, of, minlength=groups.max(initial=0) + 1)[there] for of in (part, whole))
+        )
+
+    result = {**figures_of(true), "recall": share(found, np.ones(len(true)))}
+    known = found & np.isfinite(std).all(axis=1) & (std > 0).all(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = np.abs(true["error"] / std)
+    for k in (1, 2):
+        within = np.where(known, np.count_nonzero(deviation <= k, axis=1), 0)
+        result[f"within_{k}"] = share(within, 2 * known)
+    return result
+
+
+def pairs(check: Mapping[str, Any], true: np.ndarray, reflection: np.ndarray) -> dict[str, tuple[Any, ...] | None]:
     """Figures of check and truth: value and standard error of each, of shares the distances of the interval's ends."""
     result: dict[str, tuple[Any, ...] | None] = {}
     bands = {tuple(of["snr"]): of for of in check["by_snr"]}
-    limit = figures_of(true[true["snr"] >= LIMIT_SNR])
+    high_enough = true["snr"] >= LIMIT_SNR
+    limit = figures_of_truth(true[high_enough], reflection[high_enough])
     for low, high in BANDS:
         of = check["limit"] if low == LIMIT_SNR else bands.get((low, high))
-        truth = figures_of(true[(true["snr"] >= low) & (true["snr"] < high)])
+        within = (true["snr"] >= low) & (true["snr"] < high)
+        truth = figures_of_truth(true[within], reflection[within])
         name = f"recall {low:g} to {high:g}" if high < np.inf else f"recall {low:g} on"
         result[name] = _shares(None if of is None else of["recall"], truth["recall"])
     for axis in (0, 1):
@@ -171,9 +207,9 @@ def main(n: int = 10, share: float = 0.6, n_frames: int = 30, first: int = 0) ->
                 (outcome,) = braggflow.run(settings, [path], out=Path(folder) / "runs")
                 run = braggflow.open_run(outcome.folder)
                 mask = braggflow.open_frames(path)["mask"].values != 0
-                true = true_peaks(truth, mask, run.peaks.load(), run.config)
+                true, reflection = true_peaks(truth, mask, run.peaks.load(), run.config)
                 check = run.info["check"]
-            found = pairs(check, true)
+            found = pairs(check, true, reflection)
             for name, pair in found.items():
                 if pair is not None:
                     asked[name] += 1

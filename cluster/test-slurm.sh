@@ -10,7 +10,8 @@
 # Configuration, key, sockets, ports and logs are the cluster's own, in STATE_DIR: nothing under /etc or /run is touched,
 # and several clusters run side by side. Daemons listen on loopback only.
 #
-# Partitions: cpu (default), gpu, short (at most 5 minutes), restricted (admits no job). Of accounts there is one, beam.
+# Partitions: cpu (default), gpu, short (at most 5 minutes), whole (jobs have whole nodes), restricted (admits no job). Of
+# accounts there is one, beam.
 # CPUs and memory are bookkeeping: SLURM refuses and queues by them, nothing holds a job to them.
 set -euo pipefail
 
@@ -183,6 +184,7 @@ CONF
   done
   echo "PartitionName=cpu Nodes=cpu[1-$CPU_NODES] LLN=YES Default=YES MaxTime=INFINITE DefaultTime=01:00:00 State=UP"
   echo "PartitionName=short Nodes=cpu[1-$CPU_NODES] LLN=YES MaxTime=00:05:00 State=UP"
+  echo "PartitionName=whole Nodes=cpu[1-$CPU_NODES] OverSubscribe=EXCLUSIVE MaxTime=INFINITE DefaultTime=01:00:00 State=UP"
   # Without slurmdbd no job's account is known to SLURM, so the list keeps every job pending here.
   echo "PartitionName=restricted Nodes=cpu[1-$CPU_NODES] AllowAccounts=beam State=UP"
   if [ "$GPU_NODES" -gt 0 ]; then

@@ -49,5 +49,5 @@ def _named(page: str, link: str) -> str:
 
 
 def _in_site(named: str) -> str:
-    """Where a file of the repository is in the site; those from above keep their path."""
-    return _PAGES.get(named, named.removeprefix("docs/"))
+    """Where a file of the repository is in the site; those from above keep their path, and notebooks are pages."""
+    return _PAGES.get(named, re.sub(r"\.ipynb$", ".md", named.removeprefix("docs/")))

@@ -32,6 +32,19 @@ def signals_as_they_were() -> Iterator[None]:
     sys.unraisablehook, threading.excepthook = hooks
 
 
+@pytest.fixture(autouse=True)
+def no_client_is_left() -> Iterator[None]:
+    """A client that stays the default has all that Dask computes in later tests wait for its scheduler, for ever."""
+
+    def default() -> object:
+        distributed = sys.modules.get("distributed.client")
+        return None if distributed is None else distributed._get_global_client()
+
+    before = default()  # that of a module's fixture
+    yield
+    assert default() is before
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real frames and reference lists."""

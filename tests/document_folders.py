@@ -55,7 +55,8 @@ def for_readme(folder: Path) -> None:
     with h5py.File(folder / "scan_0042.h5", "a") as file:
         file["entry/data/omega"].attrs["units"] = "degree"
     write_hdf5(folder / "scan.h5", series)
-    braggflow.run({"detect": {"minval": 40}, "output": {"report": False}}, [folder / "scan.h5"], out=folder / "other")
+    settings = {"detect": {"minval": 40}, "output": {"report": False}, "check": {"fraction": 0}}
+    braggflow.run(settings, [folder / "scan.h5"], out=folder / "other")
     (folder / "scans").mkdir()
     for name in ("a", "b"):
         make_store(folder / "scans" / f"{name}.zarr", small(), chunk=2)
@@ -99,6 +100,34 @@ def with_run(folder: Path) -> None:
     braggflow.run({"output": {"report": False}}, [frames], out=folder / "runs")
 
 
+def for_masks(folder: Path) -> None:
+    starter(folder)
+    make_store(folder / "scan.zarr", small())
+
+
+def with_file(folder: Path) -> None:
+    """A run as in `with_run`, and its frames in a detector's files too."""
+    with_run(folder)
+    write_hdf5(folder / "scan.h5", small(), omega=np.arange(6.0))
+    (folder / "run3").mkdir()
+    for number, frame in enumerate(small()):
+        fabio.cbfimage.CbfImage(data=frame.astype(np.int32)).write(str(folder / f"run3/f_{number}.cbf"))
+
+
+def without_store(folder: Path) -> None:
+    """The same, where a page makes the frames store itself."""
+    with_file(folder)
+    shutil.rmtree(folder / "scan.zarr")
+
+
+def for_geometry(folder: Path) -> None:
+    geometry = "distance_mm: 200, beam_centre_px: [32, -40], pixel_size_um: [75, 75], energy_kev: 17.4"
+    (folder / "config.yaml").write_text(f"output: {{report: false}}\ngeometry: {{{geometry}}}\n")
+    frames = make_store(folder / "scan.zarr", np.stack([small()[0]] * 6))
+    braggflow.run(folder / "config.yaml", [frames], out=folder / "runs")
+    (folder / "cycler.csv").write_text("time (s),voltage (V)\n0,3.2\n2,3.3\n")
+
+
 def for_real_data(folder: Path) -> None:
     counts = small()
     counts[:, :3] = 0
@@ -108,7 +137,27 @@ def for_real_data(folder: Path) -> None:
 #: How the folder of a page is filled, by the page's name.
 FOLDERS: dict[str, Callable[[Path], None]] = {
     "README": for_readme,
+    "geometry": for_geometry,
     "ingest": for_ingest,
+    "masks": for_masks,
     "real_data": for_real_data,
-    **dict.fromkeys(("cluster", "selfcheck", "table", "training"), with_run),
+    **dict.fromkeys(
+        (
+            "cluster",
+            "exchange",
+            "explain",
+            "follow",
+            "report",
+            "selfcheck",
+            "sweep",
+            "table",
+            "tracks",
+            "training",
+            "view",
+        ),
+        with_run,
+    ),
+    **dict.fromkeys(("choose_levels", "on_slurm", "retrain", "use_results"), with_run),
+    **dict.fromkeys(("make_masks", "live"), with_file),
+    "my_files": without_store,
 }

@@ -5,14 +5,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from braggflow.cli.config_commands import config_schema, starter_config
 from braggflow.config import (
     NoiseMultiple,
     RunConfig,
-    config_schema,
     digest,
     load_config,
     resolve_config,
-    starter_config,
 )
 from braggflow.errors import InputError
 from braggflow.former import from_former
@@ -69,6 +68,7 @@ def test_overrides_stand_above_the_file(tmp_path):
         ({"fit": {"fraction": 1.5}}, ["fit.fraction", "1.5", "less than or equal to 1"]),
         ({"fit": {"model": "lorentz"}}, ["fit.model", "lorentz", "gaussian", "pseudo_voigt"]),
         ({"locate": {"device": "gpu"}}, ["locate.device", "gpu", "cuda"]),
+        ({"fit": {"device": "gpu"}}, ["fit.device", "gpu", "cuda"]),
         ({"frames": {"start": 5, "stop": 2}}, ["frames.stop", "2", "above start: 5"]),
         ({"frames": {"bin": 0}}, ["frames.bin", "0"]),
         ({"frames": {"counts_per_photon": 0}}, ["frames.counts_per_photon", "0", "greater than 0"]),
@@ -261,8 +261,8 @@ def test_unreadable_file_is_one_message(tmp_path, content, part):
     assert "\n" not in str(error.value)
 
 
-def test_compute_output_and_check_do_not_change_the_result_settings():
-    changes = {"compute": {"workers": 7}, "output": {"folder": "x"}, "check": {"fraction": 0}}
+def test_compute_output_follow_and_check_do_not_change_the_result_settings():
+    changes = {"compute": {"workers": 7}, "output": {"folder": "x"}, "check": {"fraction": 0}, "follow": {"frames": 9}}
     plain, other = RunConfig(), resolve_config(changes)
     assert digest(plain.result_settings()) == digest(other.result_settings())
     for section, change in (

@@ -9,7 +9,7 @@ from types import ModuleType
 from rich.console import Console
 
 from braggflow import console as console_module
-from braggflow.console import moving_line
+from braggflow.console import moves, moving_line, open_console
 from tests.patience import PATIENCE
 
 
@@ -64,3 +64,9 @@ def test_what_has_no_share_counts_its_seconds_also_after_something_that_had_one(
     assert re.search(r" +0 s +4/4 frames", last), last
     assert "%" not in last
     assert "left" not in last
+
+
+def test_colours_that_are_asked_for_make_no_terminal_of_a_log(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not moves(open_console())
+    assert not moves(open_console(stderr=True))

@@ -8,6 +8,8 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -15,7 +17,7 @@ from distributed import Client
 from pydantic import BaseModel
 
 import braggflow
-from braggflow import detect, evaluate, fit, locate, results, show, simulate, train
+from braggflow import detect, evaluate, exchange, fit, geometry, locate, masks, results, show, simulate, train
 from braggflow.peak_rows import BraggAccessor
 
 PUBLIC = [name for name in braggflow.__all__ if name != "__version__"]
@@ -27,13 +29,18 @@ OF_WINGS = [
     detect.detect,
     evaluate.evaluate,
     evaluate.score,
+    exchange.export_peaks,
     fit.fit_patches,
+    geometry.change,
+    geometry.region,
+    geometry.strain_of,
     locate.load_localiser,
     locate.locate_patches,
+    masks.propose,
     results.data_set_statuses,
-    results.export_peaks,
     show.frame_figure,
-    show.plot_frame,
+    *(getattr(show, name) for name in show.__all__ if name.startswith("plot_")),
+    show.write_batch_report,
     show.write_movie,
     show.write_report,
     simulate.simulate_series,
@@ -43,7 +50,7 @@ OF_WINGS = [
 #: Its example would have to make a run of hundreds of peaks and to train twice; tests/train/test_finetune.py does.
 WITHOUT_EXAMPLE = [train.fine_tune]
 #: Whatever is wrong with its arguments was found before.
-RAISES_NOTHING = [detect.cut_patches]
+RAISES_NOTHING = [detect.cut_patches, show.plot_comparison]
 #: In numpydoc's order.
 TITLES = ("Parameters", "Returns", "Raises", "Examples")
 
@@ -57,6 +64,19 @@ def documented() -> Iterator[Any]:
         value = getattr(braggflow, name)
         yield from PROFILES if name == "Profile" else [value]
     yield from OF_WINGS
+
+
+def exemplified() -> dict[str, Any]:
+    """The classes and functions that the door of a wing exports with an example, by their whole names."""
+    folders = Path(braggflow.__file__).parent.glob("*/__init__.py")
+    wings = [import_module(f"braggflow.{folder.parent.name}") for folder in folders]
+    values = {f"{wing.__name__}.{name}": getattr(wing, name) for wing in wings for name in wing.__all__}
+    kinds = (inspect.isclass, inspect.isfunction)
+    return {
+        name: value
+        for name, value in values.items()
+        if any(of_kind(value) for of_kind in kinds) and ">>>" in (value.__doc__ or "")
+    }
 
 
 def name_of(value: Any) -> str:
@@ -89,7 +109,11 @@ def beamtime(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("value", [value for value in documented() if value not in WITHOUT_EXAMPLE], ids=name_of)
+@pytest.mark.parametrize(
+    "value",
+    dict.fromkeys(value for value in (*documented(), *exemplified().values()) if value not in WITHOUT_EXAMPLE),
+    ids=name_of,
+)
 def test_the_examples_do_what_they_show(value, tmp_path, monkeypatch, request):
     if "simulate_series(" not in value.__doc__ and "runs/scan" in value.__doc__:
         shutil.copytree(request.getfixturevalue("beamtime"), tmp_path, dirs_exist_ok=True)

@@ -93,7 +93,7 @@ def test_parts_of_a_table_make_tables_too(peaks: xr.Dataset) -> None:
     assert 0 < len(kept) < len(whole)
     pd.testing.assert_frame_equal(good.bragg.to_dataframe(), kept)
     assert list(peaks[["y", "x"]].bragg.to_dataframe().columns) == ["peak_frame", "y", "x"]
-    assert list(peaks.assign(d=peaks["y"] * 2).bragg.to_dataframe().columns[-2:]) == ["track", "d"]
+    assert list(peaks.assign(d=peaks["y"] * 2).bragg.to_dataframe().columns[-2:]) == ["flags", "d"]
     assert len(peaks.isel(peak=[]).bragg.to_dataframe()) == 0
 
 
@@ -235,6 +235,14 @@ def test_levels_that_are_proposed_leave_so_many_peaks(searched: tuple) -> None:
     )
     found = braggflow.find_peaks(frames, network="none", minscore=levels["minscore"], false_peaks=100)
     assert found["parent"].values.tolist().count(-1) == 36
+
+
+def test_where_many_share_the_highest_significance_no_false_peaks_is_proposed(searched: tuple) -> None:
+    _, loose = searched
+    own = np.sort(loose["significance"].values[loose["parent"].values < 0])[::-1]
+    capped = loose.assign(significance=np.minimum(loose["significance"], own[17]))
+    assert "false_peaks" not in capped.bragg.levels_for(4)  # 12 of the 18 that share it
+    assert capped.bragg.count(false_peaks=capped.bragg.levels_for(8)["false_peaks"]).sum() == 24
 
 
 def test_a_table_with_fewer_peaks_than_are_wanted_says_so(peaks: xr.Dataset) -> None:

@@ -21,7 +21,7 @@ def test_empty_table_has_the_schema_and_no_rows():
 def test_new_rows_hold_missing_values():
     row = peak_table.empty(1)[0]
     assert np.isnan(row["y"])
-    assert (row["track"], row["flags"], row["peak_frame"]) == (-1, 0, -1)
+    assert (row["parent"], row["flags"], row["peak_frame"]) == (-1, 0, -1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 5)), max_size=20), st.randoms())

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 import braggflow
 from braggflow.config import load_config
 from braggflow.convert import ingest
-from braggflow.detect.detection import subtract_background
+from braggflow.detect.searching import subtract_background
 from braggflow.frames import open_frames, open_series
-from braggflow.peak_table import Flag, Table
+from braggflow.peak_table import Flag, Table, to_dataset
 from braggflow.pipeline import complete_peaks, locate_peaks, search_chunk
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -168,7 +168,7 @@ def test_protein_spots_stand_on_a_flat_background(protein: xr.Dataset, protein_m
     mask = np.load(protein_mask)
     counts = protein["frames"].values[0]
     settings = load_config(CONFIGS / "laue.yaml").detect
-    flat = subtract_background(counts, mask, settings)
+    flat = subtract_background(counts[None], mask, settings)[0]
     y, x = np.indices(counts.shape)
     radius = np.hypot(y - 500, x - 530)
     rings = [~mask & (radius >= r) & (radius < r + 25) for r in range(50, 450, 25)]
@@ -265,3 +265,38 @@ def test_network_and_fit_agree_on_a_pilatus_frame_run_whole(
     assert clean.sum() > 20
     assert np.median(table["disagreement"].values[clean]) < 0.05
     assert (outcome.folder / "report.html").stat().st_size > 100_000
+
+
+def test_joined_reflections_are_where_hexrd_has_them(
+    zirconium: xr.Dataset, zirconium_peaks: Table, real_data: Path
+) -> None:
+    with (real_data / "zr_ge2" / "hexrd_spots.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(line.removeprefix("# ") for line in file))
+    columns = ("row_px", "col_px", "omega_deg")
+    spots = np.array([[float(row[name]) for name in columns] for row in rows if float(row["max_int"]) > 50])
+    table = to_dataset(zirconium_peaks, zirconium.coords.to_dataset(), [], {})
+    tracks = braggflow.track(table)
+    assert tracks.attrs["kind"] == "rotation"
+    places = np.stack([tracks[name].values for name in ("y_mean", "x_mean", "omega")], axis=1)
+    scale = np.array([3, 3, 2])  # pixels, pixels, degrees
+    distance, nearest = scipy.spatial.KDTree(places / scale).query(spots / scale)
+    near = distance < 1
+    offset = np.median(places[nearest[near]] - spots[near], axis=0)
+    print(
+        f"{np.count_nonzero(near)} of {len(spots)} spots, median offset {offset}, {tracks.sizes['track']} reflections"
+    )
+    assert np.count_nonzero(near) > 0.9 * len(spots)
+    assert (np.abs(offset) < (0.1, 0.1, 0.2)).all()
+
+
+def test_spots_of_six_protein_frames_are_linked_in_phi(protein: xr.Dataset, protein_peaks: Table) -> None:
+    tracks = braggflow.track(to_dataset(protein_peaks, protein.coords.to_dataset(), [], {}), kind="rotation")
+    assert tracks.attrs["rotation_axis"] == "phi"
+    reflection, several = tracks["track_id"].values, tracks["length"].values > 1
+    assert tracks["length"].values.sum() == len(protein_peaks)
+    linked = several[reflection]
+    places = np.stack([protein_peaks["y"], protein_peaks["x"]], axis=1)[linked]
+    middle = np.stack([tracks[name].values for name in ("y_mean", "x_mean")], axis=1)[reflection[linked]]
+    off = np.hypot(*(places - middle).T)
+    assert linked.mean() > 0.4
+    assert np.median(off) < 0.8

@@ -12,18 +12,18 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import zarr
+from data import task_series
 from distributed import Client, wait
 from numpy.typing import NDArray
 
 from braggflow.cluster import Pools
 from braggflow.cluster.connect import local_cluster
 from braggflow.config import ComputeConfig
-from braggflow.flow.tasks import GroupTask, TaskSeries, submit_groups
+from braggflow.flow.tasks import GroupTask, submit_groups
 from braggflow.frames import open_frames
 from braggflow.pipeline import plan_groups
 from braggflow.results import RunFolder
 from braggflow.results.parts import read_part_table
-from braggflow.version import code_version
 
 from .cases import Case
 
@@ -138,8 +138,7 @@ def flow(case: Case, client: Client) -> Callable[[], tuple[float, Positions]]:
         with tempfile.TemporaryDirectory() as folder:
             out = RunFolder(Path(folder))
             (out.path / "parts").mkdir()
-            code = code_version()["sources"]
-            series = TaskSeries(str(case.path), folder, case.config.model_dump_json(), "bench", code)
+            series = task_series(case.path, case.config, out.path)
             orders = [GroupTask(series, group) for group in groups]
             start = time.perf_counter()
             futures = submit_groups(client, orders, Pools(cpu=False, gpu=False), retries=0, priority=0)

@@ -24,7 +24,7 @@ def braggflow(case: Case) -> Finder:
 
     def find(n: int) -> Positions:
         found = [search_chunk(case.opened, 0, n)]
-        table, _ = complete_peaks(case.config, found, NetworkResult(None, 0.0))
+        table, _ = complete_peaks(case.config, found, NetworkResult(None))
         positions = np.column_stack([table["y"], table["x"]])
         return np.split(positions, np.searchsorted(table["peak_frame"], case.numbers[1:n]))
 
@@ -121,6 +121,54 @@ def trackpy(case: Case) -> Finder:
     return find
 
 
+def photutils(case: Case) -> Finder:
+    """Background and DAOStarFinder, as its documentation shows them."""
+    from photutils.background import Background2D, MedianBackground
+    from photutils.detection import DAOStarFinder
+
+    images = np.ascontiguousarray(case.counts, np.float32)
+    sigmas = 5.0 if case.diffuse else 6.0
+
+    def find(n: int) -> Positions:
+        positions = []
+        for image in images[:n]:
+            background = Background2D(
+                image, (64, 64), filter_size=(3, 3), mask=case.mask, bkg_estimator=MedianBackground()
+            )
+            finder = DAOStarFinder(sigmas * background.background_rms_median, 3.0)
+            table = finder(image - background.background, mask=case.mask)
+            positions.append(np.column_stack([table["y_centroid"], table["x_centroid"]]))
+        return positions
+
+    return find
+
+
+def midas_snapshot(case: Case) -> Finder:
+    """The detector of midas-snapshot, which lives in midas-peakfit: matched filter, threshold by noise-only images.
+
+    Width and threshold are measured once a series, outside its time; its coarse background, else of rings, is the true.
+    """
+    from midas_peakfit.snapshot_detect import (
+        SPOT_FIELDS,
+        SnapshotDetectorConfig,
+        calibrate_threshold,
+        detect_spots,
+        measure_spot_sigma,
+    )
+
+    images, known = case.counts.astype(np.float64), ~case.mask
+    background = case.background.astype(np.float64)
+    settings = SnapshotDetectorConfig(n_null_images=8)
+    settings.sigma_px = measure_spot_sigma(images[0], known, background, settings)[0]
+    threshold = calibrate_threshold(images[0], known, background, settings)
+    place = [list(SPOT_FIELDS).index(name) for name in ("row", "col")]
+
+    def find(n: int) -> Positions:
+        return [detect_spots(image, known, background, threshold, settings)[:, place] for image in images[:n]]
+
+    return find
+
+
 #: The first is the one that the others are compared with.
 FINDERS: dict[str, Callable[[Case], Finder]] = {
     "braggflow, Gaussian fit of every peak": braggflow,
@@ -128,4 +176,6 @@ FINDERS: dict[str, Callable[[Case], Finder]] = {
     "ImageD11, moments (labelimage)": labelimage,
     "sep, windowed centroids": sep,
     "trackpy.locate": trackpy,
+    "photutils, DAOStarFinder": photutils,
+    "midas-snapshot, detect_spots": midas_snapshot,
 }

@@ -16,7 +16,20 @@ from .end_to_end import MIDAS
 
 PAGE = Path(__file__).parents[2] / "docs" / "peers.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-_PACKAGES = ("braggflow", "ImageD11", "sep", "trackpy", "findpeaks", "scipy", "torch", "numpy", "numba", "zarr", "dask")
+_PACKAGES = (
+    "braggflow",
+    "ImageD11",
+    "sep",
+    "trackpy",
+    "photutils",
+    "findpeaks",
+    "scipy",
+    "torch",
+    "numpy",
+    "numba",
+    "zarr",
+    "dask",
+)
 _TITLES = {
     "end to end": ("End to end, two processes (wall time)", "× braggflow"),
     "in memory": ("Frames in memory, one thread (CPU time)", "× braggflow"),

@@ -46,6 +46,7 @@ HELP = {
     "cluster script": ["--out", "--set", "--follow", "--walltime", "--write", "--overwrite"],
     "status": ["--watch", "--json"],
     "preview": ["--frame", "--set", "--out"],
+    "explain": ["--at", "--frame", "--config", "--out"],
     "report": ["--frame", "--axis"],
     "movie": ["--out", "--fps", "--start", "--stop", "--step", "--max-frames"],
     "score": ["--radius", "--json"],

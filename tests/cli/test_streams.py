@@ -14,6 +14,8 @@ from braggflow.cli.streams import never_stop_at_a_character
 from tests.patience import PATIENCE
 from tests.stores import make_store, spots
 
+pytestmark = pytest.mark.faults
+
 ENVIRONMENTS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
     "cp1252": {"PYTHONIOENCODING": "cp1252"},

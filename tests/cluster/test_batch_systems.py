@@ -1,34 +1,12 @@
 """What the batch systems' answers are taken for. Commands that print what the real ones print stand in for them."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from braggflow.cluster.batch_systems import JobState, Pbs, Slurm, UnavailableError, submit_job
 from braggflow.errors import InputError
 from tests.cluster.test_job_scripts import PBS, PROFILE, kind_of
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Puts a command in front of PATH that prints given text; what it was called with is in the file returned."""
-
-    def installed(name: str, out: str = "", err: str = "", status: int = 0) -> Path:
-        folder = tmp_path / "bin"
-        folder.mkdir(exist_ok=True)
-        for stream, text in (("out", out), ("err", err)):
-            (folder / f"{name}.{stream}").write_text(text)
-        calls = folder / f"{name}.calls"
-        (folder / name).write_text(
-            f'#!/bin/sh\necho "$@" >> {calls}\ncat {folder}/{name}.out\ncat {folder}/{name}.err >&2\nexit {status}\n'
-        )
-        (folder / name).chmod(0o755)
-        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-        return calls
-
-    return installed
-
 
 SBATCH_NEVER = [
     "sbatch: error: invalid partition specified: nosuch\n"

@@ -109,11 +109,36 @@ def test_a_scheduler_file_that_is_missing_or_not_one_is_named(content, words, tm
     assert refusal({"kind": "existing", "scheduler_file": str(file)}) == f"scheduler_file: {file} {words}"
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_said_before_anything_is_begun():
-    config = RunConfig.model_validate({"locate": {"device": "cuda"}, "compute": {"workers": 1}})
+@pytest.mark.parametrize("section", ["locate", "fit"])
+def test_a_gpu_that_is_asked_for_and_not_there_is_said_before_anything_is_begun(section):
+    config = RunConfig.model_validate({section: {"device": "cuda"}, "compute": {"workers": 1}})
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     assert "has no GPU" in refusal({"kind": "local"}, config)
+
+
+def test_fits_on_a_gpu_demanded_of_a_profile_without_gpu_group_are_refused():
+    profile = {"kind": "slurm", "walltime": "1:00:00", "cpu": {"cores": 1, "memory": "2GB"}}
+    config = RunConfig.model_validate({"fit": {"device": "cuda"}})
+    said = refusal(profile, config)
+    assert said.startswith(
+        "fit.device: cuda, but the cluster profile has no `gpu` group; add one, or set fit.device to"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ({"locate": {"network": "none"}}, {}),
+        ({}, {"locate.device": "auto"}),
+        ({"locate": {"network": "none"}, "fit": {"device": "auto"}}, {"fit.device": "auto"}),
+        ({"fit": {"device": "cuda:1"}}, {"locate.device": "auto", "fit.device": "cuda:1"}),
+        ({"locate": {"network": "none"}, "fit": {"device": "cuda", "fraction": 0}}, {}),
+        ({"locate": {"network": "none"}, "fit": {"device": "auto", "model": "disk"}}, {}),
+    ],
+)
+def test_gpu_workers_are_for_what_a_gpu_can_do(settings, keys):
+    assert connect_module.gpu_keys(RunConfig.model_validate(settings)) == keys
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")

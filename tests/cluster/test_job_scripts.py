@@ -168,7 +168,10 @@ def test_python_is_that_of_this_process_unless_the_profile_names_one(render):
 def test_the_users_commands_run_in_order_before_the_worker(tmp_path):
     profile = PROFILE | {"job_script_prologue": ["module load x", "export Y=1"]}
     text = kind_of(profile, logs=tmp_path).script("n", "tls://head:1", None)
-    places = [text.index(part) for part in ("#SBATCH -t", "module load x", "export Y=1", "dask_worker")]
+    places = [
+        text.index(part)
+        for part in ("#SBATCH -t", "module load x", "export Y=1", "braggflow.cluster.worker distributed")
+    ]
     assert places == sorted(places)
     assert "export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-134217728}" in text
 

@@ -10,6 +10,7 @@ import yaml
 from braggflow.cluster import load_profile
 from braggflow.cluster.batch_systems import JobKind
 from braggflow.cluster.profiles import (
+    AllocationProfile,
     BatchProfile,
     ExistingProfile,
     GpuGroup,
@@ -35,7 +36,7 @@ def refusal(data: object) -> str:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "sge"}, "kind: 'sge' is not accepted; must be one of local, existing, slurm, pbs"),
+        ({"kind": "sge"}, "kind: 'sge' is not accepted; must be one of local, existing, allocation, slurm, pbs"),
         ({"kind": ["slurm"]}, "kind: ['slurm'] is not accepted"),
         ({"walltme": "1:00:00"}, "walltme: unknown key (value '1:00:00'); accepted: .* Did you mean walltime?"),
         ({"cpu": {**GROUP, "gpus": 1}}, "cpu.gpus: unknown key (value 1)"),
@@ -61,7 +62,7 @@ def test_a_refused_profile_names_the_key_its_value_and_what_is_accepted(changes,
 
 @pytest.mark.parametrize("data", [None, [], "slurm", {}])
 def test_what_is_no_profile_at_all_is_refused_with_the_kinds_there_are(data):
-    assert "local, existing, slurm, pbs" in refusal(data)
+    assert "local, existing, allocation, slurm, pbs" in refusal(data)
 
 
 def test_a_batch_profile_without_cpu_group_is_refused():
@@ -173,12 +174,12 @@ def uncommented(name: str) -> str:
     return re.sub(r"^( *)#(?=[a-z ]+[a-z_]*:|  - )", r"\1", (EXAMPLES / name).read_text(), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["local.yaml", "slurm.yaml", "pbs.yaml", "existing.yaml"])
+@pytest.mark.parametrize("name", ["local.yaml", "allocation.yaml", "slurm.yaml", "pbs.yaml", "existing.yaml"])
 def test_an_example_is_accepted_as_it_is(name):
     assert load_profile(EXAMPLES / name).kind == name.removesuffix(".yaml")
 
 
-@pytest.mark.parametrize("name", ["local.yaml", "slurm.yaml", "pbs.yaml"])
+@pytest.mark.parametrize("name", ["local.yaml", "allocation.yaml", "slurm.yaml", "pbs.yaml"])
 def test_an_example_is_accepted_with_all_of_its_optional_keys(name):
     resolve_profile(yaml.safe_load(uncommented(name)))
 
@@ -187,6 +188,7 @@ def test_an_example_is_accepted_with_all_of_its_optional_keys(name):
     ("name", "model", "groups"),
     [
         ("local.yaml", LocalProfile, {}),
+        ("allocation.yaml", AllocationProfile, {}),
         ("existing.yaml", ExistingProfile, {}),
         ("slurm.yaml", BatchProfile, {"cpu": JobGroup, "gpu": GpuGroup}),
         ("pbs.yaml", BatchProfile, {"cpu": JobGroup, "gpu": GpuGroup}),
@@ -212,8 +214,7 @@ def test_optional_keys_of_an_example_stand_at_the_default_they_state(name, monke
     assert isinstance(plain, BatchProfile)
     assert shown.directory == plain.directory
     assert shown.seconds_per_worker == plain.seconds_per_worker
-    defaults = dask.config.get(f"jobqueue.{shown.kind}")
-    assert shown.death_timeout == defaults["death-timeout"]
+    assert shown.death_timeout == kind_of(SLURM).death_timeout == 300
     assert shown.config_name == shown.kind
 
 
@@ -262,7 +263,10 @@ def test_what_a_profile_leaves_out_comes_from_dask_jobqueues_own_configuration(t
         assert line in lines
     for line in ("#SBATCH -t 0:10:00", "#SBATCH --qos=night", "#SBATCH --no-requeue", "module load x"):
         assert line in lines
-    assert "/opt/python -m distributed.cli.dask_worker" in text
+    assert (
+        "/opt/python -m braggflow.cluster.worker distributed,braggflow.flow,braggflow.cluster.worker tls://head:1"
+        in text
+    )
     assert f"#SBATCH -o {tmp_path}/mine/braggflow-0-%J.out" in lines
     assert not (tmp_path / "logs").exists()
 

@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 from distributed import Client, LocalCluster, Scheduler, Worker
 
-from braggflow.cluster.worker import allocated_gpus, check_worker, describe_worker
+from braggflow.cluster.worker import JOB_BEGAN, allocated_gpus, check_worker, describe_worker
 from braggflow.errors import InputError
 from tests.patience import PATIENCE
 
@@ -76,11 +77,11 @@ def test_dask_worker_names_the_workers_of_a_job_as_the_choice_of_gpus_expects():
         Client(cluster) as client,
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address),
+                *(sys.executable, "-m", "braggflow.cluster.worker", "json,braggflow.flow", cluster.scheduler_address),
                 *("--name", "braggflow-0a1b2c-gpu-0", "--nworkers", "2", "--nthreads", "1", "--resources", "GPU=1"),
                 *("--preload", "braggflow.cluster.worker", "--no-dashboard", "--death-timeout", "30"),
             ],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "5,7"},
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "5,7", JOB_BEGAN: str(time.time())},
             stderr=subprocess.DEVNULL,
         ) as process,
     ):
@@ -88,7 +89,13 @@ def test_dask_worker_names_the_workers_of_a_job_as_the_choice_of_gpus_expects():
             client.wait_for_workers(2, timeout=PATIENCE)
             names = {info["name"] for info in client.scheduler_info(n_workers=-1)["workers"].values()}
             assert names == {"braggflow-0a1b2c-gpu-0-0", "braggflow-0a1b2c-gpu-0-1"}
-            assert {found.allocated for found in client.run(describe_worker).values()} == {"5", "7"}
+            said = client.run(describe_worker).values()
+            assert {found.allocated for found in said} == {"5", "7"}
+            # Forked from one process that had imported the modules.
+            assert all(client.run(lambda: "braggflow.flow" in sys.modules).values())
+            for found in said:
+                assert found.start_up is not None
+                assert 0 < found.start_up.imports < found.start_up.seconds < PATIENCE
         finally:
             process.terminate()
 

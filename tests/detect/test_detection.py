@@ -10,11 +10,11 @@ from hypothesis.extra import numpy as hnp
 from braggflow.config import DetectConfig, NoiseMultiple
 from braggflow.detect import detect
 from braggflow.detect.background import local_background
-from braggflow.detect.detection import subtract_background
 from braggflow.detect.filters import filter_peaks
 from braggflow.detect.findpeaks_engine import persistence_findpeaks
 from braggflow.detect.levels import levels_in_counts
 from braggflow.detect.persistence import at_minval, persistence
+from braggflow.detect.searching import subtract_background
 from braggflow.errors import InputError
 from tests.stores import spots
 
@@ -254,7 +254,7 @@ def test_searching_above_the_local_background_equals_searching_an_image_of_it(im
     if mask.all():
         return
     config = DetectConfig(false_peaks=None, minval=7.0, minscore=2.0, background="local", background_cell=cell)
-    above = subtract_background(image, mask, config)
+    above = subtract_background(image[None], mask, config)[0]
     expected = filter_peaks(persistence(above, mask, 7.0), image.shape, 2.0, config)
     found = detect(image, mask, config)
     assert found.removed == expected.removed

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from braggflow.config import DetectConfig
 from braggflow.detect import detect, searched_image
-from braggflow.detect.detection import dead_below
 from braggflow.detect.gaps import bridges
-from braggflow.detect.noise import frame_noise
-from braggflow.detect.significance import HIGHEST, least_significance
+from braggflow.detect.noise import frames_noise
+from braggflow.detect.persistence import dead_below, persistence
+from braggflow.detect.searching import in_frames
+from braggflow.detect.significance import HIGHEST, least_significance, significance
 from braggflow.errors import InputError
 from braggflow.frames import CorrectedFrame
 from braggflow.simulate.profiles import PROFILE_DTYPE, render
@@ -175,8 +176,33 @@ def test_counts_that_a_detector_cut_off_are_no_photons_each():
     image[image < 20] = 0  # 0.35 % of the background is left, in lone pixels
     found = detect(image, no_mask(image), DetectConfig()).table
     assert [(int(y), int(x)) for y, x in found[["y_pixel", "x_pixel"]]] == [(100, 100)]
-    noise = frame_noise(image, no_mask(image), 32, counts_per_photon=1.0, read_noise=0.0)
-    assert noise.counts_per_photon == 20
+    noise = frames_noise(image[None], no_mask(image), 32, counts_per_photon=1.0, read_noise=0.0)
+    assert noise.counts_per_photon.tolist() == [20]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    mean=st.sampled_from([0.01, 0.1, 0.6, 3.0, 20.0, 300.0]),
+    false_peaks=st.sampled_from([1e-4, 0.1, 10.0, 2000.0, 3e4]),
+    stated=st.sampled_from([(1.0, 0.0), (2.5, 0.0), (1.0, 3.0)]),
+)
+def test_short_cuts_decide_as_the_whole_calculation_does(seed, mean, false_peaks, stated):
+    rng, shape = np.random.default_rng(seed), (60, 70)
+    mask = rng.random(shape) < 0.03
+    mask[:, 30:33] = mask[40:52, 8:20] = mask[22] = True
+    sloping = mean * (1 + np.linspace(0, 4, shape[1])) * np.linspace(1, 3, shape[0])[:, None]
+    frames = np.stack(
+        [rng.poisson(sloping + spots(shape, 6, seed=seed + k, background=0) * (mean / 40)) for k in (0, 1)]
+    )
+    constants = dict(zip(("counts_per_photon", "read_noise"), stated, strict=True))
+    noise = frames_noise(frames.astype(np.int32), mask, 16, **constants)
+    maxima = in_frames([persistence(image, mask, 1.0) for image in frames.astype(np.int32)])
+    least = least_significance(false_peaks)
+    quick, whole = (significance(frames.astype(np.int32), mask, maxima, noise, least=at) for at in (least, -np.inf))
+    assert len(maxima) > 10
+    np.testing.assert_array_equal(quick >= least, whole >= least)
+    np.testing.assert_array_equal(quick[quick >= least], whole[whole >= least])
 
 
 def test_significance_is_finite_sorted_out_at_edges_and_in_small_frames():
@@ -254,7 +280,7 @@ def test_bridged_pixels_are_masked_ones_and_never_above_their_surroundings(seed,
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 50, (12, 13)).astype(np.float32)
     mask = rng.random(image.shape) < share
-    pixels, values = bridges(image, mask)
+    pixels, values, _ = bridges(image[None], mask)
     assert mask.ravel()[pixels].all()
     assert (np.diff(pixels) > 0).all()
     for pixel, value in zip(pixels, values, strict=True):
@@ -267,8 +293,8 @@ def test_lines_across_columns_rows_and_their_crossing():
     image = np.add.outer(np.arange(8.0), 10 * np.arange(8.0)).astype(np.float32)
     mask = np.zeros(image.shape, bool)
     mask[3], mask[:, 4:6] = True, True
-    pixels, values = bridges(np.where(mask, np.nan, image), mask)
+    pixels, values, _ = bridges(np.where(mask, np.nan, image)[None], mask)
     assert sorted(pixels.tolist()) == np.flatnonzero(mask).tolist()
     np.testing.assert_allclose(values, image.ravel()[pixels], rtol=1e-5)
     mask[3:6] = True  # three rows are a wall
-    assert not np.isin(np.flatnonzero(mask[3:6]) + 24, bridges(image, mask)[0]).any()
+    assert not np.isin(np.flatnonzero(mask[3:6]) + 24, bridges(image[None], mask)[0]).any()

@@ -41,7 +41,14 @@ def check_calibration(found: NDArray[np.void], error: NDArray[np.float64]) -> No
     assert np.mean(pull < 2) == pytest.approx(0.954, abs=0.02)
 
 
-@pytest.mark.parametrize(("radius", "size"), [(3.0, 11), (4.0, 13), (5.0, 15)])
+@pytest.mark.parametrize(
+    ("radius", "size"),
+    [
+        (3.0, 11),
+        pytest.param(4.0, 13, marks=pytest.mark.slow),
+        pytest.param(5.0, 15, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("amplitude", [(20.0, 100.0), (100.0, 2000.0)])
 def test_disks_are_placed_at_the_limit_with_honest_errors(
     radius: float, size: int, amplitude: tuple[float, float]

@@ -20,6 +20,8 @@ from braggflow.results import identity as identity_module
 from tests.patience import PATIENCE
 from tests.stores import make_store, spots
 
+pytestmark = pytest.mark.faults
+
 SETTINGS = {"detect": {"minval": 15, "minscore": 10}, "locate": {"network": "none"}}
 #: Counts in the first pixel of a frame, and so what befalls the worker that searches it.
 DEADLY, HUGE, TIGHT, SLOW = 60_001, 60_002, 60_003, 60_004
@@ -33,19 +35,20 @@ class Traps(WorkerPlugin):
     def setup(self, worker):  # noqa: ARG002
         from braggflow.pipeline import stages
 
-        search, tight = stages.detect, iter([True])
+        search, tight = stages.detect_stack, iter([True])
 
-        def trapped(counts, *arguments, **options):
-            if counts[0, 0] == DEADLY:
+        def trapped(stack, *arguments, **options):
+            firsts = stack[:, 0, 0].tolist()
+            if DEADLY in firsts:
                 time.sleep(0.2)
                 os.kill(os.getpid(), signal.SIGKILL)
-            if counts[0, 0] == HUGE or (counts[0, 0] == TIGHT and next(tight, False)):
+            if HUGE in firsts or (TIGHT in firsts and next(tight, False)):
                 raise MemoryError("no room for this frame")
-            if counts[0, 0] == SLOW:
+            if SLOW in firsts:
                 time.sleep(0.2)
-            return search(counts, *arguments, **options)
+            return search(stack, *arguments, **options)
 
-        stages.detect = trapped
+        stages.detect_stack = trapped
 
 
 @pytest.fixture(scope="module")

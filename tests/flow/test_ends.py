@@ -24,6 +24,8 @@ from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_in
 from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
+pytestmark = pytest.mark.faults
+
 #: What no user should read, whoever prints it.
 NOISE = re.compile(
     r"Traceback|Error\b|Exception|distributed|tornado|asyncio|Nanny|leaked|KeyboardInterrupt|Aborted|core dumped"

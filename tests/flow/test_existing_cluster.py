@@ -21,6 +21,8 @@ from braggflow.results import RunFolder, open_peaks, read_run_info
 from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
+pytestmark = pytest.mark.faults
+
 SETTINGS = {
     "detect": {"engine": "findpeaks", "minval": 15, "minscore": 10},
     "locate": {"network": "none"},

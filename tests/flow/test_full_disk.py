@@ -13,6 +13,8 @@ from braggflow.flow import run
 from braggflow.results import RunFolder, data_set_statuses, open_peaks, read_run_info, write_run_info
 from tests.stores import assert_same_table, make_store, spots
 
+pytestmark = pytest.mark.faults
+
 SETTINGS = {
     "detect": {"minval": 15, "minscore": 10, "background": "none"},
     "locate": {"network": "none"},

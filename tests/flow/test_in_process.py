@@ -17,6 +17,8 @@ from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_in
 from tests.patience import PATIENCE
 from tests.stores import assert_same_table, make_store, spots
 
+pytestmark = pytest.mark.faults
+
 SETTINGS = {"locate": {"network": "none"}, "output": {"report": False}, "compute": {"task_seconds": 0.001}}
 WITH_WORKERS = SETTINGS | {"compute": {"task_seconds": 0.001, "workers": 1}}
 
@@ -244,3 +246,17 @@ def test_a_series_that_changes_before_its_turn_is_left_as_it_is_and_the_others_g
     assert [outcome.status for outcome in done] == ["complete", "interrupted", "complete"]
     assert "holds other frames than when the run began" in done[1].message
     assert not list(RunFolder(done[1].folder).parts.glob("*.npz"))
+
+
+def test_an_error_in_looking_for_changes_spoils_no_run(tmp_path, data, no_workers, monkeypatch):
+    whole = run(SETTINGS, [data], out=tmp_path / "whole")
+
+    def fails(*_, **__):
+        raise IndexError("odd states")
+
+    for module in ("conclusion", "data_set"):
+        monkeypatch.setattr(f"braggflow.flow.{module}.find_alarms", fails)
+    done = run(SETTINGS, [data], out=tmp_path / "odd")
+    assert done.status == "complete"
+    assert "changes between frames were not looked for (IndexError: odd states)" in done[0].message
+    assert_same_table(done.peaks, whole.peaks)

@@ -17,6 +17,8 @@ from braggflow.pipeline import search_chunk, stages
 from braggflow.results import RunFolder, open_peaks, read_run_info
 from tests.stores import spots
 
+pytestmark = pytest.mark.faults
+
 SETTINGS = {
     "detect": {"minval": 40, "minscore": 20},
     "locate": {"network": "none", "position": "fit"},

@@ -27,7 +27,7 @@ from tests.stores import assert_same_table, make_store, spots
 MOMENTS, FIRST = [*map(int, os.environ.get("BRAGGFLOW_KILLS", "40").split()), 0][:2]
 STAGES = ("loading", "opening scan", "looking at a few frames", "starting workers", "frames/s", "frames/s", "joining")
 #: What a finished run folder holds.
-KEPT = re.compile(r"\.lock|run\.(json|yaml)|report\.html|parts(/part-\d{8}-\d{8}\.npz)?|peaks\.zarr(/.*)?")
+KEPT = re.compile(r"\.lock|run\.(json|yaml)|report\.html|parts(/part-\d{8}-\d{8}\.npz)?|(peaks|tracks)\.zarr(/.*)?")
 
 
 def kill(pid: int) -> None:

@@ -24,6 +24,8 @@ from braggflow.results.status import read_outcomes
 from tests.patience import PATIENCE
 from tests.stores import make_store, spots
 
+pytestmark = pytest.mark.faults
+
 SETTINGS = {
     "detect": {"minval": 15, "minscore": 10},
     "locate": {"network": "none"},
@@ -129,6 +131,29 @@ def test_a_bad_data_set_among_many_is_reported_and_stops_no_other(tmp_path, imag
     assert [outcome.name for outcome in mended if outcome.frames_processed] == ["scan003"]
     assert read_outcomes(tmp_path / "out")["scan003"]["status"] == "complete"
     assert read_outcomes(tmp_path / "out")["scan000"] == recorded["scan000"]
+
+
+def test_several_data_sets_leave_a_page_on_all_of_them(tmp_path, images, monkeypatch):
+    paths = copies(tmp_path / "data", 3, images[:2])
+    corrupt(paths[1])
+    settings = {**SETTINGS, "output": {"report": True}, "compute": {}}
+    seen = []
+    run(settings, [tmp_path / "data"], out=tmp_path / "out", progress=seen.append)
+    page = (tmp_path / "out" / "batch.html").read_text("utf-8")
+    assert "3 data sets: 2 complete, 1 refused" in page
+    assert re.findall('href="([^"]*)"', page) == ["scan000/report.html", "scan002/report.html"]
+    assert (seen[-1].stage, seen[-1].share) == ("making the page on all data sets", 1.0)
+    run(settings, [paths[0]], out=tmp_path / "one")
+    run({**settings, "output": {"report": False}}, [paths[0], paths[2]], out=tmp_path / "none")
+    assert not [*tmp_path.glob("*/batch.html")][1:]
+
+    def broken(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("braggflow.show.write_batch_report", broken)
+    (tmp_path / "out" / "batch.html").unlink()
+    again = run(settings, [tmp_path / "data"], out=tmp_path / "out")  # the page is no part of the results
+    assert sorted(outcome.status for outcome in again) == ["complete", "complete", "refused"]
 
 
 @pytest.mark.slow

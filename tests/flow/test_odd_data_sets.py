@@ -19,6 +19,8 @@ from braggflow.results import RunFolder, data_set_statuses, open_peaks, read_run
 from tests.fuzz.data_sets import SETTINGS, campaign
 from tests.stores import assert_same_table, make_store, spots
 
+pytestmark = pytest.mark.faults
+
 #: Of stores and run folders that are odd in ways drawn at random; `make fuzz-odd` tries 2,000.
 CASES = 12
 

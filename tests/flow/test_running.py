@@ -307,14 +307,18 @@ def test_gpu_workers_get_the_network_and_cpu_workers_the_rest(tmp_path, data, un
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with SpecCluster(workers=spec, scheduler=scheduler) as mixed, Client(mixed) as client:
         client.wait_for_workers(3)
-        assert pools_of(client, network=True) == Pools(cpu=True, gpu=True)
-        assert pools_of(client, network=False) == Pools(cpu=True, gpu=False)
+        assert pools_of(client, gpu_work=True) == Pools(cpu=True, gpu=True)
+        assert pools_of(client, gpu_work=False) == Pools(cpu=True, gpu=False)
         workers = client.scheduler_info(n_workers=-1)["workers"]
         gpu = {address for address, worker in workers.items() if "GPU" in worker["resources"]}
         with get_task_stream(client) as stream:
-            (outcome,) = run(settings(), [data], out=tmp_path, client=client)
+            (outcome,) = run(settings(fit={"device": "auto"}), [data], out=tmp_path, client=client)
+        with pytest.raises(InputError, match=r"has no GPU .*do without: locate\.device and fit\.device auto or cpu"):
+            run(settings(fit={"device": "cuda"}), [data], out=tmp_path / "refused", client=client)
     places = {(task["key"][0], task["worker"] in gpu) for task in stream.data}
     assert places == {("search", False), ("locate", True), ("complete", False), ("conclude", False)}
+    assert not info_of(outcome)["notes"]  # nothing was done on a GPU
+    assert not (tmp_path / "refused").exists()
     assert_same_table(open_peaks(outcome.folder), undisturbed)
 
 
@@ -324,7 +328,7 @@ def test_gpu_workers_alone_are_refused():
         Client(local) as client,
         pytest.raises(InputError, match="none offers CPU"),
     ):
-        pools_of(client, network=True)
+        pools_of(client, gpu_work=True)
 
 
 # ---- damaged data ----
@@ -569,6 +573,7 @@ def finish(start, out):
     return output.decode()
 
 
+@pytest.mark.faults
 def test_killed_worker_and_then_killed_client_change_nothing(tmp_path, slow):
     start, undisturbed = slow
     process = start(tmp_path)
@@ -591,6 +596,7 @@ def test_killed_worker_and_then_killed_client_change_nothing(tmp_path, slow):
     assert_same_table(open_peaks(tmp_path / "scan"), undisturbed)
 
 
+@pytest.mark.faults
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, slow):
     start, undisturbed = slow
     process = start(tmp_path)

@@ -13,14 +13,19 @@ from braggflow import peak_table
 from braggflow.evaluate import load_truth, score, verify
 from braggflow.frames import read_raw, sealed
 from braggflow.frames.store import FRAMES_VERSION
-from braggflow.results import data_set_statuses
+from braggflow.results import TRACKS_VERSION, data_set_statuses
 from braggflow.show import write_report
 from braggflow.simulate import TRUTH_VERSION
 
 HERE = Path(__file__).parent
-NEWEST = {"frames": FRAMES_VERSION, "peaks": peak_table.SCHEMA_VERSION, "truth": TRUTH_VERSION}
+NEWEST = {
+    "frames": FRAMES_VERSION,
+    "peaks": peak_table.SCHEMA_VERSION,
+    "tracks": TRACKS_VERSION,
+    "truth": TRUTH_VERSION,
+}
 #: The name under which the program's modules know each.
-CONSTANTS = {"FRAMES_VERSION", "SCHEMA_VERSION", "TRUTH_VERSION"}
+CONSTANTS = {"FRAMES_VERSION", "SCHEMA_VERSION", "TRACKS_VERSION", "TRUTH_VERSION"}
 NUMBERS = [(name, number) for name, newest in NEWEST.items() for number in range(1, newest + 1)]
 RUNS = range(1, peak_table.SCHEMA_VERSION + 1)
 UNGUARDED = ("not checked", "not guarded by checksums")
@@ -32,15 +37,23 @@ PEAKS = {
     2: ([7, 10, 6], [1.0083, 15.6532, 22.0157], [54.0369, 28.2923, 37.0382]),
     3: ([7, 10, 6], [1.0485, 15.6376, 22.0000], [54.0351, 28.3104, 37.0000]),
     4: ([7, 10, 6], [1.0485, 15.6376, 22.0000], [54.0351, 28.3104, 37.0000]),
+    5: ([7, 10, 6], [1.0485, 15.6376, 22.0000], [54.0351, 28.3104, 37.0000]),
 }
 #: How the digest of the weights begins, and the settings that differ from today's defaults under today's names.
-WEIGHTS = {1: "bcebd79b0c003826", 2: "11c0fe8902c2328e", 3: "11c0fe8902c2328e", 4: "11c0fe8902c2328e"}
+WEIGHTS = {
+    1: "bcebd79b0c003826",
+    2: "11c0fe8902c2328e",
+    3: "11c0fe8902c2328e",
+    4: "11c0fe8902c2328e",
+    5: "11c0fe8902c2328e",
+}
 _LEVELS = {"detect.minval": 30, "detect.minscore": 20, "detect.background": "none", "locate.position": "network"}
 SETTINGS = {
     1: _LEVELS | {"patches.neighbours": "mask", "patches.flag_snr_below": 4},
     2: _LEVELS,
     3: {"detect.minval": 30},
     4: {},
+    5: {},
 }
 
 
@@ -63,7 +76,7 @@ def unpacked(tmp_path_factory):
 def test_every_number_that_was_ever_written_has_a_fixture(name, number, unpacked):
     path = HERE / f"{name}-{number}.tar.xz"
     assert path.is_file(), f"{path.name} is missing: make it as README.md says, before the number is raised"
-    store = unpacked(name, number) / ("peaks.zarr" if name == "peaks" else "")
+    store = unpacked(name, number) / (f"{name}.zarr" if name in ("peaks", "tracks") else "")
     assert json.loads((store / "zarr.json").read_text())["attributes"]["format_version"] == number
 
 
@@ -105,6 +118,8 @@ def test_a_run_opens_with_the_peaks_that_it_had(number, unpacked):
     np.testing.assert_allclose(peaks["y"].values[:3], y, atol=5e-4)
     np.testing.assert_allclose(peaks["x"].values[:3], x, atol=5e-4)
     assert {*peak_table.VARIABLES} <= {*map(str, peaks.variables)}
+    assert "track" not in peaks.variables
+    assert ("track_id" in peaks.variables) == (number >= 5)
     late = [name for name, added in peak_table.ADDED.items() if number < added]
     assert all((peaks[name].values == -1).all() if name == "parent" else np.isnan(peaks[name]).all() for name in late)
     assert not peaks.bragg.to_dataframe().empty
@@ -137,6 +152,16 @@ def test_a_run_says_what_it_was_made_of(number, unpacked, tmp_path):
         assert (alone.settings, alone.code, alone.inputs) == (made.settings, made.code, made.inputs)
     else:
         assert "settings  not stated" in repr(alone)
+
+
+@pytest.mark.parametrize("number", range(1, TRACKS_VERSION + 1))
+def test_tracks_are_those_that_were_written(number, unpacked):
+    folder = unpacked("tracks", number)
+    tracks = braggflow.open_tracks(folder)
+    assert tracks["length"].values.tolist() == [3] * 5
+    followed = braggflow.open_peaks(folder)["track_id"].values
+    assert np.bincount(followed[followed >= 0]).tolist() == [3] * 5
+    assert {*peak_table.FOLLOWED} <= {*map(str, braggflow.open_peaks(folder).variables)}
 
 
 def test_settings_have_the_names_of_today(unpacked):

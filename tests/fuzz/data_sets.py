@@ -45,7 +45,7 @@ def change_json(path: Path, draw: random.Random) -> str:
     try:
         data = json.loads(path.read_bytes())
         places = list(_places(data))
-    except ValueError:
+    except (ValueError, RecursionError):  # so odd already
         places = []
     if not places:
         return change_bytes(path, draw)

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from braggflow import InputError, load_config, load_profile
-from braggflow.config import digest, resolve_config, starter_config
+from braggflow.cli.config_commands import starter_config
+from braggflow.config import digest, resolve_config
 from braggflow.yaml_text import parse_yaml
 
 ROOT = Path(__file__).parents[2]

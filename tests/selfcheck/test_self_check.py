@@ -63,7 +63,9 @@ def test_every_run_has_a_check_in_its_record(run):
     found = read_run_info(run)["check"]
     assert found["frames"] == 1
     assert found["copies"] == 4
-    assert 40 <= found["peaks"] <= 60
+    assert found["peaks"] % found["copies"] == 0
+    # Drawn anew with each version of the sources: 48 to 64 in 150 draws, mean 54.1, standard deviation 4.1.
+    assert 40 <= found["peaks"] <= 72
     assert "% found" in found["verdict"] or "too few peaks" in found["verdict"]
 
 

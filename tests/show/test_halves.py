@@ -9,7 +9,7 @@ import braggflow
 from braggflow import InputError, RunConfig
 from braggflow.results import RunFolder, open_peaks, read_run_info
 from braggflow.show import repeatability, write_report
-from braggflow.show.halves import LEAST_PEAKS, scatter
+from braggflow.show.report.halves import LEAST_PEAKS, scatter
 from braggflow.simulate import CLASSES, sample_profiles
 from braggflow.simulate.profiles import render
 from tests.show.run_folders import write_frames, write_run

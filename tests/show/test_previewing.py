@@ -96,6 +96,7 @@ def test_the_table_names_the_strongest_peaks_with_their_flags(store):
         (["scan.zarr", "--out", "picture.doc"], "--out picture.doc: must end in .png, .svg, .pdf"),
         (["nowhere.h5"], "nowhere.h5"),
         (["scan.zarr", "--set", "detect.minval=-1"], "detect.minval: -1 is not accepted"),
+        (["a.yaml", "scan.zarr", "more"], "preview: a.yaml scan.zarr more are 3; must be SOURCE, or CONFIG SOURCE"),
     ],
 )
 def test_what_cannot_be_shown_is_one_line(tmp_path, store, words, message):

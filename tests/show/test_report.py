@@ -1,24 +1,41 @@
+import base64
+import hashlib
 import re
 import shutil
+import subprocess
 from html import unescape
 from html.parser import HTMLParser
+from importlib import resources
+from io import BytesIO
 
 import numpy as np
 import pytest
 import xarray as xr
 import yaml
 from jinja2 import UndefinedError, meta
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from braggflow.config import resolve_config
 from braggflow.errors import InputError
-from braggflow.peak_table import FLAG_MEANINGS, Flag
-from braggflow.results import RunFolder, open_peaks, read_run_info, write_run_info
-from braggflow.show import report as report_module
-from braggflow.show import report_pictures, write_report
-from braggflow.show.report import TEMPLATE, page_contents, page_environment
-from braggflow.show.report_pictures import example_peaks
-from braggflow.show.series_axis import axis_of_series
+from braggflow.peak_table import FLAG_MEANINGS, Flag, Method
+from braggflow.pipeline import find_peaks
+from braggflow.results import (
+    RunFolder,
+    SearchedFrame,
+    open_peaks,
+    open_run_frames,
+    read_run_frame,
+    read_run_info,
+    write_run_info,
+)
+from braggflow.show import run_figures, shown_run, write_report
+from braggflow.show.colours import IGNORED
+from braggflow.show.report import pictures, zoom
+from braggflow.show.report.page import SCRIPT, TEMPLATE, page_contents, page_environment
+from braggflow.show.run_figures import example_peaks
 from braggflow.simulate import simulate_series
+from tests.patience import PATIENCE
 from tests.show.run_folders import simulate, write_frames, write_run
 
 SETTINGS = {"detect": {"minval": 60.0, "minscore": 30.0}}
@@ -30,7 +47,7 @@ HOSTILE = "<script>alert(1)</script> \"quoted' {{ 7*7 }} {% include 'report.css'
 def coarse_pictures():
     """Small pictures: the tests look at words."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_pictures, "DPI", 20)
+        patch.setattr(pictures, "DPI", 20)
         yield
 
 
@@ -73,9 +90,83 @@ def written(tmp_path_factory):
 
 def test_report_is_one_file_that_loads_nothing_else(written):
     run, text = written
-    assert not re.findall(r"<(script|link|iframe)|https?://|@import|url\(", text)
-    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', text))
+    assert not re.findall(r"<(link|iframe)|https?://|@import|url\(", text)
+    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)"', text))
     assert not list(run.glob(".report*"))
+
+
+def test_only_the_script_of_the_report_itself_may_run(written):
+    _, text = written
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert script == resources.files("braggflow.show.report").joinpath("templates", SCRIPT).read_text("utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert "default-src 'none'" in unescape(policy)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}'" in unescape(policy)
+
+
+def _zoomed(text):
+    """The frames that can be zoomed: their pictures, and what each of their marks says."""
+    for svg in re.findall(r'<svg width="\d+" viewBox="-0.5[^>]*>.*?</svg>', text, re.DOTALL):
+        (png,) = re.findall(r'href="data:image/png;base64,([^"]*)"', svg)
+        circle = r'<circle class="(\w+)( flagged)?" cx="([^"]*)" cy="([^"]*)"[^>]*><title>(.*?)</title>'
+        yield Image.open(BytesIO(base64.b64decode(png))), re.findall(circle, svg, re.DOTALL)
+
+
+def test_a_frame_can_be_zoomed_to_its_pixels_and_each_of_its_peaks_says_what_it_is(written):
+    run, text = written
+    typical, fullest = _zoomed(text)
+    table = open_peaks(run)
+    number = int(re.search(r"<figcaption>Frame (\d+) with its [\d,]+ peaks, to zoom into", text)[1])
+    peaks = table.sel(peak_frame=number).load()
+    image, marks = typical
+    assert image.size == (128, 96)
+    assert len(marks) == peaks.sizes["peak"] < len(fullest[1])
+    for i, (method, flagged, x, y, told) in enumerate(marks):
+        peak = peaks.isel(peak=i)
+        assert (float(y), float(x)) == (round(float(peak["y"]), 2), round(float(peak["x"]), 2))
+        assert method == Method(int(peak["method"])).name
+        assert bool(flagged) == bool(peak["flags"] != 0)
+        assert f"y {float(peak['y']):.2f} ± {float(peak['y_std']):.2f}, x" in unescape(told)
+        assert f"SNR {float(peak['snr']):.3g}, " in told
+        assert told.endswith(", ".join(str(flag.name) for flag in Flag if peak["flags"] & flag) or method)
+
+
+def test_greys_of_a_zoomed_frame_rise_with_its_counts_and_ignored_pixels_are_blue(written):
+    run, text = written
+    number = int(re.search(r"<figcaption>Frame (\d+) with its [\d,]+ peaks, to zoom into", text)[1])
+    seen = read_run_frame(open_run_frames(RunFolder(run)), number)
+    image, _ = next(_zoomed(text))
+    colours, ignored = np.asarray(image.convert("RGB")).astype(int), ~np.isfinite(seen.searched)
+    assert ignored[-2:].all()
+    assert (colours[ignored] == np.round(np.array(to_rgb(IGNORED)) * 255)).all()
+    greys = colours[..., 0][~ignored]
+    assert (np.diff(greys[np.argsort(seen.searched[~ignored], kind="stable")]) <= 0).all()
+    assert greys.max() - greys.min() > 200
+
+
+@pytest.mark.parametrize("noise", [3.0, 3000.0])
+def test_a_large_frame_of_noise_stays_small_and_its_caption_says_what_was_left_out(noise, monkeypatch):
+    monkeypatch.setattr(zoom, "MOST_BYTES", 20_000)
+    counts = np.random.default_rng(0).poisson(noise, (512, 512)).astype(np.float32)
+    counts[100:103, 200:203] += 50 * noise
+    seen = SearchedFrame(counts, np.zeros(counts.shape, bool), counts, np.zeros((), np.float32), 1)
+    peaks = find_peaks(counts, network="none")
+    shown = zoom.zoomed_frame(seen, peaks, "Frame 7")
+    assert len(shown.png) < 1.5 * 20_000
+    assert "of the background's are drawn as one" in shown.caption
+    pixels = np.asarray(Image.open(BytesIO(shown.png)))
+    assert pixels[101, 201] > pixels[:90].max()
+
+
+def test_of_very_many_peaks_the_best_have_marks_and_the_caption_says_so(written, monkeypatch):
+    monkeypatch.setattr(zoom, "MOST_PEAKS", 3)
+    run, _ = written
+    peaks = open_peaks(run).sel(peak_frame=4).load()
+    shown = zoom.zoomed_frame(read_run_frame(open_run_frames(RunFolder(run)), 4), peaks, "Frame 4")
+    assert f"Frame 4 with the 3 of its {peaks.sizes['peak']} peaks of the highest SNR" in shown.caption
+    best = peaks.isel(peak=np.argsort(-peaks["snr"].values)[:3])
+    assert sorted(mark.y for mark in shown.marks) == sorted(best["y"].values)
 
 
 def test_report_has_all_pictures_with_captions_that_name_their_frame(written):
@@ -123,7 +214,7 @@ def test_hostile_words_are_shown_as_text_never_markup_and_never_evaluated(tmp_pa
         texts[word] = write_report(run).read_text("utf-8")
     seen, expected = _Page(texts[HOSTILE]), _Page(texts["plain"])
     assert seen.elements == expected.elements
-    assert "script" not in {element[0] for element in seen.elements}
+    assert [element for element in seen.elements if element[0] == "script"] == [("script",)]
     for words in (
         "{}",  # heading, status and its class, date, reason, version
         "{}: Bragg peaks",  # title
@@ -139,10 +230,12 @@ def test_hostile_words_are_shown_as_text_never_markup_and_never_evaluated(tmp_pa
 def test_the_template_uses_what_python_gives_no_more_and_no_less(written):
     run = RunFolder(written[0])
     environment = page_environment()
-    with open_peaks(run.path) as table:
-        contents = page_contents(run, read_run_info(run), table, frames=[], axis=axis_of_series(table))
-    source, _, _ = environment.loader.get_source(environment, TEMPLATE)
-    assert meta.find_undeclared_variables(environment.parse(source)) == set(contents)
+    contents = page_contents(shown_run.shown_run(run.path), read_run_info(run), frames=[])
+    used = set()
+    for part in (TEMPLATE, "report.css", SCRIPT):
+        source, _, _ = environment.loader.get_source(environment, part)
+        used |= meta.find_undeclared_variables(environment.parse(source))
+    assert used == set(contents)
     template = environment.get_template(TEMPLATE)
     for name in contents:
         with pytest.raises(UndefinedError, match=name):
@@ -226,7 +319,7 @@ def test_a_large_table_is_sampled_and_the_report_says_so(tmp_path, monkeypatch):
     source = write_frames(tmp_path / "large.zarr", simulate(4))
     run = write_run(tmp_path / "run", source, resolve_config(SETTINGS))
     n = open_peaks(run).sizes["peak"]
-    monkeypatch.setattr(report_module, "SAMPLE_PEAKS", 10)
+    monkeypatch.setattr(shown_run, "SAMPLE_PEAKS", 10)
     text = write_report(run).read_text("utf-8")
     assert f"From {len(range(0, n, -(-n // 10)))} peaks spread evenly over the table." in text
 
@@ -328,7 +421,7 @@ def test_projections_say_over_how_many_frames_and_leave_out_those_that_failed(op
 
 
 def test_of_many_peaks_a_sample_is_drawn_and_the_caption_says_so(operando, monkeypatch):
-    monkeypatch.setattr(report_pictures, "DOTS", 10)
+    monkeypatch.setattr(run_figures, "DOTS", 10)
     n = open_peaks(operando).sizes["peak"]
     shown = len(range(0, n, -(-n // 10)))
     assert f"{shown} peaks, spread evenly over the {n} peaks of the series" in write_report(operando).read_text("utf-8")
@@ -358,9 +451,21 @@ def test_the_page_follows_a_dark_screen(written):
 
 
 def test_the_report_of_large_frames_is_a_file_of_under_3_megabytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_pictures, "DPI", 200)
+    monkeypatch.setattr(pictures, "DPI", 200)
     simulate_series(tmp_path / "large.zarr", n_frames=2, shape=(2048, 2048), peaks=300)
     run = write_run(tmp_path / "run", tmp_path / "large.zarr", resolve_config({}))
     report = write_report(run)
     assert _pictures(report.read_text("utf-8")) >= 10
     assert report.stat().st_size < 3_000_000
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_in_a_browser_the_script_runs_under_the_policy_of_the_page(written):
+    run, _ = written
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom")
+    command = ["chromium", *options, (run / "report.html").as_uri()]
+    seen = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    assert seen.count('class="buttons"') == seen.count('class="zoom"') > 10
+    assert "Content-Security-Policy" in seen
+    circles = re.findall(r"<circle [^>]*></circle>", seen)  # their titles are told by the script
+    assert len(circles) > 10

@@ -32,7 +32,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Slurm:
-    """The running cluster: nodes cpu1, cpu2, gpu1; partitions cpu (default), gpu, short, restricted; account beam."""
+    """The running cluster: nodes cpu1, cpu2, gpu1; account beam; partitions cpu, gpu, short, whole, restricted."""
 
     folder: Path
 

@@ -82,7 +82,10 @@ def refuse(tmp_path: Path, slurm: Slurm, interface: str) -> Iterator[Refuse]:
 @pytest.mark.parametrize(
     ("group", "words"),
     [
-        ({"partition": "nosuch"}, "cpu.queue: there is no partition nosuch; there are: cpu, gpu, restricted, short"),
+        (
+            {"partition": "nosuch"},
+            "cpu.queue: there is no partition nosuch; there are: cpu, gpu, restricted, short, whole",
+        ),
         ({"memory": "900GB"}, "cpu.memory: 900GB is more than a node of partition cpu has (8000 MiB)"),
         ({"cores": 64}, "cpu.cores: 64 is more than a node of partition cpu has (4)"),
         (

@@ -209,7 +209,7 @@ def test_nobody_else_is_answered(run: Run, foreign: tuple[Path, Path]) -> None:
 
 def run_code(address: str, security: Security | None) -> str:
     """What a stranger wants: a function of his run by a worker."""
-    with Client(address, security=security, timeout=SECONDS) as client:
+    with Client(address, security=security, timeout=SECONDS, set_as_default=False) as client:
         return str(client.submit(os.getcwd, resources={"CPU": 1}, pure=False).result(timeout=PATIENCE))
 
 

@@ -36,7 +36,7 @@ from numba import types
 from numba.core import config as numba_config
 from numba.core import event
 
-from braggflow.version import sources_hash
+from braggflow.version import sources_hash, sources_of
 
 logger = logging.getLogger(__name__)
 
@@ -313,9 +313,7 @@ def _place_and_time(wings: Sequence[str]) -> str:
 
     numba keeps machine code by both: of the same sources that were installed again, or elsewhere, it knows none.
     """
-    package = Path(__file__).parent
-    files = [*package.glob("*.py"), *(path for wing in wings for path in (package / wing).rglob("*.py"))]
-    stated = sorted((str(path), path.stat().st_mtime_ns) for path in files)
+    stated = [(str(path), path.stat().st_mtime_ns) for path in sources_of(*wings)]
     return sha256(repr(stated).encode()).hexdigest()[:16]
 
 

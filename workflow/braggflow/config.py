@@ -5,19 +5,18 @@ and what is accepted.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from braggflow.config_messages import accepted_keys, validation_messages
 from braggflow.errors import InputError
 from braggflow.former import former_names
-from braggflow.yaml_text import parse_yaml, read_yaml
+from braggflow.yaml_text import level, memory_size, parse_yaml, read_yaml, rising
 
 
 class Section(BaseModel):
@@ -32,25 +31,13 @@ class NoiseMultiple(Section):
     sigma: float = Field(gt=0, description="multiples of the frame's noise")
 
 
-_SIGMA = re.compile(r"\s*(?P<multiple>[\d.]+(?:[eE][-+]?\d+)?)\s*(?:sigma|σ)\s*")
-#: `{sigma:6}`, which YAML takes for a key of this name without a value.
-_SIGMA_KEY = re.compile(r"sigma:(?P<multiple>[\d.]+(?:[eE][-+]?\d+)?)")
-
-
-def _level(value: object) -> object:
-    """`6 sigma` is another way to write {sigma: 6}, and so is {sigma:6}."""
-    if isinstance(value, dict) and len(value) == 1:
-        ((key, nothing),) = value.items()
-        matched = _SIGMA_KEY.fullmatch(key) if isinstance(key, str) and nothing is None else None
-    else:
-        matched = _SIGMA.fullmatch(value) if isinstance(value, str) else None
-    return value if matched is None else {"sigma": matched["multiple"]}
-
-
 #: A constant of the detector: a number, or `auto`, found from the frames of each series when it is prepared.
 Auto: TypeAlias = Literal["auto"]
 
-Level: TypeAlias = Annotated[Annotated[float, Field(ge=0)] | NoiseMultiple, BeforeValidator(_level)]
+
+#: From a value to a higher one.
+Range: TypeAlias = Annotated[tuple[float, float], AfterValidator(rising)]
+Level: TypeAlias = Annotated[Annotated[float, Field(ge=0)] | NoiseMultiple, BeforeValidator(level)]
 
 
 class FramesConfig(Section):
@@ -119,13 +106,21 @@ class DetectConfig(Section):
         None, description="peaks whose persistence is not above it are dropped: as minval; null: no such cut"
     )
     background: str = Field(
-        "local", description="subtracted before detection: none, local (robust level on a coarse grid), or a frame file"
+        "local",
+        description="subtracted before the search: none, local (a level on a coarse grid), radial (rings), or a file",
     )
     background_cell: int = Field(32, ge=8, le=512, description="cell of the coarse grid of local levels, pixels")
     min_area: int = Field(1, ge=1, description="drop peaks of fewer detector pixels (2: lone hot pixels)")
     max_area: int | None = Field(None, ge=1, description="drop peaks of more detector pixels (powder rings, ...)")
     min_edge_distance: int = Field(0, ge=0, description="drop maxima closer than this to the frame's edge, pixels")
     min_neighbour_distance: float = Field(0, ge=0, description="drop maxima closer than this to a higher one, pixels")
+    q_range: Range | None = Field(None, description="[low, high]: drop maxima outside, 1/Å; needs the geometry")
+    two_theta_range: Range | None = Field(None, description="[low, high]: drop maxima outside, degree; likewise")
+    azimuth_range: tuple[float, float] | None = Field(
+        None, description="[from, to], which may go round: likewise, degree"
+    )
+    exclude_q: tuple[Range, ...] = Field((), description="[[low, high], ...]: drop maxima inside (ice), 1/Å; likewise")
+    exclude_two_theta: tuple[Range, ...] = Field((), description="as exclude_q, degree")
     min_snr: float = Field(0, ge=0, description="drop peaks whose snr is below this")
     max_peaks_per_frame: int = Field(
         100_000, ge=1, description="a frame with more maxima than this fails, with the reason (its levels are too low)"
@@ -135,6 +130,12 @@ class DetectConfig(Section):
         """`minval` and `minscore`, 0 where there is no such cut."""
         none = (NoiseMultiple(sigma=6), NoiseMultiple(sigma=3)) if self.false_peaks is None else (0.0, 0.0)
         return none[0] if self.minval is None else self.minval, none[1] if self.minscore is None else self.minscore
+
+    @property
+    def asks_geometry(self) -> bool:
+        """Whether anything is decided by scattering angles."""
+        filters = self.q_range, self.two_theta_range, self.azimuth_range, self.exclude_q, self.exclude_two_theta
+        return self.background == "radial" or any(filters)
 
     @property
     def in_sigma(self) -> bool:
@@ -165,9 +166,7 @@ class PatchesConfig(Section):
 class LocateConfig(Section):
     """The network that places each peak to sub-pixel, and whether its position or the fit's is used."""
 
-    network: str = Field(
-        "compact", description="network asked: compact, braggnn, none, or a weights file (.safetensors, .pth)"
-    )
+    network: str = Field("compact", description="network asked: compact, braggnn, none, or a file (.safetensors, .pth)")
     position: Literal["auto", "network", "fit"] = Field(
         "auto",
         description="position to use: network, fit (else the network, else the centroid), or auto (as fit, but the "
@@ -175,9 +174,7 @@ class LocateConfig(Section):
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(4096, ge=1, description="patches per batch on a GPU")
-    scale_std: float = Field(
-        1.0, gt=0, description="factor on y_std and x_std, as the repeatability in the report shows it"
-    )
+    scale_std: float = Field(1.0, gt=0, description="factor on y_std and x_std: what the report's repeatability shows")
     max_disagreement: float = Field(
         5, gt=0, description="flag network and fit further apart than this many times their joint uncertainty"
     )
@@ -207,9 +204,40 @@ class FitConfig(Section):
     fraction: float = Field(1.0, ge=0, le=1, description="share of the peaks that is fitted (0: none)")
     seed: int = Field(0, ge=0, description="chooses the sample when 0 < fraction < 1")
     max_iterations: int = Field(50, ge=1, le=1000, description="per peak, then fit_failed")
+    device: str = Field("cpu", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="cpu, auto, cuda or cuda:N")
     deblend: bool = Field(
         True, description="tell peaks without maxima of their own apart, flag what is several but cannot be told apart"
     )
+
+    @property
+    def asks_gpu(self) -> bool:
+        """Whether a GPU, where there is one, is asked for fits."""
+        return self.device != "cpu" and self.model != "disk" and self.fraction > 0
+
+
+class PhaseConfig(Section):
+    """A crystalline phase, whose rings peaks may lie on."""
+
+    cell: tuple[float, float, float, float, float, float] = Field(description="a, b, c (Å), alpha, beta, gamma")
+    space_group: str = Field(description="Hermann-Mauguin symbol or number, e.g. F m -3 m")
+
+
+#: A detector's two sides, (y, x).
+Sides: TypeAlias = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class GeometryConfig(Section):
+    """Where the detector stands (docs/geometry.md); what is not given is taken from the frames, if they state it."""
+
+    poni: str | None = Field(None, description="PONI file of pyFAI, in place of distance, centre, pixels and rotation")
+    wavelength_angstrom: float | None = Field(None, gt=0, description="of the beam, Å")
+    energy_kev: float | None = Field(None, gt=0, description="of the beam's photons, keV, in place of the wavelength")
+    distance_mm: float | None = Field(None, gt=0, description="from the sample to the detector, along the beam")
+    beam_centre_px: tuple[float, float] | None = Field(None, description="[y, x] where the beam meets the detector")
+    pixel_size_um: Sides | None = Field(None, description="[y, x] of a pixel")
+    rotation_degree: tuple[float, float, float] | None = Field(None, description="pyFAI's rot1, rot2, rot3")
+    std: dict[str, float | tuple[float, ...]] = Field({}, description="standard uncertainty of any of these, by key")
+    phases: dict[str, PhaseConfig | str] = Field({}, description="by name: {cell: ..., space_group: ...} or a CIF file")
 
 
 class OutputConfig(Section):
@@ -228,15 +256,39 @@ class CheckConfig(Section):
     seed: int = Field(0, ge=0, description="of the frames, and of the places, shapes and photons of the added peaks")
 
 
-_MEMORY = re.compile(r"\d+(?:\.\d*)?\s*(?:[kmgtp]i?)?b?", re.I)
+class TrackConfig(Section):
+    """Peaks followed through the series once the table is there; no other result depends on it."""
+
+    enabled: Literal["auto"] | bool = Field(
+        "auto", description="auto: where there are three frames or more, and up to 2,000,000 peaks"
+    )
+    kind: Literal["auto", "series", "rotation"] = Field(
+        "auto", description="series, rotation (spots of neighbouring frames are one reflection), or as the axes show"
+    )
+    time: str | None = Field(None, description="coordinate that tells the time of frames (null: their numbers)")
+    max_gap: int | None = Field(
+        None, ge=0, le=1000, description="frames for which a peak may be missing (null: 5; in a rotation 1)"
+    )
+    min_length: int | None = Field(None, ge=1, description="peaks of a track, at least (null: 3; in a rotation 1)")
+    speed: float | None = Field(
+        None, gt=0, description="scatter of velocities along an axis, pixels a unit of time (null: from the data)"
+    )
+    subtract_drift: bool = Field(False, description="smoothed positions and trends less the common shift of all tracks")
+    false_alarms: float = Field(0.01, gt=0, lt=1, description="share of straight courses in which a change is seen")
+    strain_reference: Literal["first", "mean"] | Annotated[float, Field(gt=0)] = Field(
+        "first",
+        description="of a track's strain, where the geometry is known: its first peak, the mean of its peaks, or a "
+        "lattice spacing, angstrom",
+    )
 
 
-def _memory(value: object) -> object:
-    """A size in bytes, with a unit or without; raises `ValueError` for what is none."""
-    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if text == "auto" or (_MEMORY.fullmatch(text) and float(re.sub(r"[^\d.].*", "", text)) > 0):
-        return text
-    raise ValueError(f"{value!r} is no size of memory; must be auto, or a number with a unit: 4GiB, 4GB, 500MB")
+class FollowConfig(Section):
+    """A series that is processed while it is written (`run --follow`); nothing here changes a result."""
+
+    frames: int | None = Field(None, ge=1, description="frames that it will have, then it is whole (null: not known)")
+    peaks: tuple[tuple[float, float], ...] | None = Field(
+        None, description="[[y, x], ...] of peaks whose courses the live page shows (null: five bright ones)"
+    )
 
 
 class ComputeConfig(Section):
@@ -245,7 +297,7 @@ class ComputeConfig(Section):
     workers: int | None = Field(None, ge=1, description="local worker processes (null: one per core)")
     retries: int = Field(2, ge=0, description="times a failed read or task is tried again")
     task_seconds: float = Field(2.0, gt=0, le=600, description="aimed-at length of one task, from the frame size")
-    memory_limit: Annotated[str, BeforeValidator(_memory)] = Field(
+    memory_limit: Annotated[str, BeforeValidator(memory_size)] = Field(
         "auto", description="per local worker, e.g. 4GiB (auto: an equal share)"
     )
 
@@ -253,16 +305,15 @@ class ComputeConfig(Section):
 #: Sections that decide the result; the others only decide how it is computed.
 RESULT_SECTIONS = ("frames", "detect", "patches", "locate", "fit")
 #: Keys of those sections that only say where and how much at a time.
-_NEUTRAL_KEYS = {("locate", "batch_size"), ("locate", "device")}
+_NEUTRAL_KEYS = {("locate", "batch_size"), ("locate", "device"), ("fit", "device")}
 
 
 class RunConfig(Section):
     """The whole configuration of a run: which data, what is done with them, where results go.
 
-    One section a stage; the sections `frames`, `detect`, `patches`, `locate` and `fit` decide the result, `output`,
-    `check` and `compute` do not change it. Every key has a default. A configuration cannot be changed once it is made,
-    and unknown keys are refused. `load_config` reads one from a YAML file; `braggflow config init` writes a file with
-    every key.
+    One section a stage; the sections `frames`, `detect`, `patches`, `locate` and `fit` decide the result, the others
+    do not change it. Every key has a default. A configuration cannot be changed once it is made, and unknown keys are
+    refused. `load_config` reads one from a YAML file; `braggflow config init` writes a file with every key.
 
     Examples
     --------
@@ -282,8 +333,11 @@ class RunConfig(Section):
     patches: PatchesConfig = Field(PatchesConfig(), description="the square cut around each maximum")
     locate: LocateConfig = Field(LocateConfig(), description="the network, and which position is used")
     fit: FitConfig = Field(FitConfig(), description="the profile fitted to each peak")
+    geometry: GeometryConfig = Field(GeometryConfig(), description="where the detector stands")
     output: OutputConfig = Field(OutputConfig(), description="where results go")
     check: CheckConfig = Field(CheckConfig(), description="how good the run is on its own frames")
+    track: TrackConfig = Field(TrackConfig(), description="peaks followed through the series")
+    follow: FollowConfig = Field(FollowConfig(), description="a series that is processed while it is written")
     compute: ComputeConfig = Field(ComputeConfig(), description="how the work is shared out")
 
     def result_settings(self) -> dict[str, Any]:
@@ -337,7 +391,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Traceback (most recent call last):
     ...
     braggflow.errors.InputError: configuration peaks.yaml: fit.modell: unknown key (value 'gaussian'); accepted:
-    model, likelihood, fraction, seed, max_iterations, deblend. Did you mean model?
+    model, likelihood, fraction, seed, max_iterations, device, deblend. Did you mean model?
     """
     path = Path(path)
     if path.is_dir() or path.suffix.lower() in _OF_DATA:
@@ -394,29 +448,3 @@ def _apply(data: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {override}: {section} is {inner!r}, which has no keys")
         data = inner
     data[last] = parse_yaml(text, f"--set {override}")
-
-
-def starter_config() -> str:
-    """A configuration file with every key at its default, each with a comment of what it is."""
-    lines = ["# braggflow configuration: every key is at its default; delete what you do not change.", ""]
-    for name, field in RunConfig.model_fields.items():
-        default = field.default
-        if not isinstance(default, Section):
-            lines += [f"# {field.description}", f"{name}: {_flow(list(default))}", ""]
-            continue
-        lines += [f"# {(type(default).__doc__ or '').strip()}", f"{name}:"]
-        for key, inner in type(default).model_fields.items():
-            value = getattr(default, key)
-            plain = value.model_dump() if isinstance(value, Section) else value
-            lines.append(f"  {key}: {_flow(plain)}  # {inner.description}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _flow(value: object) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
-
-
-def config_schema() -> dict[str, Any]:
-    """JSON schema of the configuration, for editors that complete and check YAML."""
-    return RunConfig.model_json_schema() | {"description": "The configuration of a braggflow run."}

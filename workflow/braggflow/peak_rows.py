@@ -6,6 +6,7 @@ What a table can be asked in one line is the xarray accessor `bragg`, which is t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,10 @@ from braggflow.peak_table import VARIABLES
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
+#: What draws the pictures of a table: a wing above, loaded by name when one is asked for.
+_PICTURES = "braggflow.show"
 #: Maxima that noise makes in a megapixel: what `detect.false_peaks` is a share of (docs/detection.md).
 MAXIMA_PER_MEGAPIXEL = 1e5
 
@@ -243,12 +247,17 @@ class BraggAccessor:
     >>> reflection.bragg.to_dataframe(["y", "x", "intensity"]).columns.to_list()
     ['peak_frame', 'capacity', 'time', 'voltage', 'y', 'x', 'intensity']
 
+    The same drawn against the voltage, and a frame with its peaks:
+
+    >>> peaks.bragg.plot_series(["x", "intensity"], near=(y, x), axis="voltage").savefig("reflection.png")
+    >>> peaks.bragg.show(2).savefig("frame_2.png")
+
     Two settings, and what stricter ones would leave:
 
     >>> peaks.bragg.compare(peaks.isel(peak=slice(1, None)))
     <4 frames compared: ... peaks in both, 0 px apart (median); 1 only in the first, 0 only in the second; radius 1 px>
     >>> sorted(peaks.bragg.levels_for(1))
-    ['false_peaks', 'minscore', 'minval']
+    ['minscore', 'minval']
     >>> int(peaks.bragg.count(minscore=peaks.bragg.levels_for(1)["minscore"]).sum())
     4
     """
@@ -277,6 +286,28 @@ class BraggAccessor:
     def near(self, y: float, x: float, radius: float = 5.0) -> xr.Dataset:
         """The peaks of all frames within `radius` pixels of (y, x): one reflection through the series."""
         return near(self._peaks, y, x, radius)
+
+    def show(self, frame: int, frames: Any = None) -> "Figure":
+        """The picture of one frame with the peaks that this table has of it.
+
+        `frames` is a run, its folder, or frames (frame, y, x) in memory; by default the run folder that the table was
+        opened from. Raises `InputError` where the table knows no such frame, and where its frames cannot be read.
+        """
+        figure: Figure = import_module(_PICTURES).show_frame(self._peaks, frame, frames)
+        return figure
+
+    def plot_series(
+        self,
+        columns: str | Sequence[str],
+        *,
+        near: tuple[float, float],
+        radius: float = 5.0,
+        axis: str | None = None,
+    ) -> "Figure":
+        """Columns of the reflection `near` (y, x) through the series, with error bars: `braggflow.show.plot_series`."""
+        drawn = import_module(_PICTURES).plot_series
+        figure: Figure = drawn(self._peaks, columns, near=near, radius=radius, axis=axis)
+        return figure
 
     def compare(self, other: xr.Dataset, radius: float = 1.0) -> Comparison:
         """This table and another of the same frames: peaks that both have, and those that only one has.
@@ -313,10 +344,10 @@ class BraggAccessor:
     def levels_for(self, peaks_per_frame: float) -> dict[str, float]:
         """Levels of which each, alone, leaves so many peaks a frame, on average: `false_peaks`, `minval`, `minscore`.
 
-        The last two in counts; frames that failed are not counted. Where several peaks stand at the level itself, as
-        where significance ends at its highest value, the number is near to what was asked, not equal. Raises
-        `InputError` where the table has fewer: make one by looser levels first, e.g. `detect.false_peaks: 100`
-        (docs/detection.md).
+        The last two in counts; frames that failed are not counted. Where several peaks stand at the level itself, the
+        number is near to what was asked, not equal. Significance ends at a highest value: where the level is that,
+        no `false_peaks` tells peaks apart, and it is left out. Raises `InputError` where the table has fewer: make one
+        by looser levels first, e.g. `detect.false_peaks: 100` (docs/detection.md).
         """
         per_frame = _positive("peaks_per_frame", peaks_per_frame)
         scores = self._maxima("birth") - self._maxima("death")
@@ -327,9 +358,10 @@ class BraggAccessor:
                 f"peaks_per_frame: {peaks_per_frame:g} is not accepted; {len(scores)} maxima in {frames} frames give "
                 f"{len(scores) / max(1, frames):.3g} at most: search by looser levels, e.g. detect.false_peaks: 100"
             )
-        significance = _between(self._significance(), wanted)
-        return {
-            "false_peaks": float(special.ndtr(-significance) * MAXIMA_PER_MEGAPIXEL),
+        significance = self._significance()
+        least = _between(significance, wanted)
+        by_noise = {"false_peaks": float(special.ndtr(-least) * MAXIMA_PER_MEGAPIXEL)}
+        return (by_noise if least < significance.max() else {}) | {
             "minval": _between(self._maxima("birth"), wanted),
             "minscore": _between(scores, wanted, least=0.0),
         }

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound; 3 `significance`, `parent`,
-#: the method disk and the flags deblended, blend and ring; 4 checksums.
-SCHEMA_VERSION = GUARDED_SINCE = 4
+#: the method disk and the flags deblended, blend and ring; 4 checksums; 5 has no `track`, which was -1 everywhere.
+SCHEMA_VERSION = 5
+GUARDED_SINCE = 4
 #: Columns that tables of earlier versions do not have, and the version that added them.
 ADDED = {"domain_probability": 2, "significance": 3, "parent": 3}
+#: Columns that only tables of earlier versions have.
+FORMER_COLUMNS = ("track",)
 
 
 class Method(IntEnum):
@@ -117,11 +120,22 @@ VARIABLES: dict[str, Variable] = {
     "disagreement": Variable("f4", "pixel", "distance between network and fit"),
     "parent": Variable("i8", "1", "row of the peak whose residual held this one (-1: a maximum of its own)", -1),
     "flags": Variable("u2", "1", "quality flags", 0),
-    "track": Variable("i4", "1", "track id (-1: none)", -1),
+}
+
+#: What a table opened from a run has beside these once its peaks were followed: docs/tracks.md.
+FOLLOWED: dict[str, Variable] = {
+    "track_id": Variable("i4", "1", "track of the peak (-1: none)", -1),
+    "y_smooth": Variable("f8", "pixel", "row by all positions of the track"),
+    "x_smooth": Variable("f8", "pixel", "column by all positions of the track"),
+    "y_smooth_std": Variable("f4", "pixel", "standard uncertainty of y_smooth"),
+    "x_smooth_std": Variable("f4", "pixel", "standard uncertainty of x_smooth"),
+    "yx_smooth_cov": Variable("f4", "pixel2", "covariance of y_smooth and x_smooth"),
+    "y_velocity": Variable("f4", "pixel/frame", "velocity along y, by all positions of the track"),
+    "x_velocity": Variable("f4", "pixel/frame", "velocity along x, by all positions of the track"),
 }
 
 #: Names that a per-frame coordinate cannot have: the table has them already.
-RESERVED = frozenset({*VARIABLES, "peak", "peak_count", "frame_failed", "frame_mean"})
+RESERVED = frozenset({*VARIABLES, *FOLLOWED, *FORMER_COLUMNS, "peak", "peak_count", "frame_failed", "frame_mean"})
 
 PEAK_DTYPE = np.dtype([(name, variable.dtype) for name, variable in VARIABLES.items()])
 

@@ -10,15 +10,20 @@ __version__ = "0.1.0"
 _PACKAGE = Path(__file__).parent
 #: Wings whose code decides the numbers: a change in one is another code version (tests hold them to be all that
 #: `pipeline` imports).
-RESULT_WINGS = ("formats", "frames", "detect", "locate", "fit", "pipeline")
+RESULT_WINGS = ("formats", "angles", "frames", "detect", "locate", "fit", "pipeline")
+
+
+def sources_of(*wings: str) -> list[Path]:
+    """All modules of these wings and of the ground floor, sorted; the package's face has names alone."""
+    ground = [path for path in _PACKAGE.glob("*.py") if not path.name.startswith("__")]
+    return sorted([*ground, *(path for wing in wings for path in (_PACKAGE / wing).rglob("*.py"))])
 
 
 @cache
 def sources_hash(*wings: str) -> str:
     """A hash of all modules of these wings and of the ground floor, 16 hexadecimal digits."""
     content = sha256()
-    rooms = [*_PACKAGE.glob("*.py"), *(room for wing in wings for room in (_PACKAGE / wing).rglob("*.py"))]
-    for path in sorted(rooms):
+    for path in sources_of(*wings):
         content.update(f"{path.relative_to(_PACKAGE)}\n".encode() + path.read_bytes() + b"\n")
     return content.hexdigest()[:16]
 

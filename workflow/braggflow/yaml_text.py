@@ -1,5 +1,6 @@
 """YAML that people write: read as YAML means it, or refused in one sentence that says where and why."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,39 @@ def _reason(node: yaml.Node, error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+# ---- values that may be written in several ways ----
+
+_SIGMA = re.compile(r"\s*(?P<multiple>[\d.]+(?:[eE][-+]?\d+)?)\s*(?:sigma|σ)\s*")
+#: `{sigma:6}`, which YAML takes for a key of this name without a value.
+_SIGMA_KEY = re.compile(r"sigma:(?P<multiple>[\d.]+(?:[eE][-+]?\d+)?)")
+
+
+def level(value: object) -> object:
+    """`6 sigma` is another way to write {sigma: 6}, and so is {sigma:6}."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((key, nothing),) = value.items()
+        matched = _SIGMA_KEY.fullmatch(key) if isinstance(key, str) and nothing is None else None
+    else:
+        matched = _SIGMA.fullmatch(value) if isinstance(value, str) else None
+    return value if matched is None else {"sigma": matched["multiple"]}
+
+
+_MEMORY = re.compile(r"\d+(?:\.\d*)?\s*(?:[kmgtp]i?)?b?", re.I)
+
+
+def memory_size(value: object) -> object:
+    """A size in bytes, with a unit or without; raises `ValueError` for what is none."""
+    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if text == "auto" or (_MEMORY.fullmatch(text) and float(re.sub(r"[^\d.].*", "", text)) > 0):
+        return text
+    raise ValueError(f"{value!r} is no size of memory; must be auto, or a number with a unit: 4GiB, 4GB, 500MB")
+
+
+def rising(limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits as they are; raises `ValueError` where the second is not above the first."""
+    low, high = limits
+    if not low < high:
+        raise ValueError(f"[{low}, {high}] is not accepted; must be from a value to a higher one")
+    return limits

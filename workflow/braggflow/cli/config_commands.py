@@ -1,7 +1,7 @@
 """`braggflow config`: a starter configuration, examples, and the schema of all keys."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,8 +22,6 @@ def init(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a starter configuration. It holds every key at its default, each with a comment."""
-    from braggflow.config import starter_config
-
     _write(path, starter_config(), overwrite=overwrite)
     say(f"{path} written. Next: braggflow run {path} NAME.zarr")
 
@@ -77,6 +75,36 @@ def schema() -> None:
     """Print the JSON schema of the configuration, for editors that complete and check YAML."""
     import json
 
-    from braggflow.config import config_schema
-
     say(json.dumps(config_schema(), indent=1))
+
+
+def starter_config() -> str:
+    """A configuration file with every key at its default, each with a comment of what it is."""
+    from braggflow.config import RunConfig, Section
+
+    lines = ["# braggflow configuration: every key is at its default; delete what you do not change.", ""]
+    for name, field in RunConfig.model_fields.items():
+        default = field.default
+        if not isinstance(default, Section):
+            lines += [f"# {field.description}", f"{name}: {_flow(list(default))}", ""]
+            continue
+        lines += [f"# {(type(default).__doc__ or '').strip()}", f"{name}:"]
+        for key, inner in type(default).model_fields.items():
+            value = getattr(default, key)
+            plain = value.model_dump() if isinstance(value, Section) else value
+            lines.append(f"  {key}: {_flow(plain)}  # {inner.description}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _flow(value: object) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON schema of the configuration, for editors that complete and check YAML."""
+    from braggflow.config import RunConfig
+
+    return RunConfig.model_json_schema() | {"description": "The configuration of a braggflow run."}

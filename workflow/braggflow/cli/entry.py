@@ -8,10 +8,10 @@ import typer
 from braggflow.cli.cluster_commands import cluster_app
 from braggflow.cli.config_commands import config_app
 from braggflow.cli.data_commands import ingest, inspect, simulate
-from braggflow.cli.evaluate_commands import check, evaluate, score
+from braggflow.cli.evaluate_commands import check, evaluate, score, sweep
 from braggflow.cli.options import REFUSED
 from braggflow.cli.run_commands import preview, run, status
-from braggflow.cli.show_commands import export, movie, report, verify
+from braggflow.cli.show_commands import compare, explain, export, import_list, movie, report, track, verify, view
 from braggflow.cli.stopping import may_leave_at_once, stopped, was_asked
 from braggflow.cli.streams import never_stop_at_a_character, say, say_error
 from braggflow.cli.train_commands import finetune, train
@@ -30,10 +30,11 @@ app = typer.Typer(
 )
 # Every import that takes time stands inside the command that needs it: `braggflow --help` is quick.
 for command in (
-    *(inspect, preview, ingest, simulate, run, status, verify, export, report, movie),
-    *(check, score, train, finetune, evaluate),
+    *(inspect, preview, view, explain, ingest, simulate, run, status, verify, track, export, report, movie),
+    *(compare, check, score, sweep, train, finetune, evaluate),
 ):
     app.command()(command)
+app.command("import")(import_list)
 app.add_typer(config_app, name="config")
 app.add_typer(cluster_app, name="cluster")
 

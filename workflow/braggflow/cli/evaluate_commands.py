@@ -1,4 +1,4 @@
-"""Commands that measure accuracy: `check`, `evaluate`, `score`."""
+"""Commands that measure accuracy, and what settings do to it: `check`, `evaluate`, `score`, `sweep`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from braggflow.cli.options import Device, JsonFile, PatchSize, section_from_options, write_json
 from braggflow.cli.streams import say
 from braggflow.config import CheckConfig, LocateConfig, PatchesConfig
-from braggflow.errors import InputError
+from braggflow.errors import InputError, printable
 
 #: Frames that `check` takes at most: no limit.
 _ALL = 2**31
@@ -123,3 +123,87 @@ def evaluate(
         write_json(json_file, result.as_dict())
     if plot is not None:
         plot_accuracy(result, plot)
+
+
+def sweep(
+    source: Annotated[
+        str, typer.Argument(help="A run folder, a frames store, or any file, folder or pattern that ingest reads.")
+    ],
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration, YAML (default: that of the run, or every key at its default).")
+    ] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="As for braggflow run.")] = [],  # noqa: B006
+    minval: Annotated[
+        str | None, typer.Option(help="Levels: 20,40,80 or '5 sigma,8 sigma'; none: no such cut.", metavar="LIST")
+    ] = None,
+    minscore: Annotated[str | None, typer.Option(help="Levels, as --minval.", metavar="LIST")] = None,
+    false_peaks: Annotated[
+        str | None, typer.Option(help="Levels: 0.01,0.1,1; none: findpeaks' rule.", metavar="LIST")
+    ] = None,
+    frames: Annotated[
+        str, typer.Option(help="How many frames are looked at, in pairs of neighbours; or all.", metavar="N|all")
+    ] = "20",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write sweep.html, sweep.png, sweep.csv and recommended.yaml into."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Show how the peaks depend on minval, minscore and false_peaks, and recommend a setting on the plateau."""
+    from braggflow.cli.terminal import progress_bar, show_sweep
+    from braggflow.console import saying
+
+    number = frames if frames == "all" else int(frames) if frames.isdecimal() else 0
+    if not number:
+        raise InputError(f"--frames {frames}: must be a whole number of 1 or more, or all")
+    if json_file is not None and not json_file.parent.is_dir():
+        raise InputError(f"--json {json_file}: folder {json_file.parent} does not exist")
+    with progress_bar("sweeping", before=f"opening {source}", compiles=True) as advance:
+        from braggflow.sweeps import sweep
+
+        found = sweep(
+            source,
+            _config_of_sweep(source, config, settings),
+            minval=_levels(minval),
+            minscore=_levels(minscore),
+            false_peaks=_levels(false_peaks),
+            frames=number,  # type: ignore[arg-type]  # a number, or all
+            progress=advance,
+        )
+    show_sweep(found)
+    if out is not None:
+        with saying("drawing"):
+            written = found.write(out)
+        for path in written.values():
+            say(printable(str(path)))
+    if json_file is not None:
+        write_json(json_file, found.as_dict())
+
+
+def _config_of_sweep(source: str, config: Path | None, settings: list[str]) -> Any:
+    """The configuration that is given, None where it is that of a run or the default."""
+    from braggflow.config import load_config, resolve_config
+    from braggflow.results import RunFolder, read_run_config
+
+    if config is not None:
+        return load_config(config, settings)
+    if not settings:
+        return None
+    folder = RunFolder(Path(source))
+    return resolve_config(read_run_config(folder).model_dump(mode="json") if folder.info.exists() else {}, settings)
+
+
+def _levels(text: str | None) -> list[Any] | None:
+    """The levels of an option, parted by commas: numbers, text such as 6 sigma, None for none."""
+    if text is None:
+        return None
+
+    def level(part: str) -> Any:
+        if part.lower() in ("none", "null"):
+            return None
+        try:
+            return float(part)
+        except ValueError:
+            return part
+
+    return [level(part.strip()) for part in text.split(",")]

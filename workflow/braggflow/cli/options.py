@@ -35,6 +35,14 @@ Workers = Annotated[
 NetworkName = Annotated[str, typer.Option(help="compact or braggnn.")]
 PatchSize = Annotated[int, typer.Option(help="Pixels on a side of a patch: 9, 11, 13 or 15.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(help="Pitch of the pixels, micrometres, for HEXRD (default: what the run or the frames state)."),
+]
+ListFormat = Annotated[
+    str | None,
+    typer.Option("--from", help="Format of the list, as --to of export (default: by its suffix).", metavar="FORMAT"),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
 
 

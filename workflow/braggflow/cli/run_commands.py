@@ -31,10 +31,16 @@ def run(
         Path | None, typer.Option(metavar="PROFILE", help="Where to compute: a cluster profile, YAML (default: here).")
     ] = None,
     follow: Annotated[
-        Path | None, typer.Option(help="Also take the frames stores of this folder as they are finished, until Ctrl-C.")
+        Path | None,
+        typer.Option(
+            metavar="SERIES|FOLDER",
+            help="Process one series (HDF5, Zarr) while it is written; or also take the frames stores of a folder as "
+            "they are finished, until Ctrl-C.",
+        ),
     ] = None,
     idle: Annotated[
-        float | None, typer.Option(min=0, help="With --follow: end when none has come for so many seconds.")
+        float | None,
+        typer.Option(min=0, help="With --follow: end when no frame, or no store, has come for so many seconds."),
     ] = None,
 ) -> None:
     """Find, locate and fit the peaks of one or more series. The same command again resumes."""
@@ -83,12 +89,15 @@ def run(
 
 
 def preview(
-    config: Annotated[
-        str, typer.Argument(metavar="[CONFIG]", help="Configuration, YAML (default: every key at its default).")
-    ],
     source: Annotated[
-        str | None, typer.Argument(help="A frames store, or any file, folder or pattern that ingest reads.")
-    ] = None,
+        list[str],
+        typer.Argument(
+            metavar="[CONFIG] SOURCE",
+            help="A frames store, or any file, folder or pattern that ingest reads; before it a configuration, YAML "
+            "(default: every key at its default).",
+            show_default=False,
+        ),
+    ],
     frame: Annotated[int | None, typer.Option(help="Number of the frame (default: the middle one).")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="As for braggflow run.")] = [],  # noqa: B006
     out: Annotated[
@@ -100,7 +109,9 @@ def preview(
     from braggflow.config import load_config, resolve_config
     from braggflow.console import moving_line, open_console
 
-    given, named = (None, config) if source is None else (config, source)
+    if len(source) > 2:
+        raise InputError(f"preview: {' '.join(source)} are {len(source)}; must be SOURCE, or CONFIG SOURCE")
+    given, named = (None, source[0]) if len(source) == 1 else source
     with moving_line(open_console(stderr=True), "loading") as line:
         line("loading", None, "")
         resolved = resolve_config({}, settings) if given is None else load_config(given, settings)

@@ -18,11 +18,16 @@ from rich.text import Text
 from braggflow.console import moves, moving_line, open_console, plain
 from braggflow.errors import InputError, not_written, printable
 from braggflow.files import written_whole
-from braggflow.results import DataSetStatus, RunFolder, data_set_statuses
+from braggflow.results import DataSetStatus, RunFolder, data_set_statuses, read_run_info
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from braggflow.exchange import TableComparison
+    from braggflow.explain import Explanation
     from braggflow.flow import Outcome
     from braggflow.show import Preview
+    from braggflow.sweeps import Sweep
     from braggflow.train import TrainProgress
 
 
@@ -129,9 +134,19 @@ def show_summary(outcomes: Sequence["Outcome"]) -> None:
         if outcome.status == "interrupted":
             plain(console, f"{outcome.name}: stopped; the same command goes on from here.")
         folder = RunFolder(outcome.folder)
+        if not many and (verdict := _verdict(folder)):
+            plain(console, f"self-check: {verdict}")
         for what, path in {"peaks": folder.peaks, "report": folder.report}.items():
             if outcome.status in ("complete", "partial") and path.exists():
                 plain(console, f"{what}: {path}")
+
+
+def _verdict(folder: RunFolder) -> str:
+    """What a run's self-check says of it; "" where there is none."""
+    try:
+        return printable(str(read_run_info(folder)["check"]["verdict"]))
+    except (InputError, KeyError, TypeError):
+        return ""
 
 
 def _cell(text: str) -> Text:
@@ -280,16 +295,63 @@ def show_preview(found: "Preview") -> None:
     plain(console, f"one core does about {rate:.3g} such frames a second")
 
 
-def write_picture(found: "Preview", out: Path | None) -> Path:
+def show_sweep(found: "Sweep") -> None:
+    """The settings along each level through the recommended one, which is marked, and the reason."""
+    console = open_console()
+    n = len(found.rows())
+    looked = f"{found.map.sizes['frame']:,} of {found.frames_of_series:,} frames"
+    plain(console, f"{found.source}: {n:,} setting{'s' * (n != 1)} in {looked}")
+    places = found.along()
+    table = Table("", *(Column(name, justify="right") for name in found.columns))
+    for place, row in zip(places, found.rows(places), strict=True):
+        table.add_row("→" if place == found.place else "", *row, style="bold" if place == found.place else None)
+    if places:
+        console.print(table)
+    plain(console, f"recommended: {found.reason}" if found.place is not None else found.reason)
+
+
+def write_picture(found: "Preview | Explanation", out: Path | None) -> Path:
     """Write the picture; raises `InputError` where the file's kind is not known or it cannot be written."""
     from braggflow.frames import data_set_name
 
     path = out if out is not None else Path(f"preview_{data_set_name(found.source)}_{found.frame}.png")
+    return save_figure(found.figure, path)
+
+
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Write a figure; raises `InputError` as `write_picture` does."""
     if path.suffix.lower() not in _PICTURES:
         raise InputError(f"--out {path}: must end in {', '.join(_PICTURES)}")
     try:
         with written_whole(path) as temporary:
-            found.figure.savefig(temporary)
+            figure.savefig(temporary)
     except OSError as error:
         raise not_written(f"--out {path}", error) from error
     return path
+
+
+def show_comparison(found: "TableComparison") -> None:
+    """What two tables have in common, by intensity, and which settings differ."""
+    console, figures = open_console(), found.figures
+    first, second = (printable(name) for name in found.names)
+    plain(console, f"{first} and {second}: {figures['frames']:,} frames, radius {figures['radius']:g} px")
+    apart = figures["matched_in_other_frame"]
+    beside = f", {apart:,} of them in frames beside each other" if apart else ""
+    plain(console, f"  in both       {figures['matched']:>9,}{beside}")
+    plain(console, f"  extra         {figures['extra']:>9,}  only in {first}")
+    plain(console, f"  missed        {figures['missed']:>9,}  only in {second}")
+    if figures["matched"]:
+        for axis in "yx":
+            value, spread = figures[f"offset_{axis}"], figures[f"scatter_{axis}"]
+            plain(console, f"  offset {axis}      {value:>+9.3f} px, scatter {spread:.3f} px")
+        plain(console, f"  distance      {figures['distance_median']:>9.3f} px, 95 %: {figures['distance_95']:.3f} px")
+    if found.by_intensity:
+        table = Table("intensity", "peaks", "in both", "offset y", "offset x", "distance")
+        for row in found.by_intensity:
+            offsets = (f"{row[name]:.3f}" for name in ("offset_y", "offset_x", "distance_median"))
+            table.add_row(
+                f"{row['from']:.4g} to {row['to']:.4g}", f"{row['peaks']:,}", f"{row['matched']:.1%}", *offsets
+            )
+        console.print(table)
+    for line in found.settings:
+        plain(console, f"differs: {line}")

@@ -16,17 +16,20 @@ from typing import Any
 
 from distributed import Client, Security
 
-from braggflow.cluster.batch_systems import BatchSystem, JobKind, JobState, UnavailableError, submit_job
+from braggflow.cluster.batch_systems import JobKind, JobState, UnavailableError
 from braggflow.cluster.session import Session
+from braggflow.cluster.steps import BatchSystem
 from braggflow.cluster.worker import WorkerDescription, check_worker, describe_worker
 from braggflow.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+
 _TICK_SECONDS = 0.5
 #: How often the batch system is asked: soon after a change, and when nothing happens (it serves all users).
 _POLL_SECONDS, _CALM_POLL_SECONDS, _CALM_AFTER_SECONDS = 2.0, 15.0, 60.0
-#: A job that runs without a worker is given up after this time.
+#: A job that runs without a worker is given up after this time, beyond that in which its workers give up: what they
+#: import from a slow file system takes minutes.
 _SILENT_SECONDS = 300.0
 #: Fewer jobs must be enough for this time before one is let go.
 _SURPLUS_SECONDS = 5.0
@@ -225,7 +228,7 @@ class Autoscaler:
             check_worker(new[address], found, gpu_needed=self._gpu_needed)
             self._verified[address] = found
             if found.gpu == "":
-                self._note(f"GPU workers: torch sees no CUDA device on {found.host}; networks run on their CPUs")
+                self._note(f"GPU workers: torch sees no CUDA device on {found.host}; their CPUs do its work")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -250,7 +253,7 @@ class Autoscaler:
                     )
                 elif state != job.state:
                     job.state, job.since, self._changed = state, now, now
-                elif state.running and not job.workers and now - job.since > _SILENT_SECONDS:
+                elif state.running and not job.workers and now - job.since > _SILENT_SECONDS + pool.kind.death_timeout:
                     self._batch.cancel([job.id])
                     self._gone(pool, job)
 
@@ -266,7 +269,9 @@ class Autoscaler:
         self._session.keep_logs = True
         pool.failures += 1
         if pool.failures >= _ATTEMPTS:
-            said = "\n".join(f"  {line}" for line in printed[-_LINES:]) or "nothing"
+            # Of what Python says, the error and not where it was.
+            told = [line for line in printed if not line.startswith(("Traceback ", "  "))]
+            said = "\n".join(f"  {line}" for line in told[-_LINES:]) or "nothing"
             raise InputError(
                 f"{pool.kind.name}: {pool.failures} jobs in succession ended before a worker came up. Job {job.id} "
                 f"said:\n{said}"
@@ -287,9 +292,8 @@ class Autoscaler:
                 if self._stopping.is_set():
                     return
                 name = f"braggflow-{self._session.tag}-{pool.kind.name}-{pool.submitted}"
-                script = pool.kind.script(name, self._address, self._security)
                 try:
-                    job = submit_job(pool.kind, script)
+                    job = self._batch.submit(pool.kind, name, self._address, self._security)
                 except (UnavailableError, InputError) as error:
                     if isinstance(error, InputError) and not pool.jobs:
                         raise

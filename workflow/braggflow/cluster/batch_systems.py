@@ -10,19 +10,24 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import dask.config
 from dask.utils import parse_bytes
 from distributed import Security
 
-from braggflow.cluster.local_workers import KEPT_MEMORY
+from braggflow.cluster.local_workers import KEPT_MEMORY, task_modules
 from braggflow.cluster.profiles import BatchProfile, GpuGroup, walltime_seconds
+from braggflow.cluster.worker import JOB_BEGAN
 from braggflow.errors import InputError
 
 _COMMAND_SECONDS = 30
+#: A worker that finds no scheduler is given up after so long, where nothing longer is asked for: dask-jobqueue's minute
+#: is too short for what a busy login node or network take now and then.
+_DEATH_SECONDS = 300
 #: What sbatch and qsub say to a request that will not be granted later either.
 _NEVER = re.compile(
     "invalid|can ?not be satisfied|node configuration is not available|not permitted|unrecogni[sz]ed|exceeds|denied"
@@ -63,11 +68,14 @@ class JobState:
 class JobKind:
     """The jobs of one group of a profile: their script, and how many workers each brings."""
 
-    def __init__(self, profile: BatchProfile, name: str, *, log_directory: str) -> None:
+    def __init__(
+        self, profile: BatchProfile, name: str, *, log_directory: str, network: bool = False, limited: bool = True
+    ) -> None:
         group = profile.gpu if name == "gpu" else profile.cpu
         assert group is not None
         self.name, self.minimum, self.maximum = name, group.minimum, group.maximum
-        self._gpus = group.gpus if isinstance(group, GpuGroup) else 0
+        self.gpus = group.gpus if isinstance(group, GpuGroup) else 0
+        """GPUs of a job."""
         self._system, self._class = profile.kind, _job_class(profile.kind)
         self._options = profile.options(group)
         self._section = f"jobqueue.{self._options.get('config_name', profile.kind)}"
@@ -78,9 +86,15 @@ class JobKind:
                 raise InputError(f"{name}.{key}: is not given, neither in the profile nor in {self._section}")
         cores = int(self.option("cores"))
         # A number of workers meant for the cores of CPU jobs must not put as many on a GPU.
-        self.workers = int(group.processes or self._gpus or self.option("processes") or cores)
+        self.workers = int(group.processes or self.gpus or self.option("processes") or cores)
         if self.workers > cores:
             raise InputError(f"{name}.cores: {cores} is too few for {self.workers} workers, which need one each")
+        self.death_timeout = int(
+            self._options.get("death_timeout") or max(_DEATH_SECONDS, self.option("death_timeout") or 0)
+        )
+        """A worker that finds no scheduler ends after so many seconds."""
+        self._limited = limited  # in time, by itself: a step ends with its job
+        self._modules = [*task_modules(network=network), "braggflow.cluster.worker"]
         self.log_directory = str(self.option("log_directory") or log_directory)
         """Where its jobs write what they print."""
         self._job("", "", None, log_directory=None)  # what is wrong is better said before anything is begun
@@ -88,7 +102,17 @@ class JobKind:
     @property
     def gpu(self) -> bool:
         """Whether its workers have GPUs."""
-        return self._gpus > 0
+        return self.gpus > 0
+
+    @property
+    def memory(self) -> str:
+        """Memory of a job, for sbatch."""
+        return f"{math.ceil(parse_bytes(self.option('memory')) / 2**20)}M"
+
+    @property
+    def python(self) -> str:
+        """The command that starts Python, for a shell: `apptainer exec image.sif python` is several words of it."""
+        return str(self.option("python") or shlex.quote(sys.executable))
 
     def option(self, key: str) -> Any:
         """An option of the profile, or else of dask-jobqueue's configuration."""
@@ -120,8 +144,12 @@ class JobKind:
             **self._options,
             **self._directives(name, log_directory),
             "processes": self.workers,
+            "python": self.python,
+            "death_timeout": self.death_timeout,
+            "worker_command": f"braggflow.cluster.worker {','.join(self._modules)}",
             "worker_extra_args": self._worker_arguments(),
             "job_script_prologue": [
+                f"export {JOB_BEGAN}=$(date +%s)",
                 *(self.option("job_script_prologue") or ()),
                 *(f"export {name}=${{{name}:-{value}}}" for name, value in KEPT_MEMORY.items()),
             ],
@@ -150,25 +178,26 @@ class JobKind:
         """What dask-jobqueue does not ask for: no second start of a job that was replaced, GPUs, and one known log."""
         given = list(self.option("job_extra_directives") or ())
         if self._system == "slurm":
-            asked = not self._gpus or _ASKS_FOR_GPU.search(" ".join(given))
-            return {"job_extra_directives": [*given, "--no-requeue", *([] if asked else [f"--gres=gpu:{self._gpus}"])]}
+            asked = not self.gpus or _ASKS_FOR_GPU.search(" ".join(given))
+            return {"job_extra_directives": [*given, "--no-requeue", *([] if asked else [f"--gres=gpu:{self.gpus}"])]}
         options: dict[str, Any] = {
             "job_extra_directives": [*given, "-r n", "-j oe", f"-o {log_directory}/{name}.out"],
             "job_directives_skip": [*(self.option("job_directives_skip") or ()), "#PBS -e ", "#PBS -o "],
         }
-        if self._gpus and not self.option("resource_spec"):
+        if self.gpus and not self.option("resource_spec"):
             memory = math.ceil(parse_bytes(self.option("memory")) / 2**20)
-            options["resource_spec"] = f"select=1:ncpus={self.option('cores')}:ngpus={self._gpus}:mem={memory}mb"
+            options["resource_spec"] = f"select=1:ncpus={self.option('cores')}:ngpus={self.gpus}:mem={memory}mb"
         return options
 
     def _worker_arguments(self) -> list[str]:
         given = [str(argument) for argument in self.option("worker_extra_args") or ()]
         own = [
-            *("--resources", "GPU=1" if self._gpus else "CPU=1"),
+            *("--nworkers", str(self.workers)),  # dask-jobqueue says so to `dask worker` alone
+            *("--resources", "GPU=1" if self.gpus else "CPU=1"),
             *("--preload", "braggflow.cluster.worker"),
             *("--dashboard-address", "127.0.0.1:0"),  # else it listens on all interfaces, without authentication
         ]
-        walltime = self.option("walltime")
+        walltime = self.option("walltime") if self._limited else None
         if walltime is not None and not re.search(r"--lifetime(?![\w-])", " ".join(given)):
             lifetime, stagger = lifetimes(walltime_seconds(str(walltime)))
             own += ["--lifetime", f"{lifetime}s", "--lifetime-stagger", f"{stagger}s"]
@@ -201,7 +230,7 @@ class Slurm:
         """Raise `InputError` where no node of the partition can ever run the job: SLURM lets some wait for ever."""
         queue = kind.option("queue")
         # -a: partitions may be hidden from those who may use them.
-        rows = [line.split("|") for line in _call(["sinfo", "-a", "-h", "-e", "-o", "%P|%c|%m|%l"]).splitlines()]
+        rows = [line.split("|") for line in call_command(["sinfo", "-a", "-h", "-e", "-o", "%P|%c|%m|%l"]).splitlines()]
         known = {row[0].rstrip("*") for row in rows}
         asked = str(queue).split(",") if queue else [row[0].rstrip("*") for row in rows if row[0].endswith("*")]
         if not known.issuperset(asked):
@@ -221,11 +250,30 @@ class Slurm:
             if walltime_seconds(str(walltime)) > walltime_seconds(longest):
                 raise InputError(f"{kind.name}.walltime: {walltime} is longer than {where} is given for ({longest})")
 
+    def gives_whole_nodes(self, kind: JobKind) -> bool:
+        """Whether each job has its nodes for itself; False where SLURM does not say."""
+        if any(line.startswith("--exclusive") for line in kind.option("job_extra_directives") or ()):
+            return True
+        try:
+            rows = [line.split("|") for line in call_command(["sinfo", "-a", "-h", "-o", "%P|%h"]).splitlines()]
+        except (InputError, UnavailableError):
+            return False
+        asked = str(kind.option("queue") or "").split(",")
+        return any(
+            row[0].rstrip("*") in asked or (row[0].endswith("*") and asked == [""])
+            for row in rows
+            if row[1] == "EXCLUSIVE"
+        )
+
+    def submit(self, kind: JobKind, name: str, scheduler: str, security: Security | None) -> str:
+        """Submit the job `name` of workers that join `scheduler`; its id."""
+        return submit_job(kind, kind.script(name, scheduler, security))
+
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
         """States of those jobs that the queue still holds."""
         if not ids:
             return {}
-        rows = _call(["squeue", "-h", "-u", str(os.getuid()), "-o", "%i|%T|%r"]).splitlines()
+        rows = call_command(["squeue", "-h", "-u", str(os.getuid()), "-o", "%i|%T|%r"]).splitlines()
         found = {row[0]: row for row in (line.split("|", 2) for line in rows)}
         return {
             job: JobState(state not in ("PENDING", "CONFIGURING"), "" if reason == "None" else reason)
@@ -235,7 +283,7 @@ class Slurm:
     def cancel(self, ids: Sequence[str]) -> None:
         """Cancel jobs; those that have ended are no error."""
         if ids:
-            _call(["scancel", "--quiet", *ids], harmless=_ENDED)
+            call_command(["scancel", "--quiet", *ids], harmless=_ENDED)
 
 
 class Pbs:
@@ -244,12 +292,16 @@ class Pbs:
     def refuse_impossible(self, kind: JobKind) -> None:
         """Nothing: qsub refuses what no queue can run."""
 
+    def submit(self, kind: JobKind, name: str, scheduler: str, security: Security | None) -> str:
+        """Submit the job `name` of workers that join `scheduler`; its id."""
+        return submit_job(kind, kind.script(name, scheduler, security))
+
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
         """States of those jobs that the queue still holds."""
         if not ids:
             return {}
         # Fails where one of the jobs has ended, and tells the others all the same. Its JSON is not always valid.
-        printed = _call(["qstat", "-f", *ids], harmless=_ENDED).replace("\n\t", "")  # long lines are folded
+        printed = call_command(["qstat", "-f", *ids], harmless=_ENDED).replace("\n\t", "")  # long lines are folded
         found = {}
         for text in re.split(r"^Job Id: ", printed, flags=re.MULTILINE)[1:]:
             number, state, comment = re.match(r"\d+", text), _attribute(text, "job_state"), _attribute(text, "comment")
@@ -260,7 +312,7 @@ class Pbs:
     def cancel(self, ids: Sequence[str]) -> None:
         """Cancel jobs; those that have ended are no error."""
         if ids:
-            _call(["qdel", *ids], harmless=_ENDED)
+            call_command(["qdel", *ids], harmless=_ENDED)
 
 
 def _attribute(text: str, name: str) -> str:
@@ -268,14 +320,10 @@ def _attribute(text: str, name: str) -> str:
     return found[1].strip() if found is not None else ""
 
 
-BatchSystem: TypeAlias = Slurm | Pbs
-BATCH_SYSTEMS: Mapping[str, type[BatchSystem]] = {"slurm": Slurm, "pbs": Pbs}
-
-
 def submit_job(kind: JobKind, script: str) -> str:
     """Submit a job; its id. `InputError`: it will never be granted; `UnavailableError`: perhaps later."""
     try:
-        return kind.parse_id(_call(shlex.split(kind.submit_command), text=script))
+        return kind.parse_id(call_command(shlex.split(kind.submit_command), text=script))
     except UnavailableError as error:
         said = str(error)
         if _NEVER.search(said) and not _LATER.search(said):
@@ -283,8 +331,8 @@ def submit_job(kind: JobKind, script: str) -> str:
         raise
 
 
-def _call(command: Sequence[str], *, text: str | None = None, harmless: re.Pattern[str] | None = None) -> str:
-    """Standard output of a command. A failure whose every line matches `harmless` is none."""
+def call_command(command: Sequence[str], *, text: str | None = None, harmless: re.Pattern[str] | None = None) -> str:
+    """Standard output of a command of a batch system. A failure whose every line matches `harmless` is none."""
     try:
         done = subprocess.run(
             command,

@@ -17,10 +17,11 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Scheduler, Security, SpecCluster
 
 from braggflow.cluster.autoscale import Autoscaler, Demand
-from braggflow.cluster.batch_systems import BATCH_SYSTEMS, JobKind, UnavailableError
+from braggflow.cluster.batch_systems import JobKind, UnavailableError
 from braggflow.cluster.local_workers import METHOD, ctrl_c_ignored, sigterm_ignored, start_worker_server
-from braggflow.cluster.profiles import BatchProfile, ExistingProfile, LocalProfile, Profile
+from braggflow.cluster.profiles import AllocationProfile, BatchProfile, ExistingProfile, LocalProfile, Profile
 from braggflow.cluster.session import open_session
+from braggflow.cluster.steps import BatchSystem, batch_system, of_allocation
 from braggflow.cluster.worker import check_worker, describe_worker
 from braggflow.config import ComputeConfig, RunConfig
 from braggflow.errors import InputError, is_full
@@ -122,16 +123,19 @@ def open_cluster(profile: Profile | None, config: RunConfig, paths: Sequence[str
     elif isinstance(profile, ExistingProfile):
         with _existing(profile) as client:
             yield cluster_of_client(client, config, paths)
+    elif isinstance(profile, AllocationProfile):
+        with _batch(*of_allocation(profile), config, paths, limited=False) as cluster:
+            yield cluster
     else:
-        with _batch(profile, config, paths) as cluster:
+        with _batch(profile, batch_system(profile), config, paths, limited=True) as cluster:
             yield cluster
 
 
 def cluster_of_client(client: Client, config: RunConfig, paths: Sequence[str] = ()) -> Cluster:
     """The cluster of a connected client, its workers checked."""
-    network = config.locate.asks_network
-    made = Cluster(client, pools_of(client, network=network), dashboard=client.dashboard_link)
-    gpu_needed = network and config.locate.device.startswith("cuda")
+    needing = gpu_keys(config)
+    gpu_needed = any(value.startswith("cuda") for value in needing.values())
+    made = Cluster(client, pools_of(client, gpu_work=bool(needing)), dashboard=client.dashboard_link)
     if gpu_needed or not _is_local(client):
         verify_workers(client, paths, gpu_needed=gpu_needed)
     if not _is_local(client) and (address := _address(client)).startswith("tcp://"):
@@ -212,12 +216,13 @@ def _existing(profile: ExistingProfile) -> Iterator[Client]:
             tls_client_key=profile.tls_key,
         )
     try:
-        client = Client(address, security=security, timeout=_CONNECT_SECONDS)
+        # One that cannot connect would else stay the default, for which all that Dask computes here waits for ever.
+        client = Client(address, security=security, timeout=_CONNECT_SECONDS, set_as_default=False)
     except TypeError as error:  # so distributed says that tls:// was given no certificate
         raise InputError(f"address: {address} needs tls_ca_file, tls_cert and tls_key ({error})") from error
     except (OSError, ValueError) as error:
         raise InputError(f"cluster: no scheduler answers at {address} ({error})") from error
-    with client:
+    with client, client.as_current():
         try:
             yield client
         finally:
@@ -238,17 +243,30 @@ def _written_address(file: Path) -> str:
 
 
 @contextmanager
-def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> Iterator[Cluster]:
-    network, gpu_needed = config.locate.asks_network, config.locate.device.startswith("cuda")
-    if gpu_needed and network and profile.gpu is None:
+def _batch(
+    profile: BatchProfile, batch: BatchSystem, config: RunConfig, paths: Sequence[str], *, limited: bool
+) -> Iterator[Cluster]:
+    """`limited`: jobs have a time limit of their own, before which their workers leave."""
+    needing = gpu_keys(config)
+    needed = {key: value for key, value in needing.items() if value.startswith("cuda")}
+    if needed and profile.gpu is None:
+        key, value = next(iter(needed.items()))
         raise InputError(
-            f"locate.device: {config.locate.device}, but the cluster profile has no `gpu` group; add one, or "
-            "set locate.device to auto or cpu"
+            f"{key}: {value}, but the cluster profile has no `gpu` group; add one, or set {key} to auto or cpu"
         )
-    batch = BATCH_SYSTEMS[profile.kind]()
     with open_session(Path(profile.directory), batch) as held:
-        names = ("cpu", "gpu") if profile.gpu is not None and network else ("cpu",)
-        kinds = [JobKind(profile, name, log_directory=str(held.logs)) for name in names]
+        names = ("cpu", "gpu") if profile.gpu is not None and needing else ("cpu",)
+        network = config.locate.asks_network
+        kinds = [
+            JobKind(
+                profile,
+                name,
+                log_directory=str(held.logs),
+                network=network and name == names[-1],
+                limited=limited,
+            )
+            for name in names
+        ]
         try:
             for kind in kinds:
                 batch.refuse_impossible(kind)
@@ -267,7 +285,7 @@ def _batch(profile: BatchProfile, config: RunConfig, paths: Sequence[str]) -> It
                 security,
                 seconds_per_worker=profile.seconds_per_worker,
                 paths=paths,
-                gpu_needed=gpu_needed,
+                gpu_needed=bool(needed),
             )
             port = client.scheduler_info(n_workers=0)["services"]["dashboard"]
             made = Cluster(client, Pools(cpu=True, gpu=len(kinds) == 2), autoscaler, f"http://127.0.0.1:{port}/status")
@@ -310,21 +328,30 @@ def _scheduler(profile: BatchProfile, kind: JobKind, security: Security) -> Spec
         raise InputError(f"cluster: its scheduler cannot start ({error.__cause__ or error})") from error
 
 
-def pools_of(client: Client, *, network: bool) -> Pools:
-    """Which resources the cluster's workers offer; raises `InputError` where the work has nowhere to go."""
+def gpu_keys(config: RunConfig) -> dict[str, str]:
+    """The keys of what GPU workers do with this configuration, and their devices; none where that is nothing."""
+    network = {"locate.device": config.locate.device} if config.locate.asks_network else {}
+    return network | ({"fit.device": config.fit.device} if config.fit.asks_gpu else {})
+
+
+def pools_of(client: Client, *, gpu_work: bool) -> Pools:
+    """Which resources the cluster's workers offer; raises `InputError` where the work has nowhere to go.
+
+    Without `gpu_work` GPU workers are left alone.
+    """
     offered = [info["resources"] for info in client.scheduler_info(n_workers=-1)["workers"].values()]
     if not offered:
         raise InputError("cluster: has no workers; start some, or wait until they are up, and run again")
     cpu, gpu = any("CPU" in names for names in offered), any("GPU" in names for names in offered)
     if gpu and not cpu:
         raise InputError("cluster: workers offer the resource GPU but none offers CPU; start the others with CPU=1000")
-    return Pools(cpu=cpu, gpu=gpu and network)
+    return Pools(cpu=cpu, gpu=gpu and gpu_work)
 
 
 def verify_workers(client: Client, paths: Sequence[str] = (), *, gpu_needed: bool = False) -> None:
     """Raise `InputError` where a worker has other versions than this client, or does not see `paths`.
 
-    With `gpu_needed` also where one that the network's tasks go to has no GPU.
+    With `gpu_needed` also where one that does a GPU's work has none.
     """
     known = client.scheduler_info(n_workers=-1)["workers"]
     names = {address: str(info["name"]) for address, info in known.items()}

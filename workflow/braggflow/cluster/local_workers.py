@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, get_context, resource_tracker
 from pathlib import Path
 
 import dask
@@ -25,17 +25,24 @@ METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 
+def task_modules(*, network: bool) -> list[str]:
+    """What tasks of a run import; `network`: those of its networks too, with torch."""
+    return ["distributed", "braggflow.flow", *(["braggflow.locate.networks"] if network else [])]
+
+
 def start_worker_server(config: RunConfig | None = None) -> None:
     """Start the process that imports what tasks of a run need (None: other tasks), and do not wait for it.
 
     Where it runs already, it stays as it is.
     """
+    start_import_server(task_modules(network=config.locate.asks_network) if config is not None else ["distributed"])
+
+
+def start_import_server(modules: Sequence[str], *, wait: bool = False) -> None:
+    """Start the process that imports `modules`; with `wait` return when it has, however long that takes."""
     if METHOD != "forkserver":
         return
-    modules = ["distributed"]
-    if config is not None:
-        modules += ["braggflow.flow", *(["braggflow.locate.networks"] if config.locate.asks_network else [])]
-    forkserver.set_forkserver_preload(modules)
+    forkserver.set_forkserver_preload(list(modules))
     # What a nanny gives to its worker (one thread for linear algebra), before that can begin.
     settings = dask.config.get("distributed.nanny.pre-spawn-environ") | KEPT_MEMORY
     changes = {name: os.environ.get(name, str(value)) for name, value in settings.items() if value is not None}
@@ -53,6 +60,14 @@ def start_worker_server(config: RunConfig | None = None) -> None:
         finally:
             sys.warnoptions.pop()
         forkserver.ensure_running()
+        if wait:
+            forked = get_context("forkserver").Process(target=_nothing)
+            forked.start()
+            forked.join()
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A cluster profile tried out: the job scripts, one job of each group, and what its workers say of themselves."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ def check_profile(
         start = time.monotonic()
         for description in _workers(opened, say):
             say(_line(description))
+            for line in _start_up(description, longest=getattr(profile, "seconds_per_worker", math.inf)):
+                say(line)
         say(f"all workers agree with this client; up after {time.monotonic() - start:.0f} s")
         for note in opened.notes:
             say(note)
@@ -63,6 +66,23 @@ def _workers(opened: Cluster, say: Callable[[str], None]) -> Iterator[WorkerDesc
         time.sleep(_LOOK_SECONDS)
     for group in groups:
         yield opened.autoscaler.descriptions(group)[0]
+
+
+def _start_up(found: WorkerDescription, *, longest: float) -> Iterator[str]:
+    """What a worker's start took; advice where its imports took longer than the work that a worker is asked for."""
+    took = found.start_up
+    if took is None:
+        return
+    yield (
+        f"{found.host}: ready {took.seconds:.0f} s after its job began: {took.before_python:.0f} s until Python, "
+        f"{took.imports:.0f} s of imports, {took.after:.0f} s until it was a worker"
+    )
+    if took.imports > longest:
+        yield (
+            f"imports took longer than the {longest:.0f} s of work that a worker is asked for (seconds_per_worker): "
+            "thousands of small files on a slow file system. Pack the environment into one file (conda-pack, an "
+            "Apptainer or squashfs image), or copy it to the node's disk in `job_script_prologue`, and set `python`"
+        )
 
 
 def _line(found: WorkerDescription) -> str:

@@ -91,12 +91,20 @@ class JobOptions(Section):
     # Not expanded here: $TMPDIR and the like have another value in a job.
     local_directory: str | None = Field(None, description="fast scratch directory of a node, e.g. $TMPDIR")
     log_directory: SharedPath | None = Field(None, description="what jobs print (null: in directory, until the end)")
-    python: str | None = Field(None, description="Python of the workers (null: the one that submits)")
+    python: str | None = Field(
+        None,
+        description="command that starts the Python of the workers, as in a shell: ~/env/bin/python, or apptainer exec "
+        "image.sif python (null: the one that submits)",
+    )
     job_script_prologue: tuple[str, ...] | None = Field(None, description="shell commands before the worker starts")
     job_extra_directives: tuple[str, ...] | None = Field(None, description="more of the batch system's options")
     job_directives_skip: tuple[str, ...] | None = Field(None, description="directives to leave out, by their text")
     worker_extra_args: tuple[str, ...] | None = Field(None, description="more options of dask worker")
-    death_timeout: int | None = Field(None, ge=5, description="seconds after which a worker without scheduler ends")
+    death_timeout: int | None = Field(
+        None,
+        ge=5,
+        description="seconds after which a worker without scheduler ends (null: 300, or dask-jobqueue's if longer)",
+    )
     resource_spec: str | None = Field(
         None,
         description="PBS only: what follows -l (null: select=1:ncpus=...:ngpus=...:mem=... from cores, gpus, memory)",
@@ -197,7 +205,7 @@ class BatchProfile(JobOptions):
         30, gt=0, description="a worker is asked for when there is this much work for it, seconds"
     )
     cpu: JobGroup = Field(description="jobs without GPUs")
-    gpu: GpuGroup | None = Field(None, description="null: networks run on the CPU workers")
+    gpu: GpuGroup | None = Field(None, description="null: networks and fits run on the CPU workers")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -220,11 +228,52 @@ class BatchProfile(JobOptions):
         return merged
 
 
-Profile: TypeAlias = LocalProfile | ExistingProfile | BatchProfile
-"""A cluster profile, of the class that its `kind` names: `LocalProfile`, `ExistingProfile` or `BatchProfile`."""
-KINDS: dict[str, type[LocalProfile | ExistingProfile | BatchProfile]] = {
+class AllocationProfile(Section):
+    """All nodes of the SLURM job that the run is started in: workers by `srun`, and no job is submitted.
+
+    Examples
+    --------
+    >>> from braggflow.cluster.profiles import AllocationProfile
+    >>> profile = AllocationProfile(kind="allocation", python="apptainer exec image.sif python")
+    >>> profile.gpus is None, profile.srun_options
+    (True, ())
+    """
+
+    kind: Literal["allocation"] = Field(description="allocation")
+    directory: SharedPath = Field(
+        "~/.braggflow",
+        validate_default=True,
+        description="on a file system that the nodes share: keys and output of workers, removed at the end",
+    )
+    processes: int | None = Field(
+        None, ge=1, description="CPU workers of a node, each doing one task at a time (null: one per core)"
+    )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        description="GPUs of a node, each with a core and a worker for the network (null: those that the job has)",
+    )
+    interface: str | None = Field(None, description="network interface, e.g. ib0 (null: the one to the outside)")
+    local_directory: str | None = Field(None, description="fast scratch directory of a node, e.g. $TMPDIR")
+    log_directory: SharedPath | None = Field(None, description="what workers print (null: in directory, until the end)")
+    python: str | None = Field(
+        None, description="command that starts the Python of the workers, as in a shell (null: that of the run)"
+    )
+    job_script_prologue: tuple[str, ...] | None = Field(None, description="shell commands before the workers start")
+    srun_options: tuple[str, ...] = Field((), description="more options of srun")
+    worker_extra_args: tuple[str, ...] | None = Field(None, description="more options of dask worker")
+    death_timeout: int | None = Field(
+        None, ge=5, description="seconds after which a worker without scheduler ends (null: 300)"
+    )
+
+
+Profile: TypeAlias = LocalProfile | ExistingProfile | BatchProfile | AllocationProfile
+"""A cluster profile, of the class that its `kind` names: `LocalProfile`, `ExistingProfile`, `BatchProfile` or
+`AllocationProfile`."""
+KINDS: dict[str, type[LocalProfile | ExistingProfile | BatchProfile | AllocationProfile]] = {
     "local": LocalProfile,
     "existing": ExistingProfile,
+    "allocation": AllocationProfile,
     "slurm": BatchProfile,
     "pbs": BatchProfile,
 }
@@ -236,8 +285,8 @@ def load_profile(path: str | Path) -> Profile:
     Parameters
     ----------
     path : str or pathlib.Path
-        The YAML file: a mapping with `kind`, one of local, existing, slurm and pbs, and the keys of that kind. Keys may
-        be written with hyphens; `partition` is another word for `queue`.
+        The YAML file: a mapping with `kind`, one of local, existing, allocation, slurm and pbs, and the keys of that
+        kind. Keys may be written with hyphens; `partition` is another word for `queue`.
 
     Returns
     -------

@@ -18,7 +18,8 @@ from uuid import uuid4
 import psutil
 from distributed import Security
 
-from braggflow.cluster.batch_systems import BatchSystem, UnavailableError
+from braggflow.cluster.batch_systems import UnavailableError
+from braggflow.cluster.steps import BatchSystem
 from braggflow.errors import InputError
 
 

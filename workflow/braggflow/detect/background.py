@@ -20,77 +20,138 @@ def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int
 
     `counts`, `mask` (y, x); returns float32 (y, x). Cells without an unmasked pixel are joined from those around.
     """
-    zero = np.zeros(counts.shape, np.float32)
-    return -np.asarray(above_grid(zero, level_grid(counts, mask, cell), cell))
+    (grid,) = level_grid(counts[None], mask, cell)
+    return -np.asarray(above_grid(np.zeros(counts.shape, np.float32), grid, cell))
 
 
-def level_grid(counts: NDArray[Any], mask: NDArray[np.bool_], cell: int, *, photon: float = 0.0) -> NDArray[np.float32]:
-    """Levels at the centres of cells of `cell` × `cell` pixels, smoothed over 3 × 3 cells; float32 (rows, columns).
+def level_grid(
+    frames: NDArray[Any], mask: NDArray[np.bool_], cell: int, *, photon: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """Levels at the centres of cells of `cell` × `cell` pixels, smoothed over 3 × 3 cells; float32 (n, rows, columns).
 
-    They are medians; with `photon`, the counts of one, means where a cell holds fewer than 3 photons a pixel: most
-    pixels of a sparse frame hold none. Raises `InputError` where no pixel is unmasked.
+    `frames` (n, y, x), `mask` (y, x). Levels are medians; of a frame whose `photon` (n,), the counts of one, is given
+    and not 0, means where a cell holds fewer than 3 photons a pixel: most pixels of a sparse frame hold none. Raises
+    `InputError` where no pixel of a frame is unmasked.
     """
-    grid: NDArray[np.float32] = _cell_levels(counts, mask, cell, photon)
-    empty = np.isnan(grid)
-    if empty.all():
-        raise InputError("every pixel of the frame is masked or NaN")
+    grids = _cell_levels(frames, mask, cell, np.zeros(len(frames)) if photon is None else photon)
+    empty = np.isnan(grids)
     if empty.any():
-        grid = _fill(grid, empty)
-    # A cell half filled by a bright spot stands out against its neighbours; beyond the frame the slope goes on.
-    for axis in (0, 1):
-        pad = [(1, 1) if a == axis else (0, 0) for a in (0, 1)]
-        grid = np.pad(grid, pad, "reflect", reflect_type="odd") if grid.shape[axis] > 1 else np.pad(grid, pad, "edge")
-    return _median_of_nine(grid)
+        if empty.all(axis=(1, 2)).any():
+            raise InputError("every pixel of the frame is masked or NaN")
+        _fill(grids)
+    return _smoothed(grids)  # type: ignore[no-any-return]  # numba's
 
 
 #: Pairs of nine values that, put in order one after the other, leave the median in the middle (A. W. Paeth, Median
 #: finding on a 3 × 3 grid, in Graphics Gems, 1990).
-_NINE = ((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3), (5, 8), (4, 7), (3, 6), (1, 4),
-         (2, 5), (4, 7), (4, 2), (6, 4), (4, 2))  # fmt: skip
-
-
-def _median_of_nine(grid: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Medians of 3 × 3 values, for all but those on the border."""
-    rows, columns = grid.shape
-    values = [grid[y : rows - 2 + y, x : columns - 2 + x] for y in range(3) for x in range(3)]
-    for low, high in _NINE:
-        values[low], values[high] = np.minimum(values[low], values[high]), np.maximum(values[low], values[high])
-    return values[4]
-
-
-def _fill(grid: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Levels of cells without a pixel: joined linearly across the gap, along rows and columns (their mean)."""
-    total, n = np.zeros(grid.shape), np.zeros(grid.shape)
-    for lines, unknown, sums, counts in ((grid, empty, total, n), (grid.T, empty.T, total.T, n.T)):
-        for line in np.flatnonzero(unknown.any(axis=1) & ~unknown.all(axis=1)):
-            known, missing = np.flatnonzero(~unknown[line]), np.flatnonzero(unknown[line])
-            sums[line, missing] += np.interp(missing, known, lines[line, known])
-            counts[line, missing] += 1
-    filled = np.where(empty, total / np.maximum(n, 1), grid).astype(np.float32)
-    left = empty & (n == 0)  # neither its row nor its column has a level
-    return _fill(np.where(left, np.float32(np.nan), filled), left) if left.any() else filled
+_NINE = np.array(
+    [(1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3), (5, 8), (4, 7), (3, 6), (1, 4),
+     (2, 5), (4, 7), (4, 2), (6, 4), (4, 2)]
+)  # fmt: skip
 
 
 @kernel(nogil=True)
-def _cell_levels(counts: Any, mask: Any, cell: int, photon: float) -> Any:
-    height, width = counts.shape
+def _smoothed(grids: Any) -> Any:
+    """Medians of 3 × 3 levels: a cell half filled by a bright spot stands out against its neighbours."""
+    n_frames, rows, columns = grids.shape
+    smooth, padded = np.empty_like(grids), np.empty((rows + 2, columns + 2), np.float32)
+    nine = np.empty((9, columns), np.float32)
+    for f in range(n_frames):
+        # Beyond the frame the slope goes on.
+        for r in range(rows):
+            for c in range(columns):
+                padded[r + 1, c + 1] = grids[f, r, c]
+        for c in range(1, columns + 1):
+            padded[0, c] = _beyond(padded[1, c], padded[min(2, rows), c])
+            padded[-1, c] = _beyond(padded[rows, c], padded[max(rows - 1, 1), c])
+        for r in range(rows + 2):
+            padded[r, 0] = _beyond(padded[r, 1], padded[r, min(2, columns)])
+            padded[r, -1] = _beyond(padded[r, columns], padded[r, max(columns - 1, 1)])
+        for r in range(rows):
+            for k in range(9):
+                values, above = nine[k], padded[r + k // 3, k % 3 : k % 3 + columns]
+                for c in range(columns):
+                    values[c] = above[c]
+            for k in range(len(_NINE)):
+                low, high = nine[_NINE[k, 0]], nine[_NINE[k, 1]]
+                for c in range(columns):
+                    low[c], high[c] = min(low[c], high[c]), max(low[c], high[c])
+            for c in range(columns):
+                smooth[f, r, c] = nine[4, c]
+    return smooth
+
+
+@inner(nogil=True)
+def _beyond(last: Any, before: Any) -> Any:
+    return np.float32(2) * last - before
+
+
+@kernel(nogil=True)
+def _fill(grids: Any) -> None:
+    """Give cells without a pixel a level: joined linearly across the gap, along rows and columns (their mean).
+
+    Some may have a level in neither their row nor their column: they are joined from those that were filled.
+    """
+    n_frames, rows, columns = grids.shape
+    sums, n = np.empty((rows, columns)), np.empty((rows, columns), np.int64)
+    for f in range(n_frames):
+        grid, left = grids[f], True
+        while left:
+            left = False
+            sums[:], n[:] = 0.0, 0
+            for r in range(rows):
+                _join(grid[r], sums[r], n[r])
+            for c in range(columns):
+                _join(grid[:, c], sums[:, c], n[:, c])
+            for r in range(rows):
+                for c in range(columns):
+                    if n[r, c] > 0:
+                        grid[r, c] = sums[r, c] / n[r, c]
+                    left |= np.isnan(grid[r, c])
+
+
+@inner(nogil=True)
+def _join(line: Any, sums: Any, n: Any) -> None:
+    """Add to `sums` what the levels of a line make of those between that are missing, and count that."""
+    before = -1
+    for i in range(len(line)):
+        if np.isnan(line[i]):
+            continue
+        for k in range(before + 1, i):
+            slope = (float(line[i]) - float(line[before])) / (i - before) if before >= 0 else 0.0
+            start = float(line[before]) if before >= 0 else float(line[i])
+            sums[k] += slope * (k - before) + start
+            n[k] += 1
+        before = i
+    if before >= 0:
+        for k in range(before + 1, len(line)):
+            sums[k] += float(line[before])
+            n[k] += 1
+
+
+@kernel(nogil=True)
+def _cell_levels(frames: Any, mask: Any, cell: int, photons: Any) -> Any:
+    n_frames, height, width = frames.shape
     rows, columns = (height + cell - 1) // cell, (width + cell - 1) // cell
-    grid = np.empty((rows, columns), np.float32)
-    values = np.empty(cell * cell, np.float32)
+    grids = np.empty((n_frames, rows, columns), np.float32)
+    # About 128 pixels a cell are enough: the smoothing over cells makes up for it.
+    down, across = max(1, cell // 16), max(1, cell // 8)
+    values = np.empty((cell // down + 1) * (cell // across + 1) + 1, np.float32)
     bits = values.view(np.uint32)
-    for r in range(rows):
-        for c in range(columns):
-            n = 0
-            # About 128 pixels a cell are enough: the smoothing over cells makes up for it.
-            for y in range(r * cell, min((r + 1) * cell, height), max(1, cell // 16)):
-                for x in range(c * cell, min((c + 1) * cell, width), max(1, cell // 8)):
-                    if not mask[y, x]:
-                        values[n] = counts[y, x]
-                        n += 1
-            grid[r, c] = _median(bits, n) if n else np.nan
-            if photon > 0 and grid[r, c] < 3 * photon:
-                grid[r, c] = _cell_mean(counts, mask, r * cell, c * cell, cell, photon)
-    return grid
+    for f in range(n_frames):
+        counts, photon = frames[f], photons[f]
+        for r in range(rows):
+            for c in range(columns):
+                n = 0
+                for y in range(r * cell, min((r + 1) * cell, height), down):
+                    row, ignored = counts[y, c * cell : (c + 1) * cell], mask[y, c * cell : (c + 1) * cell]
+                    for x in range(0, len(row), across):
+                        values[n] = row[x]
+                        n += not ignored[x]
+                grids[f, r, c] = _median(bits, n) if n else np.nan
+                if photon > 0 and grids[f, r, c] < 3 * photon:
+                    grids[f, r, c] = _cell_mean(counts, mask, r * cell, c * cell, cell, photon)
+    return grids
 
 
 @inner(nogil=True)
@@ -117,12 +178,10 @@ def _median(bits: Any, n: int) -> Any:
     that noise makes unpredictable.
     """
     values = bits.view(np.float32)
-    least, most, whole = np.float32(np.inf), np.float32(-np.inf), 0
-    for i in range(n):
-        least, most = min(least, values[i]), max(most, values[i])
-        whole += values[i] == np.floor(values[i])
-    if whole == n and most - least < _FEW_STEPS:
-        return _median_of_counts(values, n, int(least), int(most))
+    if _all_whole(values[:n]):
+        least, most = _range_of(values[:n])
+        if most - least < _FEW_STEPS:
+            return _median_of_counts(values, n, int(least), int(most))
     sign, ones = np.uint32(0x80000000), np.uint32(0xFFFFFFFF)
     low, high = np.int64(ones), np.int64(0)
     for i in range(n):
@@ -152,15 +211,35 @@ def _median(bits: Any, n: int) -> Any:
     return np.float32((float(one) + float(other)) / 2)
 
 
-@inner(nogil=True)
+@inner(nogil=True, fastmath={"reassoc", "nsz"})
+def _all_whole(values: Any) -> Any:
+    """Whether all numbers are whole ones, and none NaN."""
+    broken, one, zero = np.float32(0), np.float32(1), np.float32(0)
+    for i in range(len(values)):
+        broken += zero if values[i] == np.floor(values[i]) else one
+    return broken == zero
+
+
+@inner(nogil=True, fastmath={"reassoc", "nsz", "nnan"})
+def _range_of(values: Any) -> Any:
+    """The least and the most of numbers, none of them NaN: the compiler may take them in any order."""
+    least, most = values[0], values[0]
+    for i in range(len(values)):
+        least = values[i] if values[i] < least else least
+        most = values[i] if values[i] > most else most
+    return least, most
+
+
+@inner(nogil=True, fastmath={"reassoc", "nsz"})
 def _median_of_counts(values: Any, n: int, low: int, high: int) -> Any:
     """Median of `n` whole numbers between two: far fewer steps than those of all floats between these."""
     wanted, below = (n + 1) // 2, n
+    used, one, zero = values[:n], np.float32(1), np.float32(0)
     while low < high:
-        middle = np.float32((low + high) // 2)
-        count = 0
-        for i in range(n):
-            count += 1 if values[i] <= middle else 0
+        middle, sum_of_ones = np.float32((low + high) // 2), np.float32(0)
+        for i in range(len(used)):  # as floats: eight at a time
+            sum_of_ones += one if used[i] <= middle else zero
+        count = int(sum_of_ones)
         if count >= wanted:
             high, below = int(middle), count
         else:
@@ -190,13 +269,10 @@ def above_row(counts: Any, grid: Any, cell: int, y: int, columns: Any, level: An
 
     `columns` (x) holds 0, 1, 2, ... as float32; `level` is room for a row of the grid.
     """
-    n, width = len(level), len(above)
     levels_of_row(grid, cell, y, level)
-    # From centre to centre the level is a straight line; the first and last line go on to the frame's edge.
-    for c in range(max(1, n - 1)):
-        first = 0 if c == 0 else c * cell + cell // 2
-        stop = width if c >= n - 2 else (c + 1) * cell + cell // 2
-        start, slope = _line(level[c], level[min(c + 1, n - 1)], c, cell)
+    for c in range(max(1, len(level) - 1)):
+        first, stop = line_ends(c, len(level), cell, len(above))
+        start, slope = line_of(level, c, cell)
         # Slices, whose positions cannot be negative: compilers make vector instructions of them.
         source, x, target = counts[first:stop], columns[first:stop], above[first:stop]
         for i in range(len(target)):
@@ -204,19 +280,30 @@ def above_row(counts: Any, grid: Any, cell: int, y: int, columns: Any, level: An
 
 
 @inner(nogil=True)
-def _grid_level(grid: Any, cell: int, y: int, c: int) -> Any:
-    """The level of column `c` of the grid at row `y` of the frame."""
-    rows = len(grid)
-    v = (y - (cell - 1) / 2) / cell
-    r = max(0, min(int(v), rows - 2))
-    return np.float32(grid[r, c] + np.float32(v - r) * (grid[min(r + 1, rows - 1), c] - grid[r, c]))
+def line_ends(c: int, n: int, cell: int, width: int) -> tuple[int, int]:
+    """Columns from which on and up to which the `c`-th straight line of `n` levels in a row holds.
+
+    From centre to centre the level is a straight line; the first and last line go on to the frame's edge.
+    """
+    first = 0 if c == 0 else c * cell + cell // 2
+    return first, width if c >= n - 2 else (c + 1) * cell + cell // 2
+
+
+@inner(nogil=True)
+def line_of(level: Any, c: int, cell: int) -> Any:
+    """Value at column 0 of the frame, and slope, of the `c`-th straight line of the levels in a row."""
+    return _line(level[c], level[min(c + 1, len(level) - 1)], c, cell)
 
 
 @inner(nogil=True)
 def levels_of_row(grid: Any, cell: int, y: int, level: Any) -> None:
     """Fill `level` with the grid's levels at row `y` of the frame."""
+    rows = len(grid)
+    v = (y - (cell - 1) / 2) / cell
+    r = max(0, min(int(v), rows - 2))
+    share, one, other = np.float32(v - r), grid[r], grid[min(r + 1, rows - 1)]
     for c in range(len(level)):
-        level[c] = _grid_level(grid, cell, y, c)
+        level[c] = one[c] + share * (other[c] - one[c])
 
 
 @inner(nogil=True)
@@ -235,18 +322,21 @@ def _line(level: Any, following: Any, c: int, cell: int) -> Any:
 
 
 @kernel(nogil=True)
-def sample_above(counts: Any, mask: Any, grid: Any, cell: int, step: int) -> Any:
-    """Every `step`-th pixel of the frame above its background, as `_sample` takes it of the whole image."""
-    height, width = counts.shape
-    sample, level = np.empty(height * width // step + 1), np.empty(grid.shape[1], np.float32)
-    n, row = 0, -1
+def sample_above(frames: Any, mask: Any, grids: Any, cell: int, step: int) -> Any:
+    """Every `step`-th pixel of each frame above its background, as `levels` samples the whole image; (n, m)."""
+    n_frames, height, width = frames.shape
+    samples, level = np.empty((n_frames, height * width // step + 1)), np.empty(grids.shape[2], np.float32)
+    ys, xs, n = np.empty(samples.shape[1], np.int64), np.empty(samples.shape[1], np.int64), 0
     for p in range(0, height * width, step):
         y, x = p // width, p % width
-        if mask[y, x]:
-            continue
-        if y != row:
-            levels_of_row(grid, cell, y, level)
-            row = y
-        sample[n] = above_level(counts[y, x], level, cell, x)
-        n += 1
-    return sample[:n]
+        if not mask[y, x]:
+            ys[n], xs[n] = y, x
+            n += 1
+    for f in range(n_frames):
+        row = -1
+        for i in range(n):
+            if ys[i] != row:
+                row = ys[i]
+                levels_of_row(grids[f], cell, row, level)
+            samples[f, i] = above_level(frames[f, row, xs[i]], level, cell, xs[i])
+    return samples[:, :n]

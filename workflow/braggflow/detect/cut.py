@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from braggflow import peak_table
 from braggflow.compiled import inner, kernel
@@ -28,6 +29,7 @@ def cut_patches(
     table: peak_table.Table,
     config: PatchesConfig,
     *,
+    level: NDArray[np.float32] | None = None,
     counts_per_photon: float = 1.0,
     read_noise: float = 0.0,
 ) -> tuple[Patches, peak_table.Table]:
@@ -42,6 +44,9 @@ def cut_patches(
         The frame's peaks, shape (n,), sorted by (y_pixel, x_pixel), in pixels of `frame`.
     config : PatchesConfig
         Size of the patches, and what becomes of neighbours.
+    level : numpy.ndarray of float32, optional
+        Shape (1, y, x), counts, as detection has it with a radial background: rings, whose course is subtracted from
+        each patch, but for their level at the maximum.
     counts_per_photon : float, default 1.0
         Counts of one photon.
     read_noise : float, default 0.0
@@ -75,22 +80,81 @@ def cut_patches(
     >>> (patches.centroid + measured[["y_pixel", "x_pixel"]].tolist() - 5).round(1)
     array([[20.3, 31.8]])
     """
+    cut, measured = cut_stack(
+        frame.counts[None],
+        frame.mask,
+        table,
+        config,
+        saturated=frame.saturated,
+        saturation=frame.saturation,
+        frame=np.zeros(len(table), np.int64),
+        level=level,
+        counts_per_photon=counts_per_photon,
+        read_noise=read_noise,
+    )
+    return cut, measured
+
+
+def cut_stack(
+    frames: NDArray[Any],
+    mask: NDArray[np.bool_],
+    table: peak_table.Table,
+    config: PatchesConfig,
+    *,
+    frame: NDArray[np.int64],
+    saturated: NDArray[np.bool_] | None = None,
+    saturation: float = np.inf,
+    level: NDArray[np.float32] | None = None,
+    counts_per_photon: float = 1.0,
+    read_noise: float = 0.0,
+) -> tuple[Patches, peak_table.Table]:
+    """What `cut_patches` makes of each of several frames that share a mask, in a few compiled calls for all of them.
+
+    Parameters
+    ----------
+    frames : numpy.ndarray
+        Shape (n, y, x), in counts.
+    mask : numpy.ndarray of bool
+        Shape (y, x), True = ignore.
+    table : numpy.ndarray of dtype PEAK_DTYPE
+        The frames' peaks, shape (m,), sorted by (frame, y_pixel, x_pixel).
+    config : PatchesConfig
+        As for `cut_patches`.
+    frame : numpy.ndarray of int64
+        Shape (m,): the position of each peak's frame in `frames`.
+    saturated : numpy.ndarray of bool, optional
+        Shape (y, x): saturated pixels of all frames.
+    saturation : float
+        Counts at and above which a pixel is saturated.
+    level : numpy.ndarray of float32, optional
+        Shape (n, y, x): as for `cut_patches`, of each frame.
+    counts_per_photon, read_noise : float
+        As for `cut_patches`.
+
+    Returns
+    -------
+    patches, measured
+        As of `cut_patches`, for all m peaks.
+    """
     ys, xs = np.ascontiguousarray(table["y_pixel"]), np.ascontiguousarray(table["x_pixel"])
-    image, mask = as_searched(frame.counts, frame.mask)
-    saturated = np.zeros((1, 1), bool) if frame.saturated is None else frame.saturated
+    images, mask = as_searched(frames, mask)
+    none = np.zeros((1, 1), bool)
     counts, state, flags = _gather(
-        image,
+        images,
         mask,
-        saturated,
-        frame.saturated is not None,
-        float(frame.saturation),
+        none if saturated is None else saturated,
+        saturated is not None,
+        float(saturation),
+        frame,
         ys,
         xs,
         config.size,
     )
+    if level is not None:
+        _flatten(counts, state, level, frame, ys, xs)
     neighbours = np.full((len(ys), MAX_NEIGHBOURS, 2), np.nan, np.float32)
     n_listed = MAX_NEIGHBOURS if config.neighbours == "fit_together" else 0
-    _mark_neighbours(ys, xs, n_listed, config.neighbours != "ignore", counts, state, flags, neighbours)
+    _mark_neighbours(frame, ys, xs, n_listed, config.neighbours != "ignore", counts, state, flags, neighbours)
     intensity, snr, centroid = measure_patches(counts, state, neighbours, counts_per_photon, read_noise)
     measured = table.copy()
     measured["intensity"] = intensity
@@ -100,25 +164,61 @@ def cut_patches(
     return Patches(counts, state, neighbours, centroid), measured
 
 
+def _flatten(
+    counts: NDArray[np.float32],
+    state: NDArray[np.uint8],
+    level: NDArray[np.float32],
+    frame: NDArray[np.int64],
+    ys: NDArray[np.integer[Any]],
+    xs: NDArray[np.integer[Any]],
+) -> None:
+    """Subtract from patches (m, size, size) what a level (n, y, x) is above or below that at their maxima."""
+    height, width = level.shape[1:]
+    steps = np.arange(counts.shape[1]) - counts.shape[1] // 2
+    rows = np.clip(ys[:, None] + steps, 0, height - 1)[:, :, None]
+    columns = np.clip(xs[:, None] + steps, 0, width - 1)[:, None, :]
+    course = level[frame[:, None, None], rows, columns] - level[frame, ys, xs][:, None, None]
+    counts -= np.where(state == _MISSING, np.float32(0), course)
+
+
 @kernel(nogil=True)
 def _gather(
-    image: Any, mask: Any, saturated: Any, any_saturated: bool, saturation: float, ys: Any, xs: Any, size: int
+    images: Any,
+    mask: Any,
+    saturated: Any,
+    any_saturated: bool,
+    saturation: float,
+    frame: Any,
+    ys: Any,
+    xs: Any,
+    size: int,
 ) -> tuple[Any, Any, Any]:
     n, half = len(ys), size // 2
-    height, width = image.shape
+    height, width = images.shape[1:]
     counts = np.zeros((n, size, size), np.float32)
     state = np.full((n, size, size), _OWN, np.uint8)
     flags = np.zeros(n, np.uint16)
     for i in range(n):
+        image, top, left = images[frame[i]], ys[i] - half, xs[i] - half
+        if top >= 0 and left >= 0 and top + size <= height and left + size <= width and not any_saturated:
+            special = 0
+            for j in range(size):
+                row, ignored, into = image[top + j, left : left + size], mask[top + j, left : left + size], counts[i, j]
+                for k in range(len(into)):
+                    into[k] = row[k]
+                    special += ignored[k] or row[k] >= saturation
+            if special == 0:
+                continue
         for j in range(size):
             for k in range(size):
-                y, x = ys[i] + j - half, xs[i] + k - half
+                y, x = top + j, left + k
                 if y < 0 or x < 0 or y >= height or x >= width:
                     flags[i] |= _EDGE
                     state[i, j, k] = _MISSING
                 elif mask[y, x]:
                     flags[i] |= _MASKED
                     state[i, j, k] = _MISSING
+                    counts[i, j, k] = 0
                 else:
                     counts[i, j, k] = image[y, x]
                     if image[y, x] >= saturation or (any_saturated and saturated[y, x]):
@@ -129,7 +229,7 @@ def _gather(
 
 @kernel(nogil=True)
 def _mark_neighbours(
-    ys: Any, xs: Any, n_listed: int, mark: bool, counts: Any, state: Any, flags: Any, neighbours: Any
+    frame: Any, ys: Any, xs: Any, n_listed: int, mark: bool, counts: Any, state: Any, flags: Any, neighbours: Any
 ) -> None:
     """Flag overlaps, list up to `n_listed` neighbours of each patch, and `mark` the pixels that are not the peak's."""
     n, size = len(ys), state.shape[1]
@@ -140,11 +240,12 @@ def _mark_neighbours(
     is_listed = np.empty(len(offsets), np.bool_)
     first = 0
     for i in range(n):
-        while ys[first] < ys[i] - reach:  # peaks are sorted by row: the candidates are a short run
+        # Peaks are sorted by frame and row: the candidates are a short run.
+        while frame[first] < frame[i] or ys[first] < ys[i] - reach:
             first += 1
         m = 0
         other = first
-        while other < n and ys[other] <= ys[i] + reach:
+        while other < n and frame[other] == frame[i] and ys[other] <= ys[i] + reach:
             dy, dx = ys[other] - ys[i], xs[other] - xs[i]
             if other != i and 2 * half * (abs(dy) + abs(dx)) > dy * dy + dx * dx:
                 _insert(offsets, m, dy, dx)
@@ -203,6 +304,12 @@ def measure_patches(
     border = np.empty(4 * (size - 1), np.float32)
     # By aperture: counts above the level, and own pixels.
     inside, pixels = np.empty(half + 1), np.empty(half + 1, np.int64)
+    # The smallest aperture that holds the pixel; the last one has them all.
+    apertures = np.empty((size, size), np.int64)
+    for j in range(size):
+        for k in range(size):
+            a = math.ceil(max(math.hypot(j - half, k - half) - 1.5, 0.0))
+            apertures[j, k] = min(a, half)
     for i in range(n):
         n_border = own_border(counts[i], state[i], border)
         level, scatter = _background(border[:n_border], counts_per_photon, read_noise)
@@ -213,10 +320,8 @@ def measure_patches(
             for k in range(size):
                 own = state[i, j, k] == _OWN
                 if own:
-                    # The smallest aperture that holds the pixel; the last one has them all.
-                    a = math.ceil(max(math.hypot(j - half, k - half) - 1.5, 0.0))
-                    inside[min(a, half)] += counts[i, j, k] - level
-                    pixels[min(a, half)] += 1
+                    inside[apertures[j, k]] += counts[i, j, k] - level
+                    pixels[apertures[j, k]] += 1
                 # A saturated core draws the centroid to itself rightly, a neighbour's does not.
                 saturated = state[i, j, k] == _FULL and not is_other(neighbours[i], j - half, k - half)
                 if (own or saturated) and counts[i, j, k] > floor:
@@ -251,7 +356,25 @@ def _background(border: Any, counts_per_photon: float, read_noise: float) -> tup
                 total += border[b]
                 kept += 1
         level = total / kept
-    for b in range(n):
-        border[b] = abs(border[b] - level)
     expected = counts_per_photon * max(level, 0.0) + read_noise**2
-    return level, max(1.4826 * median(border), np.sqrt(expected))
+    return level, max(1.4826 * _median_distance(border, level), np.sqrt(expected))
+
+
+@inner(nogil=True)
+def _median_distance(values: Any, level: float) -> float:
+    """Median of the distances of numbers in order (0 of none) from a level, taken from it outwards."""
+    n, above = len(values), 0
+    if n == 0:
+        return 0.0
+    while above < n and values[above] < level:
+        above += 1
+    below, nearer, last = above - 1, np.float32(0), np.float32(0)
+    for _ in range(n // 2 + 1):
+        nearer = last
+        low = np.float32(level - values[below]) if below >= 0 else np.float32(np.inf)
+        high = np.float32(values[above] - level) if above < n else np.float32(np.inf)
+        if low <= high:
+            last, below = low, below - 1
+        else:
+            last, above = high, above + 1
+    return float(last) if n % 2 else (float(nearer) + float(last)) / 2

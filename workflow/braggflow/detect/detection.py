@@ -1,4 +1,4 @@
-"""Peaks of one frame: background, noise, persistence, significance, levels, filters, in that order.
+"""Peaks of frames: background, noise, persistence, significance, levels, filters, in that order.
 
 The water level falls from the highest pixel over the 8-connected frame. A peak is born at each maximum and dies where
 its island meets a higher one (elder rule; an island that meets none dies at 0). Its score is birth - death
@@ -11,43 +11,37 @@ given, are cuts of what is left. With `false_peaks: null` pixels below `minval` 
 decides.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from braggflow.angles import Geometry
 from braggflow.config import DetectConfig
-from braggflow.detect.background import above_grid, level_grid, sample_above
 from braggflow.detect.filters import Detection, filter_peaks
-from braggflow.detect.findpeaks_engine import persistence_findpeaks
-from braggflow.detect.gaps import bridges
-from braggflow.detect.levels import levels_above, levels_in_counts, levels_of_sample, sample_step
-from braggflow.detect.noise import Noise, foreground_grid, frame_noise
-from braggflow.detect.persistence import (
-    dead_below,
-    foreground_above,
-    foreground_of_noise,
-    maxima_of,
-    persistence,
-)
+from braggflow.detect.noise import Noise
+from braggflow.detect.persistence import dead_below
 from braggflow.detect.pixels import as_searched
-from braggflow.detect.rings import arcs
-from braggflow.detect.significance import least_significance, significance
-from braggflow.frames import CorrectedFrame
+from braggflow.detect.searching import (
+    Background,
+    Told,
+    background_of,
+    frames_floor,
+    frames_foreground,
+    frames_level,
+    frames_levels,
+    frames_maxima,
+    least_deviations,
+    maxima_above_levels,
+    noise_of,
+    significance_over,
+    subtract_background,
+)
+from braggflow.detect.shapes import RadialLevel, on_ridges
+from braggflow.detect.significance import least_significance
 from braggflow.peak_table import Flag
-
-#: Pixels are looked at from so many standard deviations on, whatever is accepted up to 0.1 false peaks (so that one
-#: search holds what a stricter one finds); lower where more are. Of significant maxima of noise a third is lower.
-_DEVIATIONS, _DEVIATIONS_SHARE = 2.85, 0.6
-
-
-class Searched(NamedTuple):
-    """What a frame was searched in, and from which level."""
-
-    image: NDArray[Any]
-    """(y, x) counts, above the background that was subtracted."""
-    floor: NDArray[np.float32]
-    """(y, x), or () for one level: counts of `image` below which pixels count as 0."""
 
 
 def detect(
@@ -56,6 +50,7 @@ def detect(
     config: DetectConfig,
     *,
     background_frame: NDArray[np.float32] | None = None,
+    geometry: Geometry | None = None,
     counts_per_photon: float = 1.0,
     read_noise: float = 0.0,
     bin: int = 1,  # noqa: A002 - the configuration's word
@@ -72,6 +67,8 @@ def detect(
         False peaks, levels, background and filters.
     background_frame : numpy.ndarray of float32, optional
         Shape (y, x), counts: the frame that `config.background` names, needed where it names one.
+    geometry : Geometry, optional
+        Where the detector of `counts` stands, needed where angles decide (`background: radial`, ranges of q, ...).
     counts_per_photon : float, default 1.0
         Counts of one photon.
     read_noise : float, default 0.0
@@ -110,152 +107,192 @@ def detect(
     >>> bool(found.table["significance"][0] > 10)
     True
     """
-    constants = {"counts_per_photon": counts_per_photon, "read_noise": read_noise}
-    counts, mask = as_searched(counts, mask)
-    if config.false_peaks is None:
-        maxima, minscore = _by_levels(counts, mask, config, background_frame)
-        high = maxima["score"] > minscore
-        if high.any():  # one level of the whole frame will do where nothing is decided by it
-            noise = frame_noise(counts, mask, max(counts.shape), **constants)
-            maxima["significance"][high] = significance(counts, mask, maxima[high], noise)
-        found = filter_peaks(maxima, counts.shape, minscore, config, bin=bin)
-        return _flag_ridges(found, counts, mask, noise) if len(found.table) else found
-    noise = frame_noise(counts, mask, config.background_cell, **constants)
-    source = (
-        counts
-        if config.background == "local"
-        else subtract_background(counts, mask, config, background_frame=background_frame)
+    return detect_stack(
+        counts[None],
+        mask,
+        config,
+        background_frame=background_frame,
+        geometry=geometry,
+        counts_per_photon=counts_per_photon,
+        read_noise=read_noise,
+        bin=bin,
     )
-    level = _level(source, mask, config, noise)
-    minval, minscore = _levels(source, mask, config, level)
-    maxima = _maxima(source, mask, config, noise, level, minval)
-    if minval > 0:
-        maxima = maxima[maxima["birth"] >= minval]
-    least = least_significance(config.false_peaks)
-    maxima["significance"] = significance(counts, mask, maxima, noise, least=least)
-    significant = maxima["significance"] >= least
-    removed = {"false_peaks": int(np.count_nonzero(~significant))}
-    found = filter_peaks(dead_below(maxima[significant], minval), counts.shape, minscore, config, removed, bin=bin)
-    return _flag_ridges(found, counts, mask, noise)
 
 
-def _flag_ridges(found: Detection, counts: NDArray[Any], mask: NDArray[np.bool_], noise: Noise) -> Detection:
-    """The detection with the flag `ring` set where a maximum lies on a ridge."""
-    y, x = found.table["y_pixel"], found.table["x_pixel"]
-    rows, columns = noise.level.shape
-    level = noise.level[np.minimum(y // noise.cell, rows - 1), np.minimum(x // noise.cell, columns - 1)]
-    photons = np.maximum(level / noise.counts_per_photon + noise.shift, 0)
-    ridge = arcs(counts, mask, y, x, level, noise.counts_per_photon * np.sqrt(photons)) >= 0
-    found.table["flags"][ridge] |= np.uint16(Flag.ring)
+def detect_stack(
+    frames: NDArray[Any],
+    mask: NDArray[np.bool_],
+    config: DetectConfig,
+    *,
+    background_frame: NDArray[np.float32] | None = None,
+    geometry: Geometry | None = None,
+    counts_per_photon: float = 1.0,
+    read_noise: float = 0.0,
+    bin: int = 1,  # noqa: A002 - the configuration's word
+) -> Detection:
+    """What `detect` finds in each of several frames that share a mask, in a few compiled calls for all of them.
+
+    Parameters
+    ----------
+    frames : numpy.ndarray
+        Shape (n, y, x), of any real dtype, in counts.
+
+    The others are those of `detect`.
+
+    Returns
+    -------
+    Detection
+        The rows that `detect` returns for each frame, exactly, frame after frame, with its position in the stack as
+        `peak_frame`; and how many maxima each filter dropped in all frames.
+    """
+    told = Told(background_frame, geometry, counts_per_photon, read_noise)
+    frames, mask = as_searched(frames, mask)
+    (found,) = _search_for([config])(frames, mask, [config], told, bin)
     return found
 
 
-def searched_image(
-    frame: CorrectedFrame,
-    config: DetectConfig,
-    *,
-    background_frame: NDArray[np.float32] | None = None,
-    counts_per_photon: float = 1.0,
-    read_noise: float = 0.0,
-) -> Searched:
-    """The image that `detect` searches, and the level from which on; raises as `detect` does."""
-    counts, mask = as_searched(frame.counts, frame.mask)
-    local = config.background == "local"
-    if config.false_peaks is None or not local:
-        image = subtract_background(counts, mask, config, background_frame=background_frame)
-    if config.false_peaks is None:
-        return Searched(image, np.asarray(levels_in_counts(image, mask, config)[0], np.float32))
-    noise = frame_noise(
-        counts, mask, config.background_cell, counts_per_photon=counts_per_photon, read_noise=read_noise
-    )
-    source = counts if local else image
-    level = _level(source, mask, config, noise)
-    minval = np.float32(_levels(source, mask, config, level)[0])
-    if local:
-        image = above_grid(counts, level, noise.cell)
-    floor = _floor(config, noise) if local else level + _floor(config, noise)
-    return Searched(image, np.maximum(-above_grid(np.zeros(counts.shape, np.float32), floor, noise.cell), minval))
-
-
-def subtract_background(
+def detect_each(
     counts: NDArray[Any],
     mask: NDArray[np.bool_],
-    config: DetectConfig,
+    settings: Sequence[DetectConfig],
     *,
     background_frame: NDArray[np.float32] | None = None,
-) -> NDArray[Any]:
-    """The frame that is searched: `counts` itself, or float32 counts above `config.background`."""
-    if config.background == "none":
-        return counts
-    if config.background == "local":
-        return np.asarray(above_grid(counts, level_grid(counts, mask, config.background_cell), config.background_cell))
-    if background_frame is None:
-        raise ValueError(f"detect.background: {config.background} was not given to detect()")
-    return np.asarray(np.subtract(counts, background_frame, dtype=np.float32))
+    geometry: Geometry | None = None,
+    counts_per_photon: float = 1.0,
+    read_noise: float = 0.0,
+    bin: int = 1,  # noqa: A002 - the configuration's word
+) -> list[Detection]:
+    """What `detect` finds by each of several settings, from as few searches as will do.
+
+    One search at the loosest levels holds what stricter ones find, and is made once for all settings that differ in
+    levels and filters only, with these exceptions: a `false_peaks` above 0.1 looks at fainter pixels, and so has a
+    search of its own; and where areas are filtered, or the engine `findpeaks` searches above `minval`, each `minval`
+    has.
+
+    Parameters
+    ----------
+    settings : sequence of DetectConfig
+        Any.
+
+    The others are those of `detect`.
+
+    Returns
+    -------
+    list of Detection
+        One for each of the settings: what `detect` returns, exactly, but for the column `area`, which is 0 where it
+        was not asked for and the search was at another `minval`.
+    """
+    frames, mask = as_searched(counts[None], mask)
+    told = Told(background_frame, geometry, counts_per_photon, read_noise)
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for at, config in enumerate(settings):
+        alike.setdefault(_search_of(config), []).append(at)
+    found: dict[int, Detection] = {}
+    for group in alike.values():
+        of_group = [settings[at] for at in group]
+        search = _search_for(of_group)
+        found |= zip(group, search(frames, mask, of_group, told, bin), strict=True)
+    return [found[at] for at in range(len(settings))]
+
+
+def _search_of(config: DetectConfig) -> tuple[Any, ...]:
+    """What decides a search: settings of which it is the same share one."""
+    by_levels = config.false_peaks is None
+    areas = config.min_area > 1 or config.max_area is not None
+    own_minval = areas or (by_levels and config.engine == "findpeaks")
+    return (
+        by_levels or least_deviations(config),
+        # Where the other level is in sigma, a minval of 0 is the least above 0.
+        (config.levels()[0], config.in_sigma) if own_minval else None,
+        *(config.engine, config.background, config.background_cell),
+    )
+
+
+def _search_for(settings: Sequence[DetectConfig]) -> Callable[..., list[Detection]]:
+    return _by_levels if settings[0].false_peaks is None else _by_significance
+
+
+def _by_significance(
+    frames: NDArray[Any],
+    mask: NDArray[np.bool_],
+    settings: Sequence[DetectConfig],
+    told: Told,
+    bin: int,  # noqa: A002 - the configuration's word
+) -> list[Detection]:
+    """What each of the settings, which share a search, finds in it by `false_peaks` and levels."""
+    config = settings[0]
+    noise = noise_of(frames, mask, config, told)
+    background = background_of(frames, mask, config, told, noise)
+    source = frames if config.background == "local" else subtract_background(frames, mask, config, background)
+    level = frames_level(source, mask, config, noise)
+    levels = [frames_levels(source, mask, each, level) for each in settings]
+    leasts = [least_significance(each.false_peaks or 0.0) for each in settings]
+    lowest = np.min([minval for minval, _ in levels], axis=0)
+    foreground = frames_foreground(source, mask, config, noise, level, level + frames_floor(config, noise))
+    maxima = frames_maxima(foreground, mask.shape, config, lowest)
+    if (lowest > 0).any():
+        maxima = maxima[maxima["birth"] >= lowest[maxima["frame"]]]
+    maxima["significance"] = significance_over(background, frames, mask, maxima, noise, least=min(leasts))
+    found = []
+    for each, (minval, minscore), least in zip(settings, levels, leasts, strict=True):
+        is_lowest = bool((minval == lowest).all())
+        high = maxima if is_lowest else maxima[maxima["birth"] >= minval[maxima["frame"]]]
+        significant = high["significance"] >= least
+        removed = {"false_peaks": int(np.count_nonzero(~significant))}
+        high = high[significant]
+        kept = dead_below(high, minval[high["frame"]])
+        if not is_lowest:
+            kept["area"] = 0
+        minscores = minscore[kept["frame"]]
+        found.append(filter_peaks(kept, mask.shape, minscores, each, removed, geometry=told.geometry, bin=bin))
+    _flag_ridges(found, frames, mask, noise, background)
+    return _with_level(found, background)
 
 
 def _by_levels(
-    counts: NDArray[Any], mask: NDArray[np.bool_], config: DetectConfig, background_frame: NDArray[np.float32] | None
-) -> tuple[NDArray[np.void], float]:
-    """The maxima above `minval`, and `minscore`."""
-    if config.engine == "native" and config.background == "local":
-        # As below, without a frame-sized image of what is above the background.
-        grid = level_grid(counts, mask, config.background_cell)
-        sample = sample_above(counts, mask, grid, config.background_cell, sample_step(counts.shape))
-        minval, minscore = levels_of_sample(sample, config)
-        pixels, values = foreground_above(counts, mask, grid, config.background_cell, np.float32(minval))
-        return maxima_of(pixels, values, counts.shape[1]), minscore
-    image = subtract_background(counts, mask, config, background_frame=background_frame)
-    minval, minscore = levels_in_counts(image, mask, config)
-    find = persistence if config.engine == "native" else persistence_findpeaks
-    return find(image, mask, minval), minscore
-
-
-def _level(source: NDArray[Any], mask: NDArray[np.bool_], config: DetectConfig, noise: Noise) -> NDArray[np.float32]:
-    """The local level of the image that maxima are looked for in, on the noise's grid."""
-    if config.background in ("none", "local"):
-        return noise.level
-    return level_grid(source, mask, noise.cell)
-
-
-def _floor(config: DetectConfig, noise: Noise) -> NDArray[np.float32]:
-    """Counts above the local level from which pixels are looked at, on the noise's grid."""
-    least = least_significance(config.false_peaks or 0.0)
-    return foreground_grid(noise, min(_DEVIATIONS, _DEVIATIONS_SHARE * least))
-
-
-def _levels(
-    source: NDArray[Any], mask: NDArray[np.bool_], config: DetectConfig, level: NDArray[np.float32]
-) -> tuple[float, float]:
-    """`minval` and `minscore` in counts, 0 where none is given."""
-    if config.background != "local" or not config.in_sigma:
-        return levels_in_counts(source, mask, config)
-    cell = config.background_cell
-    return levels_above(source, mask, sample_above(source, mask, level, cell, sample_step(source.shape)), config)
-
-
-def _maxima(
-    source: NDArray[Any],
+    frames: NDArray[Any],
     mask: NDArray[np.bool_],
-    config: DetectConfig,
-    noise: Noise,
-    level: NDArray[np.float32],
-    minval: float,
-) -> NDArray[np.void]:
-    """All maxima that rise above the noise's floor, with where they merge; areas are those above `minval`."""
-    pixels, between = bridges(source, mask)
-    subtract = config.background == "local"
-    floor = level + _floor(config, noise)
-    found, values = foreground_of_noise(source, mask, level, floor, noise.cell, pixels, between, subtract)
-    if not subtract:
-        values = source.ravel()[found]
-        if len(pixels) and len(found):
-            place = np.minimum(np.searchsorted(found, pixels), len(found) - 1)
-            there = found[place] == pixels
-            values[place[there]] = between[there]
-    if config.engine == "native":
-        return maxima_of(found, values, source.shape[1], floor=minval)
-    # The library has no floor of its own for each place: what is below it is 0.
-    image = np.zeros(source.shape)
-    image.ravel()[found] = values
-    return persistence_findpeaks(image, np.zeros(source.shape, bool), float(np.finfo(np.float64).tiny))
+    settings: Sequence[DetectConfig],
+    told: Told,
+    bin: int,  # noqa: A002 - the configuration's word
+) -> list[Detection]:
+    """What each of the settings, which share a search, finds in it by `minval` and `minscore` alone."""
+    background = background_of(frames, mask, settings[0], told)
+    maxima_of_each, minscores = maxima_above_levels(frames, mask, settings, background)
+    noise, found = None, []
+    for each, maxima, minscore in zip(settings, maxima_of_each, minscores, strict=True):
+        least = minscore[maxima["frame"]]
+        high = maxima["score"] > least
+        if high.any():  # one level of the whole frame will do where nothing is decided by it
+            noise = noise or noise_of(frames, mask, settings[0], told, cell=max(mask.shape))
+            maxima["significance"][high] = significance_over(background, frames, mask, maxima[high], noise)
+        found.append(filter_peaks(maxima, mask.shape, least, each, geometry=told.geometry, bin=bin))
+    if noise is not None:
+        _flag_ridges(found, frames, mask, noise, background)
+    return _with_level(found, background)
+
+
+def _with_level(found: list[Detection], background: Background) -> list[Detection]:
+    if not isinstance(background, RadialLevel):
+        return found
+    return [replace(each, level=background.level) for each in found]
+
+
+def _flag_ridges(
+    found: Sequence[Detection], frames: NDArray[Any], mask: NDArray[np.bool_], noise: Noise, background: Background
+) -> None:
+    """Set the flag `ring` in all tables where a maximum lies on a ridge, or on a ring that was subtracted."""
+    height, width = mask.shape
+    rows = [(each.table["peak_frame"], each.table["y_pixel"], each.table["x_pixel"]) for each in found]
+    places = [(frame * height + y) * width + x for frame, y, x in rows]
+    place = np.unique(np.concatenate(places))
+    if not len(place):
+        return
+    frame, y, x = np.unravel_index(place, frames.shape)
+    level, deviation = noise.at(frame, y, x)
+    if isinstance(background, RadialLevel):
+        ridge = background.is_ring(frame, y, x, deviation)
+    else:
+        ridge = on_ridges(frames, mask, frame, y, x, level, deviation)
+    for each, of in zip(found, places, strict=True):
+        each.table["flags"][ridge[np.searchsorted(place, of)]] |= np.uint16(Flag.ring)

@@ -16,17 +16,21 @@ from braggflow.compiled import inner, kernel
 WIDEST = 2
 
 
-def bridges(image: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Flat indices (ascending) and values of the masked pixels that are bridged.
+def bridges(
+    images: NDArray[Any], mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Flat indices (ascending in each image) and values of the masked pixels that are bridged, and where images end.
 
-    `image`, `mask` (y, x). A gap may run along rows or columns; where it does both (a lone dead pixel), the higher of
-    the two lines holds, so that a ridge is not cut. Where a missing row meets a missing column, the pixels in both are
-    joined from those bridged beside them.
+    `images` (n, y, x), `mask` (y, x). A gap may run along rows or columns; where it does both (a lone dead pixel), the
+    higher of the two lines holds, so that a ridge is not cut. Where a missing row meets a missing column, the pixels in
+    both are joined from those bridged beside them.
     """
     masked = np.flatnonzero(mask)
     if len(masked) == 0:
-        return masked, np.empty(0, np.float32)
-    return _bridge(image, mask, masked)  # type: ignore[no-any-return]  # numba's
+        return masked, np.empty(0, np.float32), np.zeros(len(images), np.int64)
+    found = [_bridge(image, mask, masked) for image in images]
+    pixels, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return pixels, values, np.cumsum([len(part) for part, _ in found])
 
 
 @kernel(nogil=True)

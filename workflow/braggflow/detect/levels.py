@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from braggflow.compiled import inner, kernel
 from braggflow.config import DetectConfig, NoiseMultiple
 from braggflow.errors import InputError
 
@@ -16,9 +17,11 @@ _NOISE_SAMPLE = 16_384
 #: Mean counts a pixel up to which levels come from counting statistics; above, sigma describes the noise.
 _FEW_COUNTS = 3.0
 #: Counts that never are below this, where there are enough of them, were cut off: the flanks of peaks hold some.
-_LOW_COUNT, _ENOUGH = 4, 8
+LOW_COUNT, ENOUGH = 4, 8
 #: What is further from the others than this many times the noise is no noise.
 _CLIP = 4.0
+#: Bins in which numbers are counted for their median.
+_BINS = 1024
 
 
 def levels_in_counts(image: NDArray[Any], mask: NDArray[np.bool_], config: DetectConfig) -> tuple[float, float]:
@@ -84,14 +87,14 @@ def _few_counts(sample: NDArray[np.float64]) -> float | None:
         mean = (float(left.sum()) + 1) / left.size
         kept = left[left < _rare_count(mean, _CLIP)]
         if kept.size == left.size or kept.size == 0:
-            thresholded = not left.any() and cut_off(sample[sample > 0])
+            thresholded = not left.any() and _cut_off(sample[sample > 0])
             return mean if mean <= _FEW_COUNTS and kept.size and not thresholded else None
         left = kept
 
 
-def cut_off(above: NDArray[np.float64]) -> bool:
+def _cut_off(above: NDArray[np.float64]) -> bool:
     """Whether the counts above a floor of 0 lack the lowest, as where a detector sets all below a level to 0."""
-    return above.size >= _ENOUGH and above.min() > _LOW_COUNT
+    return above.size >= ENOUGH and above.min() > LOW_COUNT
 
 
 def _rare_count(mean: float, multiple: float) -> float:
@@ -126,18 +129,102 @@ def _noise(sample: NDArray[np.float64]) -> tuple[float, float]:
 
     Raises `InputError` where the noise is 0: the detector cut it off, and only levels in counts make sense.
     """
-    from scipy.stats import sigmaclip  # takes 0.4 s to import, and most runs have their levels in counts
-
-    clipped = sigmaclip(sample, _CLIP, _CLIP).clipped
-    sigma = float(clipped.std())
+    median, sigma = _clipped(sample)
     if sigma == 0:
-        above = sample[sample > clipped[0]]
+        above = sample[sample > median]
         least = f"{above.min():.4g}" if above.size else ""
-        counts = f"; its lowest count above {clipped[0]:g} is {least}" if least else ""
+        counts = f"; its lowest count above {median:g} is {least}" if least else ""
         example = f", such as minval: {least}, minscore: {least}" if least else ""
         raise InputError(
             f"the frame has no noise (thresholded by its detector?{counts}), so levels of {{sigma: ...}} mean nothing; "
             "leave detect.minval and detect.minscore out, as configs/rotation.yaml does (detect.false_peaks needs "
             f"none), or give them in counts{example}"
         )
-    return float(np.median(clipped)), sigma
+    return median, sigma
+
+
+@kernel(nogil=True)
+def _clipped(sample: Any) -> tuple[float, float]:
+    """Median and standard deviation of numbers, without those that are beyond `_CLIP` of these, until none is."""
+    kept, n = sample.copy(), len(sample)
+    while True:
+        mean, sigma = _moments(kept[:n])
+        low, high, m = mean - _CLIP * sigma, mean + _CLIP * sigma, 0
+        for i in range(n):
+            value = kept[i]
+            kept[m] = value
+            m += low <= value <= high
+        if m == n:
+            return median_of(kept[:n]), sigma
+        n = m
+
+
+@inner(nogil=True)
+def median_of(values: Any) -> float:
+    """The median of numbers (float64); NaN of none, and where one is NaN.
+
+    They are counted in narrow bins around their mean, and only those in the bins that hold the middle are sorted.
+    """
+    n = len(values)
+    mean, sigma = _moments(values)
+    if n == 0 or np.isnan(mean):
+        return np.nan
+    bins, own = np.zeros(_BINS, np.int64), np.empty(n, np.int16)
+    low, scale = mean - 4 * sigma, 0.0
+    if 0 < sigma < np.inf:
+        scale = _BINS / (8 * sigma)
+    for i in range(n):
+        own[i] = int(min(max((values[i] - low) * scale, 0.0), _BINS - 1.0)) if scale > 0 else 0
+    for i in range(n):
+        bins[own[i]] += 1
+    before, first, last, below = 0, -1, 0, 0
+    for b in range(_BINS):
+        if first < 0 and before + bins[b] > (n - 1) // 2:
+            first, below = b, before
+        before += bins[b]
+        if before > n // 2:
+            last = b
+            break
+    middle, m = np.empty(before - below), 0
+    for i in range(n):
+        if first <= own[i] <= last:
+            middle[m] = values[i]
+            m += 1
+    middle = np.sort(middle)
+    return float(middle[(n - 1) // 2 - below] + middle[n // 2 - below]) / 2
+
+
+@inner(nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _moments(values: Any) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    total, squares, n = 0.0, 0.0, max(len(values), 1)
+    for i in range(len(values)):
+        total += values[i]
+    mean = total / n
+    for i in range(len(values)):
+        squares += (values[i] - mean) * (values[i] - mean)
+    return mean, np.sqrt(squares / n)
+
+
+@kernel(nogil=True)
+def mean_counts(frames: Any, mask: Any, step: int) -> Any:
+    """Mean of the unmasked pixels (y, x) of each frame (n, y, x) in every `step`-th row and column; NaN of none."""
+    n_frames, height, width = frames.shape
+    means, n = np.empty(n_frames), 0
+    for y in range(0, height, step):
+        for x in range(0, width, step):
+            n += not mask[y, x]
+    across = (width + step - 1) // step
+    is_whole = n == (height + step - 1) // step * across
+    for f in range(n_frames):
+        total = 0 * frames[f, 0, 0]
+        for y in range(0, height, step):
+            row, ignored = frames[f, y], mask[y]
+            if is_whole:
+                for k in range(np.uint64(across)):  # without a sign: no index is below 0
+                    total += row[k * np.uint64(step)]
+            else:
+                for k in range(np.uint64(across)):
+                    total += 0 if ignored[k * np.uint64(step)] else row[k * np.uint64(step)]
+        means[f] = total / n if n else np.nan
+    return means

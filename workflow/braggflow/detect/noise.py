@@ -13,7 +13,7 @@ from scipy import special
 
 from braggflow.compiled import inner, kernel
 from braggflow.detect.background import level_grid
-from braggflow.detect.levels import cut_off, sample_step
+from braggflow.detect.levels import ENOUGH, LOW_COUNT, median_of, sample_step
 
 #: Photons a pixel up to which a pixel's counts follow Poisson's law and not yet a normal one.
 FEW_PHOTONS = 3.0
@@ -35,50 +35,144 @@ _RARE = 0.03
 
 
 class Noise(NamedTuple):
-    """The noise of a frame, for the search."""
+    """The noise of a stack of frames, for the search."""
 
     level: NDArray[np.float32]
-    """Level of the counts at the centres of the cells of the coarse grid, (rows, columns), counts."""
+    """Levels of the counts at the centres of the cells of the coarse grid, (n, rows, columns), counts."""
     cell: int
     """Side of a cell, pixels."""
-    counts_per_photon: float
-    shift: float
-    """Photons that a pixel's variance is above its level."""
+    counts_per_photon: NDArray[np.float64]
+    """(n,)"""
+    shift: NDArray[np.float64]
+    """(n,) photons that a pixel's variance is above its level."""
+
+    def at(
+        self, frame: NDArray[np.integer[Any]], y: NDArray[np.integer[Any]], x: NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Level of the cells that pixels (n,) lie in, and the standard deviation of a pixel of it, counts."""
+        rows, columns = self.level.shape[1:]
+        level = self.level[frame, np.minimum(y // self.cell, rows - 1), np.minimum(x // self.cell, columns - 1)]
+        return level, self.deviation(level, frame)
+
+    def deviation(self, level: NDArray[np.float32], frame: Any) -> NDArray[np.float32]:
+        """The standard deviation of pixels at a level, counts; `frame` is that of each."""
+        photon, shift = (each.astype(np.float32)[frame] for each in (self.counts_per_photon, self.shift))
+        photons = np.maximum(level / photon + shift, 0)
+        return np.asarray(photon * np.sqrt(photons))
 
 
-def frame_noise(
-    counts: NDArray[Any], mask: NDArray[np.bool_], cell: int, *, counts_per_photon: float, read_noise: float
+def frames_noise(
+    frames: NDArray[Any], mask: NDArray[np.bool_], cell: int, *, counts_per_photon: float, read_noise: float
 ) -> Noise:
-    """The noise of one frame (y, x), from the constants stated and from the frame, its level on cells of a side.
+    """The noise of a stack of frames (n, y, x) with a mask (y, x), by the constants stated and by each frame.
 
-    Raises `InputError` where no pixel is unmasked.
+    Its levels are those of cells of a side. Raises `InputError` where no pixel of a frame is unmasked.
     """
-    values, levels, curvatures = _samples(counts, mask, sample_step(counts.shape, _SAMPLE))
-    few = len(values) > 0 and values.min() >= 0 and np.median(values) < FEW_PHOTONS * counts_per_photon
-    level = level_grid(counts, mask, cell, photon=counts_per_photon if few else 0.0)
-    gain, shift = counts_per_photon, (read_noise / counts_per_photon) ** 2
-    if few:
-        rows, ignored = counts[::_ROWS], mask[::_ROWS]
-        above = rows[(rows > 0) & ~ignored]
-        if cut_off(above):  # nothing is known of what was set to 0: the least count that was not is one event
-            return Noise(level, cell, max(gain, float(above.min())), 0.0)
-    elif len(curvatures) >= _ENOUGH:
-        # The relative standard error of a variance; squares are correlated a little where they overlap.
-        sure = _CONTRADICTION * np.sqrt(2 / len(curvatures))
-        expected = gain * np.maximum(levels + gain / 3, 0) + read_noise**2
-        if np.median(levels) >= FEW_PHOTONS * gain:
-            known = expected > 0
-            ratio = _clipped_mean_square(curvatures[known] / np.sqrt(expected[known]))
-            if abs(ratio - 1) > sure and ratio > 0:  # 0: no noise at all, as of computed frames
-                # As a gain: on bright places that is on the safe side of a noise that does not grow with the light.
-                gain, shift = gain * ratio, shift / ratio
+    step = sample_step(frames.shape[1:], _SAMPLE)
+    n, m, values, levels, curvatures = _sample(frames, mask, step)
+    shift = (read_noise / counts_per_photon) ** 2
+    gain, shifts, few = _constants(
+        frames, mask, n, m, values, levels, curvatures, float(counts_per_photon), float(shift), float(read_noise)
+    )
+    level = level_grid(frames, mask, cell, photon=np.where(few, counts_per_photon, 0.0))
+    return Noise(level, cell, gain, shifts)
+
+
+@kernel(nogil=True)
+def _constants(
+    frames: Any,
+    mask: Any,
+    n: Any,
+    m: Any,
+    values: Any,
+    levels: Any,
+    curvatures: Any,
+    stated: float,
+    shift: float,
+    read_noise: float,
+) -> Any:
+    """Counts of a photon and shift of each frame, as stated or as samples show, and whether it holds few photons."""
+    n_frames = len(frames)
+    gains, shifts, fews = np.empty(n_frames), np.empty(n_frames), np.zeros(n_frames, np.bool_)
+    room = np.empty(values.shape[1])
+    for f in range(n_frames):
+        gains[f], shifts[f] = stated, shift
+        counts = values[f, : n[f]]
+        negative = n[f] - _number_from(counts, 0.0)  # NaN too
+        fews[f] = n[f] > 0 and negative == 0 and _median_is_below(counts, FEW_PHOTONS * stated)
+        if fews[f]:
+            above, lowest = _lowest(frames[f], mask)
+            # Nothing is known of what was set to 0: the least count that was not is one event.
+            if above >= ENOUGH and lowest > LOW_COUNT:
+                gains[f], shifts[f] = max(stated, lowest), 0.0
+        elif m[f] >= _ENOUGH:
+            gains[f], shifts[f] = _seen(levels[f, : m[f]], curvatures[f, : m[f]], stated, shift, read_noise, room)
+    return gains, shifts, fews
+
+
+@inner(nogil=True, error_model="numpy")
+def _seen(levels: Any, curvatures: Any, gain: float, shift: float, read_noise: float, room: Any) -> tuple[float, float]:
+    """Counts of a photon and shift that a frame shows, where they contradict those stated."""
+    n = len(levels)
+    # The relative standard error of a variance; squares are correlated a little where they overlap.
+    sure = _CONTRADICTION * np.sqrt(2 / n)
+    if not _median_is_below(levels, FEW_PHOTONS * gain):
+        known, third, variance = 0, gain / 3, read_noise**2
+        for i in range(n):
+            expected = gain * max(levels[i] + third, 0.0) + variance
+            room[i] = abs(curvatures[i]) / np.sqrt(expected) if expected > 0 else np.nan
+        for i in range(n):
+            room[known] = room[i]
+            known += not np.isnan(room[i])
+        ratio = _clipped_mean_square(room[:known])
+        if abs(ratio - 1) > sure and ratio > 0:  # 0: no noise at all, as of computed frames
+            # As a gain: on bright places that is on the safe side of a noise that does not grow with the light.
+            return gain * ratio, shift / ratio
+        return gain, shift
+    # Less a dark, or too much of one: what is left of the photons' level may be below 0.
+    for i in range(n):
+        room[i] = abs(curvatures[i])
+    variance = _clipped_mean_square(room[:n])
+    excess = variance - gain * median_of(levels) - read_noise**2
+    if excess > sure * variance:
+        shift += excess / gain**2
+    return gain, shift
+
+
+@inner(nogil=True)
+def _lowest(counts: Any, mask: Any) -> tuple[int, float]:
+    """Number and lowest of the unmasked pixels above 0 in every so many rows."""
+    n, lowest = 0, np.inf
+    for y in range(0, counts.shape[0], _ROWS):
+        for x in range(counts.shape[1]):
+            if counts[y, x] > 0 and not mask[y, x]:
+                lowest = min(lowest, float(counts[y, x]))
+                n += 1
+    return n, lowest
+
+
+@inner(nogil=True)
+def _median_is_below(values: Any, limit: float) -> bool:
+    """Whether the median of numbers is below a limit: they are counted, not sorted."""
+    n, last, first = len(values), -np.inf, np.inf
+    below = n - _number_from(values, limit)
+    if 2 * below != n:
+        return 2 * below > n
+    for i in range(n):  # it lies between the two
+        if values[i] < limit:
+            last = max(last, values[i])
         else:
-            # Less a dark, or too much of one: what is left of the photons' level may be below 0.
-            variance = _clipped_mean_square(curvatures)
-            excess = variance - gain * float(np.median(levels)) - read_noise**2
-            if excess > sure * variance:
-                shift += excess / gain**2
-    return Noise(level, cell, gain, shift)
+            first = min(first, values[i])
+    return bool((last + first) / 2 < limit)
+
+
+@inner(nogil=True, fastmath={"reassoc", "nsz"})
+def _number_from(values: Any, limit: float) -> int:
+    """How many numbers are at or above a limit."""
+    n = 0.0
+    for i in range(len(values)):
+        n += 1.0 if values[i] >= limit else 0.0
+    return int(n)
 
 
 def foreground_grid(noise: Noise, deviations: float) -> NDArray[np.float32]:
@@ -86,71 +180,96 @@ def foreground_grid(noise: Noise, deviations: float) -> NDArray[np.float32]:
 
     So many standard deviations, or, at few photons a pixel, the lowest count that is rare enough: at least a photon.
     """
-    photons = np.maximum(noise.level / noise.counts_per_photon, 0).astype(np.float64)
-    above = deviations * np.sqrt(photons + noise.shift)
-    if noise.shift < 1:
-        rare = np.searchsorted(_MEANS_OF_RARE_COUNTS, photons) + 0.5  # between two counts
-        above = np.where(photons < FEW_PHOTONS, rare - photons, above)
-    return np.asarray(np.maximum(above, 0.25) * noise.counts_per_photon, np.float32)
+    photon, shift = noise.counts_per_photon[:, None, None], noise.shift[:, None, None]
+    photons = np.maximum(noise.level / photon.astype(np.float32), 0).astype(np.float64)
+    above = deviations * np.sqrt(photons + shift)
+    rare = np.searchsorted(_MEANS_OF_RARE_COUNTS, photons) + 0.5  # between two counts
+    above = np.where((shift < 1) & (photons < FEW_PHOTONS), rare - photons, above)
+    return np.asarray(np.maximum(above, 0.25) * photon, np.float32)
 
 
 #: Means up to which a count of 1, 2, 3, ... is reached by a chance of `_RARE`, ascending.
 _MEANS_OF_RARE_COUNTS = special.gammaincinv(np.arange(1, 20), _RARE)
 
 
-def _clipped_mean_square(values: NDArray[np.float64]) -> float:
-    """Mean square of values around 0, peaks and other outliers left out."""
-    square = (1.4826 * float(np.median(np.abs(values)))) ** 2
+@inner(nogil=True)
+def _clipped_mean_square(values: Any) -> float:
+    """Mean square of values around 0, given by their sizes, peaks and other outliers left out."""
+    square = (1.4826 * median_of(values)) ** 2
     for _ in range(3):
-        kept = values[np.abs(values) <= _CLIP * np.sqrt(square)]
-        if kept.size == 0 or square == 0:
+        limit = _CLIP * np.sqrt(square)
+        total, kept = _sum_of_squares(values, limit)
+        if kept == 0 or square == 0:
             break
-        square = float(np.mean(kept**2))
+        square = total / kept
     return square
 
 
-def _samples(
-    counts: NDArray[Any], mask: NDArray[np.bool_], step: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """A sample of the frame's pixels; means of threes of squares in a row, and how far the middle square is off its
-    neighbours' line, scaled to the noise of one pixel.
-    """
-    n, m, values, levels, curvatures = _sample(counts, mask, step)
-    return values[:n], levels[:m], curvatures[:m]
+@inner(nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _sum_of_squares(values: Any, limit: float) -> tuple[float, int]:
+    """Sum of the squares of the values up to a limit, and how many these are."""
+    total, kept = 0.0, 0.0
+    for i in range(len(values)):
+        total += values[i] * values[i] if values[i] <= limit else 0.0
+        kept += 1.0 if values[i] <= limit else 0.0
+    return total, int(kept)
 
 
 @kernel(nogil=True)
-def _sample(counts: Any, mask: Any, step: int) -> Any:
-    height, width = counts.shape
+def _sample(frames: Any, mask: Any, step: int) -> Any:
+    """A sample of each frame's pixels, `n` of them; means of threes of squares in a row, `m` of them, and how far the
+    middle square is off its neighbours' line, scaled to the noise of one pixel.
+    """
+    n_frames, height, width = frames.shape
     room = height * width // step + 1
-    values, levels, curvatures = np.empty(room), np.empty(room), np.empty(room)
-    n, m = 0, 0
+    n, m = np.zeros(n_frames, np.int64), np.zeros(n_frames, np.int64)
+    values, levels, curvatures = np.empty((n_frames, room)), np.empty((n_frames, room)), np.empty((n_frames, room))
+    ys, xs, free = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.bool_)
+    known = 0
     for p in range(0, height * width, step):
         y, x = p // width, p % width
-        if mask[y, x]:
-            continue
-        values[n] = counts[y, x]
-        n += 1
-        if 1 <= y < height - 1 and _APART < x < width - _APART - 1:
-            left, middle, right = (
-                _square(counts, mask, y, x - _APART),
-                _square(counts, mask, y, x),
-                _square(counts, mask, y, x + _APART),
+        if not mask[y, x]:
+            inside = 1 <= y < height - 1 and _APART < x < width - _APART - 1
+            ys[known], xs[known] = y, x
+            free[known] = inside and (
+                is_free(mask, y, x - _APART) and is_free(mask, y, x) and is_free(mask, y, x + _APART)
             )
-            if np.isfinite(left + middle + right):
-                levels[m] = (left + middle + right) / 27
-                curvatures[m] = (left + right - 2 * middle) / np.sqrt(6.0 * 9)
-                m += 1
+            known += 1
+    scale = np.sqrt(6.0 * 9)
+    for f in range(n_frames):
+        counts, k = frames[f], 0
+        for i in range(known):
+            y, x = ys[i], xs[i]
+            values[f, i] = counts[y, x]
+            if free[i]:
+                left, middle = square(counts, y, x - _APART), square(counts, y, x)
+                right = square(counts, y, x + _APART)
+                if np.isfinite(left + middle + right):
+                    levels[f, k] = (left + middle + right) / 27
+                    curvatures[f, k] = (left + right - 2 * middle) / scale
+                    k += 1
+        n[f], m[f] = known, k
     return n, m, values, levels, curvatures
 
 
 @inner(nogil=True)
-def _square(counts: Any, mask: Any, y: int, x: int) -> float:
-    """Sum of 3 × 3 pixels within the frame; NaN where one is masked."""
-    total = 0.0
+def is_free(mask: Any, y: int, x: int) -> bool:
+    """Whether none of 3 × 3 pixels within the frame is masked."""
     for j in range(y - 1, y + 2):
         for k in range(x - 1, x + 2):
             if mask[j, k]:
-                return np.nan
-            total += counts[j, k]
+                return False
+    return True
+
+
+@inner(nogil=True)
+def square(counts: Any, y: int, x: int) -> Any:
+    """Sum of 3 × 3 pixels within the frame: a whole number where they are."""
+    total = counts[y - 1, x - 1] + 0
+    total += counts[y - 1, x]
+    total += counts[y - 1, x + 1]
+    for j in range(y, y + 2):
+        total += counts[j, x - 1]
+        total += counts[j, x]
+        total += counts[j, x + 1]
     return total

@@ -14,7 +14,7 @@ _WIDER: dict[np.dtype[Any], np.dtype[Any]] = {
 
 
 def as_searched(counts: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A frame (y, x) and its mask as kernels take them: pixels of a type of `SEARCHED`, rows one after the other.
+    """A frame (y, x), or a stack of them, and its mask as kernels take them: of a type of `SEARCHED`, row after row.
 
     Values of unmasked pixels stay what they are, but for whole numbers above 2^53. A frame that is as it should be is
     not copied, nor is one of uint32 without counts above 2^31.

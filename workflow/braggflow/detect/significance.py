@@ -15,6 +15,9 @@ Two questions are asked of each maximum, and the less certain answer counts:
 Both are given as sigma of a normal deviate, so that the share of noise's maxima above s is that of a normal one. Noise
 has one maximum in about 10 pixels: of a megapixel without any peak, 100,000 × that share are expected above s.
 
+What can be told without the ring is not: a maximum that cannot reach the significance asked for, whatever is around it,
+is looked at no further. Such short cuts are bounds: they never decide otherwise than the whole calculation.
+
 Counts are whole: to have the very chance asked for, a test must decide between equal counts. The number that decides,
 between 0 and 1, is drawn from the counts and their place: the same frame gets the same answer always.
 """
@@ -34,8 +37,6 @@ _MAXIMA_PER_MEGAPIXEL = 1e5
 HIGHEST = 37.0
 #: Slope and offset of the normal deviate of z.
 _OF_PIXELS, _OF_SQUARES = (1.6, -0.8), (1.0, 0.63)
-#: Of pixels, below which that of squares is not asked for.
-_LEAST_OF_PIXELS = 0.7
 _CORE, _HOLE = 1, 3
 #: Photons from which on a tie is a small share of any chance.
 _MOST_TIES = 10_000.0
@@ -45,13 +46,16 @@ _FIRST_RING, _WIDEST_RING, _ENOUGH_PHOTONS = 7, 31, 30.0
 _LEAST_RING, _COARSE_RING = 20, (2 * _FIRST_RING + 1) ** 2 - (2 * _HOLE + 1) ** 2
 #: Times that a ring is gone through to leave out other peaks.
 _CLIPPINGS = 8
-#: A core that is not so many standard deviations above the border of the hole is looked at no further (of many photons,
-#: of few), where a chance below this is asked for.
-_WORTH_A_LOOK, _WORTH_FEW, _UNLIKELY = 2.5, 1.5, 1e-3
+#: Of a chance below this, the binomial's tail is longer than the normal one, so that the normal deviate is no less than
+#: its own: from `_FEW` photons within on, one around, and so many times as many pixels there.
+_UNLIKELY, _WIDE = 1e-3, 4
 #: A core that is so many standard deviations above that border is as significant as can be told.
 _BEYOND_DOUBT = 1.2 * HIGHEST
-#: Photons that are few, and pixels of the widest ring and its core.
+#: Photons that are few, and pixels of the widest ring and its core; of what the ring leaves out.
 _FEW, _WIDEST_PIXELS = 10.0, (2 * _WIDEST_RING + 1) ** 2 - (2 * _HOLE + 1) ** 2 + (2 * _CORE + 1) ** 2
+#: Photons a pixel that a level has at least, so that counts have a share of it.
+_LEAST_LEVEL = 1e-3
+_HOLE_PIXELS = (2 * _HOLE + 1) ** 2
 
 
 def least_significance(false_peaks: float) -> float:
@@ -60,29 +64,52 @@ def least_significance(false_peaks: float) -> float:
 
 
 def significance(
-    counts: NDArray[Any],
+    frames: NDArray[Any],
     mask: NDArray[np.bool_],
     maxima: NDArray[np.void],
     noise: Noise,
     *,
     least: float = -np.inf,
 ) -> NDArray[np.float32]:
-    """Significance of each maximum, shape (n,), sigma.
+    """Significance of each maximum, shape (m,), sigma.
 
-    `counts`, `mask` (y, x); of `maxima` (n,) are used `y_pixel`, `x_pixel`, `birth`, `death` and `saddle`. Of maxima
-    below `least` it may be too high, but not above `least`.
+    `frames` (n, y, x), `mask` (y, x); of `maxima` (m,) are used `frame`, `y_pixel`, `x_pixel`, `birth`, `death` and
+    `saddle`. Of maxima below `least` it may be too high, but not above `least`.
     """
-    names = ("y_pixel", "x_pixel", "birth", "death", "saddle")
-    y, x, birth, death, saddle = (np.ascontiguousarray(maxima[name]) for name in names)
+    names = ("frame", "y_pixel", "x_pixel", "birth", "death", "saddle")
+    frame, y, x, birth, death, saddle = (np.ascontiguousarray(maxima[name]) for name in names)
     chance = float(special.ndtr(-least))
     photon, shift = noise.counts_per_photon, noise.shift
     sigma, *sums = _count(
-        counts, mask, y, x, birth, death, saddle, noise.level, noise.cell, photon, shift, least, chance
+        frames, mask, frame, y, x, birth, death, saddle, noise.level, noise.cell, photon, shift, least, chance
     )
     counted = sums[0] > 0
     sigma[counted] = np.minimum(sigma[counted], _excess(*(each[counted] for each in sums)))
     result: NDArray[np.float32] = np.clip(sigma, -HIGHEST, HIGHEST).astype(np.float32)
     return result
+
+
+def significance_above(
+    frames: NDArray[Any],
+    mask: NDArray[np.bool_],
+    maxima: NDArray[np.void],
+    level: NDArray[np.float32],
+    dispersion: NDArray[np.float64],
+    noise: Noise,
+) -> NDArray[np.float32]:
+    """As `significance`, of maxima of what is above a level that is not flat around them: counts (n, y, x).
+
+    Within and around, counts are shared as the levels there are if there is no peak: binomial, whatever factor they
+    are wrong by. `dispersion` (m,) is the variance of pixels over that of their photons, by which counts are divided.
+    """
+    names = ("frame", "y_pixel", "x_pixel", "birth", "death", "saddle")
+    frame, y, x, birth, death, saddle = (np.ascontiguousarray(maxima[name]) for name in names)
+    photon, shift, counts = noise.counts_per_photon, noise.shift, np.asarray(frames, np.float32)
+    sigma, core, ring, share, tie = _count_above(
+        counts, mask, level, frame, y, x, birth, death, saddle, photon, shift, dispersion
+    )
+    sigma = np.minimum(sigma, _excess(core / dispersion, ring / dispersion, share, tie))
+    return np.asarray(np.clip(sigma, -HIGHEST, HIGHEST), np.float32)
 
 
 def _excess(
@@ -103,17 +130,18 @@ def _excess(
 
 @kernel(nogil=True)
 def _count(
-    counts: Any,
+    frames: Any,
     mask: Any,
+    of_frame: Any,
     ys: Any,
     xs: Any,
     births: Any,
     deaths: Any,
     saddles: Any,
-    level: Any,
+    levels: Any,
     cell: int,
-    counts_per_photon: float,
-    shift: float,
+    counts_per_photon: Any,
+    shifts: Any,
     least: float,
     chance: float,
 ) -> Any:
@@ -123,50 +151,48 @@ def _count(
     Nothing is counted (0) within those that are less significant than `least`, of this `chance`, for sure; their sigma
     is below it.
     """
-    n, per_count = len(ys), 1 / counts_per_photon
+    n = len(ys)
     sigma, core, ring, share, tie = np.empty(n), np.zeros(n), np.zeros(n), np.full(n, 0.5), np.zeros(n)
-    values = np.empty((2 * _WIDEST_RING + 1) ** 2)
+    values, weights = np.empty(_WIDEST_PIXELS + _HOLE_PIXELS), np.empty(_WIDEST_PIXELS + _HOLE_PIXELS)
     for i in range(n):
-        y, x = ys[i], xs[i]
+        counts, level, y, x = frames[of_frame[i]], levels[of_frame[i]], ys[i], xs[i]
+        per_count, shift = 1 / counts_per_photon[of_frame[i]], shifts[of_frame[i]]
         sigma[i] = np.inf
         if saddles[i] >= 0:
             persistence = (births[i] - deaths[i]) * per_count
             variance = 2 * (counts[y, x] * per_count + shift) - persistence
             z = persistence / np.sqrt(max(variance, 1e-300))
             sigma[i] = _OF_PIXELS[0] * z + _OF_PIXELS[1]
-            if sigma[i] < HIGHEST and (z > _LEAST_OF_PIXELS or chance > _UNLIKELY):
+            if sigma[i] < HIGHEST:
                 v, u = saddles[i] // counts.shape[1], saddles[i] % counts.shape[1]
                 z = _between_squares(counts, mask, y, x, v, u, per_count, shift)
                 sigma[i] = max(sigma[i], _OF_SQUARES[0] * z + _OF_SQUARES[1])
             if sigma[i] < least:
                 continue
         inside, n_inside = _inside(counts, mask, y, x, per_count, shift)
-        coarse = level[min(y // cell, level.shape[0] - 1), min(x // cell, level.shape[1] - 1)] * per_count + shift
-        coarse = max(coarse, 0.0) * n_inside
-        if chance < _UNLIKELY and inside - coarse < _WORTH_A_LOOK * np.sqrt(coarse):
-            sigma[i] = -np.inf
-            continue
-        near, n_near = _square_border(counts, mask, y, x, per_count, shift)
         number = _number(counts, y, x) if inside < _MOST_TIES else 0.5
-        worth = _normal(inside, n_inside, near, n_near) >= (_WORTH_A_LOOK if inside >= _FEW else _WORTH_FEW)
-        if inside < _FEW:  # and if there was nothing around it, as far as it is looked at
-            worth &= number * (n_inside / _WIDEST_PIXELS) ** inside <= chance
-        if not worth and chance < _UNLIKELY:
+        # If there were nothing around it, as far as it is looked at.
+        if inside < _FEW and number * (n_inside / _WIDEST_PIXELS) ** max(inside, 1e-9) > chance:
             sigma[i] = -np.inf
             continue
-        if _normal(inside, n_inside, near, n_near) > _BEYOND_DOUBT:  # though the border holds its own flanks
-            sigma[i] = min(sigma[i], HIGHEST)
-            continue
+        # More than that the border of the hole could not tell if it held nothing.
+        if inside * (8 * _HOLE) > _BEYOND_DOUBT**2 * n_inside:
+            near, n_near = _square_border(counts, mask, y, x, per_count, shift)
+            if _normal(inside, n_inside, near, n_near) > _BEYOND_DOUBT:  # though the border holds its own flanks
+                sigma[i] = min(sigma[i], HIGHEST)
+                continue
         outside, n_outside, half = 0.0, 0, _FIRST_RING
         while True:
-            outside, n_outside = _around(counts, mask, y, x, half, per_count, shift, values)
+            outside, n_outside = _around(counts, mask, y, x, half, per_count, shift, values, weights)
             if outside >= _ENOUGH_PHOTONS or half >= _WIDEST_RING:
                 break
             half = 2 * half + 1
         if n_outside < _LEAST_RING:
-            outside, n_outside = coarse / n_inside * _COARSE_RING, _COARSE_RING
-        if inside >= _FEW and _normal(inside, n_inside, outside, n_outside) < least:
-            sigma[i] = -np.inf  # the binomial's tail is longer than the normal one
+            coarse = level[min(y // cell, level.shape[0] - 1), min(x // cell, level.shape[1] - 1)] * per_count + shift
+            outside, n_outside = max(coarse, 0.0) * _COARSE_RING, _COARSE_RING
+        is_longer = chance < _UNLIKELY and inside >= _FEW and outside >= 1 and n_outside >= _WIDE * n_inside
+        if is_longer and _normal(inside, n_inside, outside, n_outside) < least:
+            sigma[i] = -np.inf
             continue
         core[i], ring[i] = max(inside, 1e-9), max(outside, 0.0)
         share[i] = n_inside / (n_inside + n_outside)
@@ -247,26 +273,130 @@ def _square_border(counts: Any, mask: Any, y: int, x: int, per_count: float, shi
 
 @inner(nogil=True)
 def _around(
-    counts: Any, mask: Any, y: int, x: int, half: int, per_count: float, shift: float, values: Any
+    counts: Any, mask: Any, y: int, x: int, half: int, per_count: float, shift: float, values: Any, weights: Any
 ) -> tuple[float, int]:
-    """Photons and pixels of a ring, without those beyond 4 standard deviations of the others; `values` is room."""
-    n = 0
-    total = 0.0
-    for j in range(max(y - half, 0), min(y + half + 1, counts.shape[0])):
-        in_hole = abs(j - y) <= _HOLE
-        for k in range(max(x - half, 0), min(x + half + 1, counts.shape[1])):
-            if not mask[j, k] and not (in_hole and abs(k - x) <= _HOLE):
-                values[n] = counts[j, k] * per_count + shift
-                total += values[n]
-                n += 1
-    left = n
+    """Photons and pixels of a ring, without those beyond 4 standard deviations of the others.
+
+    `values` and `weights` are room for the square around the ring.
+    """
+    top, bottom = max(y - half, 0), min(y + half + 1, counts.shape[0])
+    left, right = max(x - half, 0), min(x + half + 1, counts.shape[1])
+    n, width = 0, right - left
+    for j in range(top, bottom):
+        row, ignored, value, weight = counts[j, left:right], mask[j, left:right], values[n:], weights[n:]
+        for k in range(width):
+            value[k] = 0.0 if ignored[k] else row[k] * per_count + shift
+            weight[k] = 0.0 if ignored[k] else 1.0
+        if abs(j - y) <= _HOLE:
+            for k in range(max(x - _HOLE, left) - left, min(x + _HOLE + 1, right) - left):
+                weight[k] = 0.0
+        n += width
+    total, left_over = _kept(values[:n], weights[:n], np.inf)
     for _ in range(_CLIPPINGS):
-        mean = max(total, 0.0) / max(left, 1)
-        limit = mean + 4 * np.sqrt(mean) + 3
-        before, total, left = left, 0.0, 0
-        for i in range(n):
-            total += values[i] if values[i] <= limit else 0.0
-            left += values[i] <= limit
-        if left == before:
+        mean = max(total, 0.0) / max(left_over, 1)
+        before = left_over
+        total, left_over = _kept(values[:n], weights[:n], mean + 4 * np.sqrt(mean) + 3)
+        if left_over == before:
             break
-    return total, left
+    return total, left_over
+
+
+@inner(nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _kept(values: Any, weights: Any, limit: float) -> tuple[float, int]:
+    """Sum and number of the weighted values up to a limit."""
+    total, n = 0.0, 0.0
+    for i in range(len(values)):
+        kept = weights[i] if values[i] <= limit else 0.0
+        total += kept * values[i]
+        n += kept
+    return total, int(n)
+
+
+@kernel(nogil=True)
+def _count_above(
+    frames: Any,
+    mask: Any,
+    levels: Any,
+    of_frame: Any,
+    ys: Any,
+    xs: Any,
+    births: Any,
+    deaths: Any,
+    saddles: Any,
+    counts_per_photon: Any,
+    shifts: Any,
+    dispersion: Any,
+) -> Any:
+    """Sigma of each maximum's persistence above levels, photons within and around it, the share that would lie within,
+    and a number to decide ties.
+    """
+    n = len(ys)
+    sigma, core, ring, share, tie = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    for i in range(n):
+        counts, level, y, x = frames[of_frame[i]], levels[of_frame[i]], ys[i], xs[i]
+        per_count, shift = 1 / counts_per_photon[of_frame[i]], shifts[of_frame[i]]
+        sigma[i] = np.inf
+        if saddles[i] >= 0:
+            v, u = saddles[i] // counts.shape[1], saddles[i] % counts.shape[1]
+            variance = (level[y, x] + births[i] + level[v, u] + deaths[i]) * per_count + 2 * shift
+            z = (births[i] - deaths[i]) * per_count / np.sqrt(max(variance * dispersion[i], 1e-300))
+            sigma[i] = _OF_PIXELS[0] * z + _OF_PIXELS[1]
+            high, high_level, n_high = _square_above(counts, level, mask, y, x, per_count, shift)
+            low, low_level, n_low = _square_above(counts, level, mask, v, u, per_count, shift)
+            if n_high > 0 and n_low > 0:
+                variance = (high / n_high**2 + low / n_low**2) * dispersion[i]
+                z = ((high - high_level) / n_high - (low - low_level) / n_low) / np.sqrt(max(variance, 1e-300))
+                sigma[i] = max(sigma[i], _OF_SQUARES[0] * z + _OF_SQUARES[1])
+        inside, expected, n_inside = _square_above(counts, level, mask, y, x, per_count, shift)
+        outside, around, half = 0.0, 0.0, _FIRST_RING
+        n_outside = 0
+        while True:
+            outside, around, n_outside = _around_above(counts, level, mask, y, x, half, per_count, shift)
+            if outside >= _ENOUGH_PHOTONS or half >= _WIDEST_RING:
+                break
+            half = 2 * half + 1
+        if n_outside < _LEAST_RING:
+            around = expected / max(n_inside, 1) * _COARSE_RING
+            outside = around
+        core[i], ring[i], share[i] = max(inside, 1e-9), max(outside, 0.0), expected / (expected + around)
+        tie[i] = _number(counts, y, x) if inside < _MOST_TIES else 0.5
+    return sigma, core, ring, share, tie
+
+
+@inner(nogil=True)
+def _square_above(
+    counts: Any, level: Any, mask: Any, y: int, x: int, per_count: float, shift: float
+) -> tuple[float, float, int]:
+    """Photons of the 3 × 3 pixels around a place, those of their level, and how many pixels these are."""
+    total, expected, n = 0.0, 0.0, 0
+    for j in range(max(y - _CORE, 0), min(y + _CORE + 1, counts.shape[0])):
+        for k in range(max(x - _CORE, 0), min(x + _CORE + 1, counts.shape[1])):
+            if not mask[j, k]:
+                total += counts[j, k] * per_count + shift
+                expected += max(level[j, k] * per_count + shift, _LEAST_LEVEL)
+                n += 1
+    return total, expected, n
+
+
+@inner(nogil=True)
+def _around_above(
+    counts: Any, level: Any, mask: Any, y: int, x: int, half: int, per_count: float, shift: float
+) -> tuple[float, float, int]:
+    """Photons of a ring and of its level, pixels beyond 4 standard deviations of the others left out; their number."""
+    scale, outside, around, n, before = np.inf, 0.0, 0.0, 0, -1
+    for _ in range(_CLIPPINGS):
+        outside, around, n = 0.0, 0.0, 0
+        for j in range(max(y - half, 0), min(y + half + 1, counts.shape[0])):
+            for k in range(max(x - half, 0), min(x + half + 1, counts.shape[1])):
+                if mask[j, k] or (abs(j - y) <= _HOLE and abs(k - x) <= _HOLE):
+                    continue
+                photons = counts[j, k] * per_count + shift
+                expected = max(level[j, k] * per_count + shift, _LEAST_LEVEL)
+                if photons <= scale * expected + 4 * np.sqrt(scale * expected) + 3:
+                    outside += photons
+                    around += expected
+                    n += 1
+        if n == before or n == 0:
+            break
+        scale, before = max(outside, 0.0) / around, n
+    return outside, around, n

@@ -394,7 +394,7 @@ def on_frames(
         located = None
         if localiser is not None:
             located = locate_patches(localiser, cut.counts, cut.state)
-        table, _ = complete_peaks(settings, found, NetworkResult(located, 0.0))
+        table, _ = complete_peaks(settings, found, NetworkResult(located))
         columns = {column: ("peak", table[column]) for column in table.dtype.names or ()}
         scores[name] = score(xr.Dataset(columns, coords={"frame": opened.numbers}), truth)
     return scores

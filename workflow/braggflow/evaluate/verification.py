@@ -23,11 +23,12 @@ from braggflow.frames import (
     sealed,
     stacks_of,
 )
-from braggflow.pipeline import complete_peaks, locate_peaks, search_chunk
+from braggflow.pipeline import complete_peaks, locate_peaks, on_cpu, search_chunk
 from braggflow.results import (
     FILES,
     RunFolder,
     damage_of_table,
+    damage_of_tracks,
     file_digests,
     look_at_part,
     open_peaks,
@@ -159,6 +160,9 @@ def _verify_run(folder: RunFolder, n_frames: int, seed: int) -> Verified:
     if info and peaks is not None and peaks.sizes["peak"] != info["counts"]["peaks"]:
         damaged.append(f"{table} has {peaks.sizes['peak']} peaks, the run found {info['counts']['peaks']}")
     found.add(table, damaged, "every chunk fits", "" if sealed(folder.peaks) else "not guarded by checksums")
+    if folder.tracks.exists():
+        damaged = [f"{folder.tracks.name}/{damage}" for damage in damage_of_tracks(folder.tracks)]
+        found.add(folder.tracks.name, damaged, "every chunk fits")
     if not info:
         found.add("frames", [], "", "what the run was made from is not known without run.json")
         return found
@@ -195,7 +199,7 @@ def _again(
         return [], "", "there is no table to compare with"
     if info["identity"]["code"] != code_version():
         return [], "", "the run was made by another version of braggflow, whose numbers may differ"
-    if info.get("workers", {}).get("gpu"):
+    if any(name.endswith("_on_gpu") for name in info.get("notes", {})):
         return [], "", "the run was made on a GPU, whose numbers differ in the last bits"
     try:
         series = open_run_frames(folder)
@@ -212,19 +216,17 @@ def _again(
 
 
 def _differs(series: OpenedSeries, at: int, peaks: xr.Dataset) -> str:
-    number = series.numbers[at]
+    number, config = series.numbers[at], on_cpu(series.config)
     found = search_chunk(series, at, at + 1)
     if found.failures:
         return f"frame {number}: {found.failures[0]['reason']}"
-    table = peak_table.sort(complete_peaks(series.config, [found], locate_peaks(series.config, [found]))[0])
+    table = peak_table.sort(complete_peaks(config, [found], locate_peaks(config, [found]))[0])
     rows = peaks.sel(peak_frame=number)
     if rows.sizes["peak"] != len(table):
         return f"frame {number} has {len(table)} peaks now, {rows.sizes['peak']} in the table"
     start = int(rows["peak"].values[0]) if len(table) else 0
     table["parent"][table["parent"] >= 0] += start
-    # The track is no stage's: whoever followed peaks wrote it.
-    columns = [name for name in peak_table.VARIABLES if name != "track"]
-    wrong = [name for name in columns if table[name].tobytes() != rows[name].values.tobytes()]
+    wrong = [name for name in peak_table.VARIABLES if table[name].tobytes() != rows[name].values.tobytes()]
     return f"frame {number}: {', '.join(wrong[:_NAMED])} differ from the table" if wrong else ""
 
 

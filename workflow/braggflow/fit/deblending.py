@@ -124,7 +124,7 @@ def deblend(
     >>> found.split, found.patch
     (array([ True]), array([0]))
     >>> [float(at.round(1)) for at in (found.fits["x"][0], found.further["x"][0])]
-    [4.6, 7.6]
+    [4.6, 7.7]
     """
     suspects = np.flatnonzero(_suspects(fits, config))
     counts, state = np.ascontiguousarray(counts[suspects], np.float32), np.ascontiguousarray(state[suspects], np.uint8)
@@ -137,11 +137,9 @@ def deblend(
     verdict = np.zeros((len(suspects), 3), np.int64)
     photon, shift, tools = float(counts_per_photon), (read_noise / counts_per_photon) ** 2, tools_for(counts.shape[1])
     room = np.zeros((3, MAX_MODELLED, 8))
-    for k in range(len(suspects)):
-        _judge(
-            counts[k], state[k], listed[k], start[k], given[k], voigt, config.max_iterations, photon, shift, tools,
-            room, found[k], verdict[k],
-        )  # fmt: skip
+    _judge_all(
+        counts, state, listed, start, given, voigt, config.max_iterations, photon, shift, tools, room, found, verdict
+    )
     found[:, :, 4] *= photon
     found[:, :, 5] = photon * (found[:, :, 5] - shift)
     new, split, blend = fits.copy(), np.zeros(len(fits), bool), np.zeros(len(fits), bool)
@@ -211,6 +209,30 @@ def _parameters(numbers: Floats, p: Floats) -> None:
 
 
 @kernel(nogil=True, error_model="numpy")
+def _judge_all(
+    counts: NDArray[np.float32],
+    state: NDArray[np.uint8],
+    neighbours: NDArray[np.float32],
+    start: Floats,
+    given: Floats,
+    voigt: bool,
+    max_iterations: int,
+    counts_per_photon: float,
+    shift: float,
+    tools: Tools,
+    room: Floats,
+    found: Floats,
+    verdict: Integers,
+) -> None:
+    """`_judge` each patch."""
+    for k in range(len(counts)):
+        _judge(
+            counts[k], state[k], neighbours[k], start[k], given[k], voigt, max_iterations, counts_per_photon, shift,
+            tools, room, found[k], verdict[k],
+        )  # fmt: skip
+
+
+@inner(nogil=True, error_model="numpy")
 def _judge(
     counts: NDArray[np.float32],
     state: NDArray[np.uint8],

@@ -32,9 +32,17 @@ def whitening(p: Floats) -> tuple[float, float, float]:
     return a, b, math.sqrt(max(yy / determinant - b * b, 1e-12))
 
 
-@inner(nogil=True, error_model="numpy", fastmath=_FAST)
+@inner(nogil=True, error_model="numpy")
 def shape_misfit(p: Floats, n: int, work: Singles) -> tuple[float, float, complex, complex]:
-    """`misfit`, `halo` and two scores of the residuals in the work array around the peak `p`.
+    """`scores` of the residuals in the work array around the peak `p`."""
+    return scores(p, n, work[PIXEL_Y:], work[PIXEL_X:], work[WEIGHT:], work[RESIDUAL:])
+
+
+@inner(nogil=True, error_model="numpy", fastmath=_FAST)
+def scores(
+    p: Floats, n: int, pixel_y: Singles, pixel_x: Singles, weights: Singles, residuals: Singles
+) -> tuple[float, float, complex, complex]:
+    """`misfit`, `halo` and two scores of the residuals of `n` pixels around the peak `p`.
 
     `halo` is the score without a direction, in its standard deviation: above 0 where the wings are higher than the
     profile's, below where the top is flat, as that of two equal peaks. `misfit` is the sum of squares of the eight
@@ -50,13 +58,13 @@ def shape_misfit(p: Floats, n: int, work: Singles) -> tuple[float, float, comple
     v30, v21, v40, v31, v22 = zero, zero, zero, zero, zero
     four, six, eight = np.float32(4), np.float32(6), np.float32(8)
     for i in range(n):
-        dy, dx = work[i + PIXEL_Y] - y, work[i + PIXEL_X] - x
+        dy, dx = pixel_y[i] - y, pixel_x[i] - x
         u, v = a * dy + b * dx, c * dx
         uu, vv = u * u, v * v
         q = uu + vv
         gaussian = exp_half(q)
-        score = work[i + WEIGHT] * work[i + RESIDUAL] * gaussian
-        variance = work[i + WEIGHT] * gaussian * gaussian
+        score = weights[i] * residuals[i] * gaussian
+        variance = weights[i] * gaussian * gaussian
         re2, im2 = uu - vv, np.float32(2) * u * v
         re3, im3 = re2 * u - im2 * v, re2 * v + im2 * u
         one, two, none = q - four, q - six, q * (q - eight) + eight

@@ -27,6 +27,9 @@ Neighbours are not reported: the errors of the own position hold whatever they a
 
 Each patch is fitted by itself with the same arithmetic: its result does not depend, to the last bit, on which others
 are in the batch.
+
+**On a GPU** (`device`) peaks without neighbours and saturated pixels are fitted by the same steps (`alone`), the others
+on the CPU. Sums are rounded otherwise: docs/gpu.md says by how much positions differ.
 """
 
 import math
@@ -40,6 +43,7 @@ from braggflow.fit.disk import fit_disks
 from braggflow.fit.peak_profile import MAX_MODELLED, MAX_SIZE, tools_for
 from braggflow.fit.solver import fit_all
 from braggflow.fit.start import starting_values
+from braggflow.locate import compute_device
 from braggflow.patches import MAX_NEIGHBOURS
 
 _NUMBERS = "y x y_std x_std amplitude background fwhm_major fwhm_minor angle eta chi2 misfit halo"
@@ -77,7 +81,8 @@ def fit_patches(
         Shape (n, k, 2) with k up to 3: (dy, dx) in pixels from the patch's centre pixel to the maxima of its
         neighbours, NaN: none. Without one the peak is fitted alone.
     config : FitConfig
-        `model`, `likelihood` and `max_iterations` are used. A `disk` is fitted alone, to its own pixels (`fit.disk`).
+        `model`, `likelihood`, `max_iterations` and `device` are used. A `disk` is fitted alone, to its own pixels
+        (`fit.disk`), on the CPU.
     counts_per_photon : float, default 1.0
         Counts of one photon, above 0.
     read_noise : float, default 0.0
@@ -103,7 +108,8 @@ def fit_patches(
     Raises
     ------
     InputError
-        For other shapes, a `counts_per_photon` that is not above 0 and a negative read noise.
+        For other shapes, a `counts_per_photon` that is not above 0, a negative read noise, and a `device` that is not
+        there.
 
     References
     ----------
@@ -142,22 +148,45 @@ def fit_patches(
     if config.model == "disk":
         fit_disks(counts, state, poisson, config.max_iterations, float(counts_per_photon), shift, values)
     else:
-        start = starting_values(counts, state, np.ascontiguousarray(neighbours, np.float32), voigt=voigt)
-        fit_all(
-            counts,
-            state,
-            start,
-            voigt,
-            poisson,
-            config.max_iterations,
-            float(counts_per_photon),
-            shift,
-            tools_for(size),
-            np.zeros((MAX_MODELLED, 8)),
-            values,
-        )
+        settings = (voigt, poisson, config.max_iterations, float(counts_per_photon), shift)
+        neighbours = np.ascontiguousarray(neighbours, np.float32)
+        _fit_profiles(counts, state, neighbours, settings, compute_device(config.device, key="fit.device"), values)
     result = np.empty(n, FIT_DTYPE)
     for column, name in enumerate(names):
         result[name] = values[:, column]
     result["voigt"] = voigt
     return result
+
+
+def _fit_profiles(
+    counts: NDArray[np.float32],
+    state: NDArray[np.uint8],
+    neighbours: NDArray[np.float32],
+    settings: tuple[bool, bool, int, float, float],
+    device: str,
+    values: NDArray[np.float64],
+) -> None:
+    """Fill `values` as `fit_all` does: on a GPU those of peaks that are alone in a patch without saturated pixels."""
+    if device == "cpu":
+        start = starting_values(counts, state, neighbours, voigt=settings[0])
+        fit_all(counts, state, start, *settings, tools_for(counts.shape[1]), np.zeros((MAX_MODELLED, 8)), values)
+        return
+    done = ~np.isfinite(neighbours[:, :, 0] + neighbours[:, :, 1]).any(axis=1)
+    chosen = slice(None) if done.all() else done
+    found, whole = np.empty((np.count_nonzero(done), values.shape[1])), np.empty(np.count_nonzero(done), bool)
+    try:
+        from braggflow.fit.gpu import fit_on_gpu
+
+        fit_on_gpu(counts[chosen], state[chosen], device, settings, found, whole)
+    except ImportError as error:  # so are numba's errors where it lacks something of CUDA
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"fit.device: {device}, but numba cannot compute there ({reason}); pip install 'braggflow[gpu]', or set it "
+            "to cpu"
+        ) from error
+    values[chosen], done[chosen] = found, whole
+    if not done.all():
+        left = ~done
+        rest = np.empty((np.count_nonzero(left), values.shape[1]))
+        _fit_profiles(counts[left], state[left], neighbours[left], settings, "cpu", rest)
+        values[left] = rest

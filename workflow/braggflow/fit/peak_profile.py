@@ -41,7 +41,7 @@ COUNTS, USABLE, WEIGHT, MODEL, _TRIAL, RESIDUAL, _PRODUCT, WORK_LENGTH = (
 )
 
 # Constants of the pixels' arithmetic, which one number in double precision would make double.
-_HALF, _ONE, _TWO, _LORENTZ = np.float32(0.5), np.float32(1), np.float32(2), np.float32(1 / (2 * math.log(2)))
+_HALF, _ONE, _TWO, LORENTZ = np.float32(0.5), np.float32(1), np.float32(2), np.float32(1 / (2 * math.log(2)))
 # atanh(z) / z - 1 as a series in z².
 _ATANH_3, _ATANH_5, _ATANH_7, _ATANH_9 = (np.float32(1 / k) for k in (3, 5, 7, 9))
 #: What the compiler may do to sums; nothing that would make it blind to NaN.
@@ -49,12 +49,12 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 # Nodes and weights of a pixel along an axis, [rule, number, node]: equal parts for the Gaussian, Gauss–Legendre for
 # the pseudo-Voigt.
-_NODES = np.zeros((2, 7, 6))
-_NODE_WEIGHTS = np.zeros((2, 7, 6), np.float32)
+NODES = np.zeros((2, 7, 6))
+NODE_WEIGHTS = np.zeros((2, 7, 6), np.float32)
 for _n in range(1, 7):
-    _NODES[0, _n, :_n], _NODE_WEIGHTS[0, _n, :_n] = (np.arange(_n) + 0.5) / _n - 0.5, 1 / _n
+    NODES[0, _n, :_n], NODE_WEIGHTS[0, _n, :_n] = (np.arange(_n) + 0.5) / _n - 0.5, 1 / _n
     _legendre, _weights = np.polynomial.legendre.leggauss(_n)
-    _NODES[1, _n, :_n], _NODE_WEIGHTS[1, _n, :_n] = _legendre / 2, _weights / 2
+    NODES[1, _n, :_n], NODE_WEIGHTS[1, _n, :_n] = _legendre / 2, _weights / 2
 
 Integers = NDArray[np.int64]
 #: Row of each free parameter in the work array: peak × `ROWS_PER_PEAK` + parameter. Without a sign, so that the
@@ -144,7 +144,7 @@ def _voigt_number(sharpness: float) -> int:
 
 
 @inner(nogil=True, error_model="numpy")
-def _smear(number: int, voigt: bool) -> float:
+def smear(number: int, voigt: bool) -> float:
     """Variance that a Gaussian gains where a pixel's parts are replaced by their centres.
 
     A box of width h is to second order a Gaussian of variance h²/12 (Sheppard's correction), and a Gaussian smeared by
@@ -157,19 +157,19 @@ def _smear(number: int, voigt: bool) -> float:
 def height_ratio(p: Floats, ny: int, nx: int, voigt: bool) -> float:
     """Height of the smeared profile over that of the profile."""
     cross = p[XY] ** 2
-    smeared = (p[YY] + _smear(ny, voigt)) * (p[XX] + _smear(nx, voigt)) - cross
+    smeared = (p[YY] + smear(ny, voigt)) * (p[XX] + smear(nx, voigt)) - cross
     return math.sqrt((p[YY] * p[XX] - cross) / smeared)
 
 
 @inner(nogil=True, error_model="numpy", fastmath=_FAST)
 def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Singles) -> None:
     """Fill a peak's rows of derivatives."""
-    yy, xx, xy = p[YY] + _smear(ny, voigt), p[XX] + _smear(nx, voigt), p[XY]
+    yy, xx, xy = p[YY] + smear(ny, voigt), p[XX] + smear(nx, voigt), p[XY]
     determinant = yy * xx - xy * xy
     # Inverse of C: yy, xy, xx.
     a, b, c = np.float32(xx / determinant), np.float32(-xy / determinant), np.float32(yy / determinant)
     lorentzian = np.float32(p[ETA])
-    rest, steep = _ONE - lorentzian, _TWO * _LORENTZ * lorentzian
+    rest, steep = _ONE - lorentzian, _TWO * LORENTZ * lorentzian
     rule = 1 if voigt else 0
     for i in range(n):
         for row in (_BY_Y, _BY_X, _BY_YY, _BY_XY, _BY_XX, _BY_AMPLITUDE, _BY_ETA):
@@ -177,15 +177,15 @@ def _profile(p: Floats, ny: int, nx: int, voigt: bool, n: int, work: Singles) ->
         work[i + _BY_BACKGROUND] = 1.0
     for j in range(ny):
         for k in range(nx):
-            weight = _NODE_WEIGHTS[rule, ny, j] * _NODE_WEIGHTS[rule, nx, k]
-            y, x = np.float32(p[Y] - _NODES[rule, ny, j]), np.float32(p[X] - _NODES[rule, nx, k])
+            weight = NODE_WEIGHTS[rule, ny, j] * NODE_WEIGHTS[rule, nx, k]
+            y, x = np.float32(p[Y] - NODES[rule, ny, j]), np.float32(p[X] - NODES[rule, nx, k])
             if voigt:
                 for i in range(n):
                     dy, dx = work[i + PIXEL_Y] - y, work[i + PIXEL_X] - x
                     uy, ux = a * dy + b * dx, b * dy + c * dx
                     q = dy * uy + dx * ux
                     gaussian = weight * exp_half(q)
-                    unit = _ONE / (_ONE + _LORENTZ * q)
+                    unit = _ONE / (_ONE + LORENTZ * q)
                     lorentz = weight * unit
                     slope = rest * gaussian + steep * lorentz * unit
                     work[i + _BY_AMPLITUDE] += rest * gaussian + lorentzian * lorentz

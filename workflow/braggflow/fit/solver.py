@@ -174,7 +174,7 @@ def fit_one(
             for k in range(first_loose, n_peaks):
                 first = n_close + 6 * (k - n_sharing) if k > 0 else 0
                 _add_prior(first, p[k], prior[k], prior[0, AMPLITUDE], _weak(spread), gradient, matrix)
-            _hold(n_own, n_free, free, p, gradient, matrix)
+            hold(n_own, n_free, free, p, gradient, matrix)
             if loose:
                 shift = _own_shift(n_free, max(spread, least_spread), gradient, matrix, factor, reduced, step)
                 settled = settled + 1 if shift < SETTLED_SHIFT else 0
@@ -188,7 +188,7 @@ def fit_one(
             for a in range(n_free):
                 length += step[a] * gradient[a]
                 predicted += damping * matrix[a, a] * step[a] ** 2
-            outside = not _move(p, step, free, n_free, n_peaks, n_sharing, nodes, voigt, size, trial)
+            outside = not move(p, step, free, n_free, n_peaks, n_sharing, nodes, voigt, size, trial)
             if not outside:
                 rate = min(max(length / last, LEAST_RATE**2), 1.0)
                 found = damping <= 1 and rate * length <= STEP_TOLERANCE**2 * max(spread, least_spread)
@@ -219,7 +219,7 @@ def fit_one(
                 break
     if not found:
         return iterations, False, outside
-    converged = _report(p[0], n_free, spread, chi2, matrix, gradient, factor, reduced, values)
+    converged = report(p[0], n_free, spread, chi2, matrix, gradient, factor, reduced, values)
     return iterations, converged, voigt and (p[0, ETA] <= 0 or p[0, ETA] >= 1)
 
 
@@ -272,7 +272,7 @@ def _add_prior(
 
 
 @inner(nogil=True, error_model="numpy")
-def _hold(n_own: int, n_free: int, free: Rows, p: Floats, gradient: Floats, matrix: Floats) -> None:
+def hold(n_own: int, n_free: int, free: Rows, p: Floats, gradient: Floats, matrix: Floats) -> None:
     """Hold eta and the other peaks' amplitudes where they are at a bound that the step would cross."""
     if n_own > ETA:
         g, eta = gradient[ETA], p[0, ETA]
@@ -346,7 +346,7 @@ def _own_shift(
 
 
 @inner(nogil=True, error_model="numpy")
-def _move(
+def move(
     p: Floats,
     step: Floats,
     free: Rows,
@@ -401,7 +401,7 @@ def variances(p: Floats) -> tuple[float, float]:
 
 
 @inner(nogil=True, error_model="numpy")
-def _report(
+def report(
     p: Floats,
     n_free: int,
     spread: float,

@@ -70,24 +70,33 @@ def _start_all(
     for k in range(len(counts)):
         own, row, crowded = start[k, 0], 1, False
         for j in range(neighbours.shape[1]):
-            crowded |= np.isfinite(neighbours[k, j, 0] + neighbours[k, j, 1])
-        # Without a neighbour that could explain them, pixels beyond it are as good as any.
-        _take(counts[k], state[k], _OWN if crowded else _OTHER, True, left, 0.0)
-        if crowded:
-            _symmetrise(left)
-        near, narrowest = _CROWDED if crowded else _ALONE
-        if not _start_peak(left, near, narrowest, own):
+            crowded |= math.isfinite(neighbours[k, j, 0] + neighbours[k, j, 1])
+        if not crowded:
+            start_alone(counts[k], state[k], voigt, left, own)
+            continue
+        _take(counts[k], state[k], _OWN, True, left, 0.0)
+        _symmetrise(left)
+        if not _start_peak(left, _CROWDED[0], _CROWDED[1], own):
             continue
         own[ETA] = _START_ETA if voigt else 0.0
-        if not crowded:
-            continue
         _take(counts[k], state[k], _OTHER, False, left, own[BACKGROUND])
         _subtract(own, left)
         for j in range(neighbours.shape[1]):
             dy, dx = neighbours[k, j]
-            if np.isfinite(dy + dx):
+            if math.isfinite(dy + dx):
                 _start_neighbour(size // 2 + dy, size // 2 + dx, own, left, start[k, row])
                 row += 1
+
+
+@inner(nogil=True, error_model="numpy")
+def start_alone(counts: NDArray[np.float32], state: NDArray[np.uint8], voigt: bool, left: Singles, own: Floats) -> bool:
+    """Where the fit of a peak without neighbours starts; False where there is no peak. `left` is to work in."""
+    # Without a neighbour that could explain them, pixels beyond it are as good as any.
+    _take(counts, state, _OTHER, True, left, 0.0)
+    if not _start_peak(left, _ALONE[0], _ALONE[1], own):
+        return False
+    own[ETA] = _START_ETA if voigt else 0.0
+    return True
 
 
 @inner(nogil=True, error_model="numpy")
@@ -115,7 +124,7 @@ def _take(
     n_full, base, none = 0, np.float32(level), np.float32(np.nan)
     for y in range(len(counts)):
         for x in range(len(counts)):
-            usable = state[y, x] <= last and np.isfinite(counts[y, x])
+            usable = state[y, x] <= last and math.isfinite(counts[y, x])
             left[y, x] = counts[y, x] - base if usable else none
             n_full += state[y, x] == _FULL
     if full and n_full > 0:  # the peak's middle, whatever these pixels hold
@@ -133,7 +142,7 @@ def _highest(values: Singles, sign: int) -> float:
     for y in range(len(values)):
         for x in range(len(values)):
             value = float(sign * values[y, x])
-            if not (value <= highest or np.isnan(value)):
+            if not (value <= highest or math.isnan(value)):
                 highest = value
     return highest
 
@@ -167,7 +176,7 @@ def _start_peak(counts: Singles, near: int, narrowest: float, p: Floats) -> bool
     for y in range(size):
         for x in range(0, size, 1 if y in (0, size - 1) else max(size - 1, 1)):
             c = float(counts[y, x])
-            if np.isfinite(c):
+            if math.isfinite(c):
                 border += c
                 squares += c * c
                 n_border += 1
@@ -225,7 +234,7 @@ def _start_neighbour(y: float, x: float, own: Floats, left: Singles, p: Floats) 
     along, norm = np.float32(0), np.float32(0)
     for j in range(len(left)):
         for i in range(len(left)):
-            if np.isfinite(left[j, i]):
+            if math.isfinite(left[j, i]):
                 dy, dx = np.float32(j - y), np.float32(i - x)
                 unit = exp_half(sharpness * (dy * dy + dx * dx))
                 along += unit * left[j, i]

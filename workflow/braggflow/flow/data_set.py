@@ -19,6 +19,7 @@ from braggflow.errors import InputError
 from braggflow.flow.tasks import TaskSeries
 from braggflow.flow.unchanged import StoreStamp
 from braggflow.frames import FRAMES_FORMAT, DetectorConstants, open_series, sealed, settled_constants
+from braggflow.geometry import known_geometry
 from braggflow.pipeline import Group, MemoryNeed, memory_need, plan_groups, refuse_levels, refuse_no_frames, regroup
 from braggflow.results import (
     FRAME_STATE,
@@ -27,6 +28,7 @@ from braggflow.results import (
     damage_of_run,
     find_alarms,
     frames_identity,
+    growing_identity,
     identity_changes,
     look_at_part,
     part_files,
@@ -81,6 +83,8 @@ class DataSetRun:
     """What a look at a few of its frames showed."""
     repaired: list[str] = field(default_factory=list)
     """What was damaged or missing of an earlier run and is made again."""
+    following: dict[str, Any] = field(default_factory=dict)
+    """What run.json says of a run that followed its series while that was written; empty for any other."""
     watched: int = 0
     """Groups that the watch has seen, from the first on."""
     alarms: dict[tuple[int, str], str] = field(default_factory=dict)
@@ -103,7 +107,11 @@ class DataSetRun:
         if done > self.watched:
             self.watched = done
             joined = np.concatenate(states)
-            for alarm in find_alarms(joined[np.argsort(joined["frame"])]):
+            try:
+                found = find_alarms(joined[np.argsort(joined["frame"])])
+            except Exception:  # noqa: BLE001 - told where the data set ends, which is looked at again then
+                return
+            for alarm in found:
                 self.alarms.setdefault((alarm.frame, alarm.cause), f"{self.name}: {alarm}")
 
     def part_made(self, frames: int) -> None:
@@ -134,17 +142,26 @@ def only_this(path: Path, folder: Path) -> Iterator[None]:
 
 
 def prepare_data_set(
-    name: str, path: Path, data: xr.Dataset, resolved: RunConfig, model: Mapping[str, Any] | None, *, stamp: StoreStamp
+    name: str,
+    path: Path,
+    data: xr.Dataset,
+    resolved: RunConfig,
+    model: Mapping[str, Any] | None,
+    *,
+    stamp: StoreStamp,
+    looked_at: tuple[int, ...] = (),
 ) -> DataSetRun:
     """Check one opened data set against the configuration and an earlier run; nothing is written.
 
-    `stamp` is that of its files before it was opened.
+    `stamp` is that of its files before it was opened; `looked_at`, of a series that is still being written, are the
+    positions of the frames by which it was described.
     """
     for key, checked in (("data", path), ("output.folder", Path(resolved.output.folder))):
         _check_is_text(key, checked.resolve())
-    opened = open_series(data, resolved)
+    opened = open_series(data, resolved, growing=bool(looked_at))
     refuse_no_frames(opened, str(path))
-    identity = run_identity(resolved, frames_identity(path, data), model)
+    frames = growing_identity(path, data, looked_at) if looked_at else frames_identity(path, data)
+    identity = run_identity(resolved, frames, model, opened.geometry)
     folder = RunFolder(Path(resolved.output.folder).resolve() / name)
     check_run_folder(folder, identity, overwrite=resolved.output.overwrite)
     opened, constants = settled_constants(opened, _kept_constants(folder, identity), judge=True)
@@ -166,6 +183,7 @@ def prepare_data_set(
             json.dumps(constants.bad_pixels),
             identity["code"]["sources"],
             digest(identity["frames"]),
+            looked_at,
         ),
         stamp=stamp,
         identity=identity,
@@ -176,6 +194,7 @@ def prepare_data_set(
             "shape": shape[1:],
             "dtype": dtype,
             "guarded": _guarded(path, data),
+            "geometry": known_geometry(data.attrs.get("geometry"), resolved.geometry),
             "inputs": recorded_inputs(path, data, resolved, size=stamp.bytes, changed_ns=stamp.changed_ns),
         },
         numbers=opened.numbers,
@@ -211,6 +230,11 @@ def known_run(folder: RunFolder) -> dict[str, Any] | None:
     return info if all(isinstance(info.get(key), kind) for key, kind in kinds.items()) else None
 
 
+def is_growing(info: Mapping[str, Any]) -> bool:
+    """Whether a record is of a run that follows a series which is still being written, or was broken off."""
+    return "growing" in info["identity"].get("frames", {})
+
+
 def _check_is_text(key: str, path: Path) -> None:
     """Refuse a path that cannot be written into run.json and run.yaml, which are UTF-8, or breaks lines of a record."""
     if any(unicodedata.category(letter) == "Cc" for letter in str(path)):
@@ -237,6 +261,11 @@ def check_run_folder(folder: RunFolder, identity: Mapping[str, Any], *, overwrit
     if info is None:
         _check_without_record(folder, run_digest(identity), overwrite=overwrite)
         return
+    if is_growing(info) and "growing" not in identity["frames"] and not overwrite:
+        raise InputError(
+            f"{folder.path}: holds a run that followed its series while that was written, and has not ended; the same "
+            "command with --follow goes on with it, and ends it"
+        )
     changes = identity_changes(info["identity"], identity)
     if changes and not overwrite:
         raise InputError(
@@ -290,6 +319,7 @@ def take_up_parts(work: DataSetRun) -> bool:
         if planned is not None:
             work.groups = planned
         work.killed = info is not None and info["status"] == "running"
+        work.following = dict(info.get("following", {})) if info is not None else {}
         spans = {(group.first, group.stop) for group in work.groups}
         looked = {path.name: look_at_part(path) for path in files}
         work.done = {
@@ -300,6 +330,8 @@ def take_up_parts(work: DataSetRun) -> bool:
         work.repaired += [f"parts/{name} was damaged" for name, found in looked.items() if found is None]
     work.todo = [group for group in work.groups if (group.first, group.stop) not in work.done]
     if complete and info is not None:
+        if info["dataset"].get("geometry", {}) != work.dataset["geometry"]:
+            work.repaired.append("the geometry was another one")
         gone = [folder.part(group.first, group.stop) for group in work.todo]
         work.repaired += [f"parts/{path.name} was missing" for path in gone if not path.exists()]
         work.repaired += [
@@ -317,10 +349,10 @@ def _planned(work: DataSetRun, info: Mapping[str, Any]) -> list[Group] | None:
         groups = regroup(work.groups, spans)
     except (KeyError, TypeError, ValueError):
         return None
-    # Each frame once, in whole chunks.
-    chunks = [chunk for group in groups for chunk in group.chunks]
-    whole = chunks == [chunk for group in work.groups for chunk in group.chunks] and all(
-        group.chunks and (group.first, group.stop) == (group.chunks[0][0], group.chunks[-1][1]) for group in groups
+    # Each frame once.
+    ends = [0, *(stop for _, stop in spans)]
+    whole = ends[-1] == len(work.numbers) and all(
+        first == end < stop for end, (first, stop) in zip(ends, spans, strict=False)
     )
     if not whole:
         work.repaired.append(f"{work.folder.info.name} had a plan that cannot be true")

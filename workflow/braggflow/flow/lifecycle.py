@@ -67,6 +67,10 @@ class Lifecycle:
             return Outcome(work.name, work.folder.path, "refused", message=str(said))
         return None
 
+    def note(self, work: DataSetRun) -> None:
+        """Write down how far a data set is that goes on."""
+        write_run_info(work.folder, self.info(work, "running"))
+
     def ended(self, work: DataSetRun, info: Mapping[str, Any]) -> Outcome:
         """The outcome of a data set whose table was joined."""
         return self._outcome(

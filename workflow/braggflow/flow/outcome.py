@@ -1,13 +1,17 @@
-"""What callers are told: how far a run is, and what became of each data set."""
+"""What callers are told: how far a run is, also on a terminal, and what became of each data set."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import overload
 
 import xarray as xr
+from rich.console import Console
 
+from braggflow.compiled import compiling_told
+from braggflow.console import moving_line, plain
 from braggflow.errors import InputError
 from braggflow.results import Run, RunFolder, open_run
 
@@ -65,6 +69,50 @@ class Progress:
     """Share of the work that is done, 0 to 1, each data set counting the same; falls only where `follow` finds more."""
 
 
+@contextmanager
+def run_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """What is being done, frames, rate, peaks, failures, workers, time left; the dashboard and each note once."""
+    told, dataset = set[str](), ""
+    with moving_line(console, "starting") as drawn, compiling_told(drawn) as line:
+
+        def show(state: Progress) -> None:
+            nonlocal dataset
+            dataset = state.dataset or dataset or "braggflow"
+            for note in (*([f"dashboard: {state.dashboard}"] if state.dashboard else []), *state.notes):
+                if note not in told:
+                    plain(console, note)
+                    told.add(note)
+            if state.stage:
+                line(state.stage, None, ", ".join(filter(None, (_found(state), state.cluster))))
+            elif not state.frames_total:
+                line(dataset, None, state.cluster)
+            else:
+                line(dataset, state.share, ", ".join(filter(None, (_counts(state), state.cluster))))
+
+        yield show
+
+
+def _found(state: Progress) -> str:
+    return f"{state.frames_done}/{state.frames_total} frames, {state.peaks} peaks" if state.frames_total else ""
+
+
+def _counts(state: Progress) -> str:
+    if not state.frames_total:
+        return ""
+    several = f"{state.datasets_done}/{state.datasets_total} data sets, " if state.datasets_total > 1 else ""
+    processed = state.frames_done - state.frames_before
+    speed = f", {rate(processed / state.seconds)} frames/s" if processed and state.seconds else ""
+    return (
+        f"{several}{state.frames_done}/{state.frames_total} frames{speed}, {state.peaks} peaks, "
+        f"{state.frames_failed} frames failed"
+    )
+
+
+def rate(per_second: float) -> str:
+    """A rate with two digits, or whole where it has more."""
+    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one data set; `run` returns one for each.
@@ -109,6 +157,9 @@ class Outcome:
     def open(self) -> Run:
         """The run folder opened: its record, settings and peaks; raises `InputError` where there is none."""
         return open_run(self.folder)
+
+    def _repr_html_(self) -> str:
+        return Outcomes([self])._repr_html_()
 
 
 class Outcomes(Sequence[Outcome]):

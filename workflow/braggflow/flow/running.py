@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,13 @@ from braggflow.config import RunConfig, as_config
 from braggflow.errors import InputError
 from braggflow.flow.data_set import DataSetRun, existing_folder, only_this
 from braggflow.flow.data_set_queue import DataSetQueue, first_work
+from braggflow.flow.following import follow_series
 from braggflow.flow.in_process import MOST_SECONDS, InProcess
-from braggflow.flow.outcome import Outcome, Outcomes, Progress
-from braggflow.flow.progress_shown import run_progress
+from braggflow.flow.outcome import Outcome, Outcomes, Progress, run_progress
 from braggflow.flow.tally import Tally
 from braggflow.flow.tasks import opened_series
-from braggflow.frames import Follower, data_set_names, expand_data_sets
-from braggflow.pipeline import check_memory, compile_kernels, look_at_frames
+from braggflow.frames import Follower, data_set_names, done_mark, expand_data_sets, is_growing_series
+from braggflow.pipeline import check_memory, compile_kernels, look_at_frames, on_cpu
 from braggflow.results import OUTCOMES, append_outcome
 
 if TYPE_CHECKING:
@@ -64,10 +65,12 @@ def run(
     client : distributed.Client, optional
         Compute on the cluster of this client instead, and leave it running.
     follow : str or pathlib.Path, optional
-        A folder whose frames stores are taken as they are finished, until Ctrl-C or until none has come for
-        `idle_seconds`.
+        A series that is still being written, HDF5 or Zarr, there or not yet, whose frames are processed as they come
+        (docs/follow.md); `data` must be empty then. Or a folder whose frames stores are taken as they are finished,
+        until Ctrl-C or until none has come for `idle_seconds`.
     idle_seconds : float, optional
-        With `follow`: end when no store has come for this long, seconds. Default: only Ctrl-C ends it.
+        With `follow`: end when no frame, or no store, has come for this long, seconds. Default: a series ends by its
+        own marks alone, and a folder by Ctrl-C.
     progress : callable, optional
         Called with a `Progress` about twice a second and after each finished group. Default: a notebook shows a line
         that moves, and a script nothing.
@@ -79,7 +82,8 @@ def run(
     -------
     Outcomes
         A sequence of `Outcome`, one for each data set, in the order given; `peaks` and `report` where there is one.
-        Where there are several they are also written to ``OUT/outcomes.jsonl``.
+        Where there are several they are also written to ``OUT/outcomes.jsonl``, and
+        ``OUT/batch.html`` is a page on all of them.
 
     Raises
     ------
@@ -111,19 +115,37 @@ def run(
     >>> again.status, again.frames_processed
     ('complete', 0)
     """
-    resolved = _resolve(settings, data, out, follow)
+    series = follow is not None and is_growing_series(follow)
+    if series and data:
+        named = ", ".join(map(str, data))
+        raise InputError(f"--follow {follow}: is one series, which is followed alone; leave out {named}")
+    resolved = _resolve(settings, [str(follow)] if series else data, out, follow)
     where = clusters.load_profile(cluster) if isinstance(cluster, str | Path) else cluster
-    paths = expand_data_sets(resolved.data)
+    paths = [Path(str(follow))] if series else expand_data_sets(resolved.data)
     names = data_set_names(paths)
-    follower = Follower(Path(follow)) if follow is not None else None
-    with _shown(progress) as progress:
+    follower = Follower(Path(follow)) if follow is not None and not series else None
+    with _shown(progress) as progress, ExitStack() as held:
         stages = _Stages(progress)
+        workers = _Workers(held, resolved, where, client)
+        if series:
+            outcome = follow_series(
+                paths[0],
+                resolved,
+                idle_seconds=idle_seconds,
+                workers=partial(workers.get, str(done_mark(paths[0]).parent.resolve())),
+                at_once=client is not None or where is not None or resolved.compute.workers is not None,
+                progress=progress,
+                opened=opened,
+            )
+            if outcome is not None:
+                return Outcomes([outcome])
         stages.begin(f"opening {names[0] if names else follow}")
-        source = DataSetQueue(resolved, paths, follower, idle_seconds, opened)
+        source = DataSetQueue(resolved, paths, follower, idle_seconds, None if series else opened)
 
         def here(work: DataSetRun) -> bool:
             following = follower is not None
-            return client is None and _here(work, source.total(), resolved, where, stages, following=following)
+            free = client is None and not workers.there
+            return free and _here(work, source.total(), resolved, where, stages, following=following)
 
         before, first, in_this_process = _beginning(source, here)
         folder, several = Path(resolved.output.folder), len(paths) > 1 or follower is not None
@@ -143,21 +165,35 @@ def run(
             common: dict[str, Any] = {
                 "total": source.total,
                 "record": record,
-                "progress": progress,
+                "progress": None if progress is None else stages.show,
                 "notes": stages.notes,
             }
             if in_this_process:
                 outcomes = InProcess(coming, task_seconds=resolved.compute.task_seconds, **common).run()
             else:
-                outcomes = _on_cluster(first, coming, resolved, where, client, stages, common)
-    unfinished = source.unfinished()
-    outcomes = [*outcomes, *source.not_begun(), *unfinished]
-    if outcomes and all(outcome.status == "refused" for outcome in outcomes):
-        raise InputError("\n".join(dict.fromkeys(outcome.message for outcome in outcomes)))
-    for outcome in (*(before if first is None else ()), *unfinished):
-        record(outcome)
+                outcomes = _on_cluster(workers, first, coming, resolved, stages, common)
+                held.close()
+        unfinished = source.unfinished()
+        outcomes = [*outcomes, *source.not_begun(), *unfinished]
+        if outcomes and all(outcome.status == "refused" for outcome in outcomes):
+            raise InputError("\n".join(dict.fromkeys(outcome.message for outcome in outcomes)))
+        for outcome in (*(before if first is None else ()), *unfinished):
+            record(outcome)
+        if several and resolved.output.report:
+            stages.go_on("making the page on all data sets")
+            _write_batch_report(folder)
     order = {name: position for position, name in enumerate([*names, *source.paths])}
     return Outcomes(sorted(outcomes, key=lambda outcome: order[outcome.name]))
+
+
+def _write_batch_report(folder: Path) -> None:
+    """The page on all data sets of a folder; whatever ails it spoils no run."""
+    from braggflow.show import write_batch_report  # here, because matplotlib takes half a second
+
+    try:
+        write_batch_report(folder)
+    except Exception as error:  # noqa: BLE001 - the tables are whole, and the page can be made again
+        logger.warning("%s: has no batch.html (%s: %s)", folder, type(error).__name__, error)
 
 
 @contextmanager
@@ -172,16 +208,28 @@ def _shown(progress: Callable[[Progress], None] | None) -> Iterator[Callable[[Pr
 
 
 class _Stages:
-    """What is said before the first data set is begun: what is done now, and what the user should know."""
+    """What is said before the first data set is begun, and after the last: what is done now, what one should know."""
 
     def __init__(self, progress: Callable[[Progress], None] | None) -> None:
         self.notes: list[str] = []
         self._progress, self._tally = progress, Tally(1.0, on_gpu=False)
+        self._last: Progress | None = None
 
     def begin(self, stage: str) -> None:
         """Say what is done from now on."""
         if self._progress is not None:
             self._progress(self._tally.progress((), ended=0, total=1, stage=stage, notes=self.notes))
+
+    def show(self, state: Progress) -> None:
+        """Say how far the run is."""
+        self._last = state
+        if self._progress is not None:
+            self._progress(state)
+
+    def go_on(self, stage: str) -> None:
+        """Say what is done after all data sets, of a run that said how far it was."""
+        if self._last is not None:
+            self.show(replace(self._last, stage=stage))
 
 
 def _beginning(
@@ -221,13 +269,13 @@ def _here(
     """
     profile = where if where is not None and where.kind == "local" else None
     if where is not None and profile is None:
-        _look(first, stages, device="auto")  # a GPU that is demanded is for the jobs to have
+        _look(first, stages, here=False)
         return False
     clusters.refuse_crowd(resolved.compute.workers, "compute.workers")
     clusters.refuse_crowd(profile.workers if profile is not None else None, "workers of the cluster profile")
     if clusters.memory_limit_asked(resolved.compute, profile) != "auto":
         check_memory(first.series.path, first.need, clusters.memory_of_worker(resolved.compute, profile), 1)
-    seconds = _look(first, stages, device=resolved.locate.device) * data_sets
+    seconds = _look(first, stages, here=True) * data_sets
     asked = resolved.compute.workers is not None or profile is not None or following
     # What killed a run before must not kill this process: workers are there to be killed.
     if seconds <= MOST_SECONDS and not asked and not first.killed:
@@ -238,41 +286,73 @@ def _here(
     return False
 
 
-def _look(first: DataSetRun, stages: _Stages, *, device: str) -> float:
-    """Look at a few frames of the first data set; the seconds that what is left of it takes on one core."""
+def _look(first: DataSetRun, stages: _Stages, *, here: bool) -> float:
+    """Look at a few frames of the first data set; the seconds that what is left of it takes on one core.
+
+    A GPU is asked only where the work is to be done `here`: otherwise that is for the jobs to have.
+    """
     stages.begin("looking at a few frames")
     if first.resolved.check.fraction:
         from braggflow.selfcheck import compile_check  # here, as what it needs is loaded where it is asked for
 
         compile_check()
+    if first.resolved.track.enabled and len(first.numbers) > 2:  # fewer are followed only where that is asked for
+        from braggflow.tracks import compile_tracks
+
+        compile_tracks()
     todo = [position for group in first.todo for position in range(group.first, group.stop)]
     opened = opened_series(first.series)
-    locate = opened.config.locate.model_copy(update={"device": device})
-    looked = look_at_frames(replace(opened, config=opened.config.model_copy(update={"locate": locate})), todo)
+    config = opened.config if here else on_cpu(opened.config)
+    looked = look_at_frames(replace(opened, config=config), todo)
     first.warnings = looked.warnings
     stages.notes += [f"warning: {first.name}: {warning}" for warning in looked.warnings]
     return looked.seconds_per_frame * len(todo)
 
 
+class _Workers:
+    """The cluster of a run, opened when it is first asked for, and ended with what is `held`."""
+
+    def __init__(
+        self,
+        held: ExitStack,
+        resolved: RunConfig,
+        where: "Profile | None",
+        client: "Client | None",
+    ) -> None:
+        self._held, self._resolved, self._where, self._client = held, resolved, where, client
+        self._cluster: clusters.Cluster | None = None
+
+    @property
+    def there(self) -> bool:
+        """Whether it was opened."""
+        return self._cluster is not None
+
+    def get(self, path: str) -> "clusters.Cluster":
+        """The cluster, whose workers must see `path`; raises `InputError` where it cannot do the work."""
+        if self._cluster is None:
+            folder = existing_folder(Path(self._resolved.output.folder).resolve())
+            needed = [path, str(folder)]
+            self._cluster = (
+                clusters.cluster_of_client(self._client, self._resolved, needed)
+                if self._client is not None
+                else self._held.enter_context(clusters.open_cluster(self._where, self._resolved, needed))
+            )
+        return self._cluster
+
+
 def _on_cluster(
+    workers: _Workers,
     first: DataSetRun,
     coming: Iterator[DataSetRun | Outcome | None],
     resolved: RunConfig,
-    where: "Profile | None",
-    client: "Client | None",
     stages: _Stages,
     common: dict[str, Any],
 ) -> list[Outcome]:
     from braggflow.flow.dispatch import Dispatcher  # with Dask, which takes most of a second
 
-    needed = [first.series.path, str(existing_folder(Path(resolved.output.folder).resolve()))]
-    with ExitStack() as stack:
-        if client is not None:
-            used = clusters.cluster_of_client(client, resolved, needed)
-        else:
-            stages.begin("starting workers")
-            used = stack.enter_context(clusters.open_cluster(where, resolved, needed))
-        return Dispatcher(used, resolved, coming, **common).run()
+    if not workers.there:
+        stages.begin("starting workers")
+    return Dispatcher(workers.get(first.series.path), resolved, coming, **common).run()
 
 
 def _resolve(

@@ -18,7 +18,7 @@ WATCH_SECONDS = 5.0
 
 
 class Tally:
-    """Counts of a run whose tasks are aimed to last `task_seconds`; `on_gpu`: the network has workers of its own."""
+    """Counts of a run whose tasks are aimed to last `task_seconds`; `on_gpu`: workers with GPUs locate and fit."""
 
     def __init__(self, task_seconds: float, *, on_gpu: bool) -> None:
         self.data_sets = self.groups = 0
@@ -49,8 +49,8 @@ class Tally:
         self._last_part = time.monotonic()
         self.peaks += part.peaks
         self.frames_failed += len(part.failures)
-        network = part.seconds.get("locate", 0.0) if self._on_gpu else 0.0
-        took = {"cpu": sum(part.seconds.values()) - network, "gpu": network}
+        gpu = sum(part.seconds.get(stage, 0.0) for stage in ("locate", "fit_on_gpu")) if self._on_gpu else 0.0
+        took = {"cpu": sum(part.seconds.values()) - gpu, "gpu": gpu}
         self._measured += 1
         self._seconds = {
             kind: took[kind] if self._measured == 1 else before + (took[kind] - before) / self._measured

@@ -4,8 +4,8 @@ A series is processed in groups of consecutive chunks. Where workers offer the r
 
     search (CPU, one task a chunk) ──► locate (GPU, one task) ──► complete (CPU: fit, assemble, write the part)
 
-and else one CPU task that does the same in that order. Frames never leave the worker that read them; results leave as
-part files, and only their summaries travel.
+(`locate` fits too where `fit.device` says so), and else one CPU task that does the same in that order. Frames never
+leave the worker that read them; results leave as part files, and only their summaries travel.
 """
 
 import json
@@ -17,11 +17,30 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
+import xarray as xr
+
 from braggflow.config import RunConfig, digest
 from braggflow.flow.unchanged import OtherFramesError, OtherSourcesError
-from braggflow.frames import OpenedSeries, open_frames, open_series, without_bad_pixels
-from braggflow.pipeline import ChunkPeaks, Group, NetworkResult, complete_peaks, locate_peaks, search_chunk, sum_counts
-from braggflow.results import Part, PartSummary, RunFolder, frame_states, frames_identity, write_part
+from braggflow.frames import OpenedSeries, growing_data, open_frames, open_series, without_bad_pixels
+from braggflow.pipeline import (
+    ChunkPeaks,
+    Group,
+    NetworkResult,
+    complete_peaks,
+    locate_peaks,
+    on_cpu,
+    search_chunk,
+    sum_counts,
+)
+from braggflow.results import (
+    Part,
+    PartSummary,
+    RunFolder,
+    frame_states,
+    frames_identity,
+    growing_identity,
+    write_part,
+)
 from braggflow.version import code_version
 
 if TYPE_CHECKING:
@@ -46,6 +65,10 @@ class TaskSeries:
     """Hash of the client's modules that decide the numbers: a worker with others refuses."""
     frames: str
     """Digest of the identity of the frames that the client opened: a worker that finds others refuses."""
+    looked_at: tuple[int, ...] = ()
+    """Of a series that is still being written: positions of the frames by which it was described."""
+    look: int = 0
+    """Which look at such a series it is opened as of: with another, it is opened anew."""
 
 
 class GroupTask(NamedTuple):
@@ -67,7 +90,7 @@ def submit_groups(
     if not orders:
         return []
     options: dict[str, Any] = {"priority": priority, "retries": retries, "pure": False}
-    on_cpu = options | _on_cpu(pools)
+    on_cpus = options | _cpu_resource(pools)
     series, groups = [order.series for order in orders], [order.group for order in orders]
     skips = [dict(order.skip) for order in orders]
     keys = [_key(order.series, order.group.first) for order in orders]
@@ -77,7 +100,7 @@ def submit_groups(
         return [(kind, *key) for key in keys]
 
     if not pools.gpu:
-        return list(client.map(_process, series, groups, skips, key=named("process"), **on_cpu))
+        return list(client.map(_process, series, groups, skips, key=named("process"), **on_cpus))
     chunks = [(at, first, stop) for at, group in enumerate(groups) for first, stop in group.chunks]
     finding = client.map(
         _search,
@@ -86,13 +109,13 @@ def submit_groups(
         [stop for *_, stop in chunks],
         [skips[at] for at, *_ in chunks],
         key=[("search", *keys[at], first) for at, first, _ in chunks],
-        **on_cpu,
+        **on_cpus,
     )
     found: list[list[Future[ChunkPeaks]]] = [[] for _ in groups]
     for (at, *_), future in zip(chunks, finding, strict=True):
         found[at].append(future)
     located = client.map(_locate, series, found, key=named("locate"), resources={"GPU": 1}, **options)
-    return list(client.map(_complete, series, groups, found, located, key=named("complete"), **on_cpu))
+    return list(client.map(_complete, series, groups, found, located, key=named("complete"), **on_cpus))
 
 
 def submit_probe(
@@ -100,7 +123,7 @@ def submit_probe(
 ) -> "Future[None]":
     """Process the one frame at a position and throw the result away: does it kill its worker?"""
     key = ("probe", *_key(series, position))
-    return client.submit(_probe, series, position, key=key, priority=priority, pure=False, **_on_cpu(pools))
+    return client.submit(_probe, series, position, key=key, priority=priority, pure=False, **_cpu_resource(pools))
 
 
 def _key(series: TaskSeries, first: int) -> tuple[str, int, str]:
@@ -108,7 +131,7 @@ def _key(series: TaskSeries, first: int) -> tuple[str, int, str]:
     return Path(series.folder).name, first, uuid4().hex[:8]
 
 
-def _on_cpu(pools: "Pools") -> dict[str, Any]:
+def _cpu_resource(pools: "Pools") -> dict[str, Any]:
     return {"resources": {"CPU": 1}} if pools.cpu else {}
 
 
@@ -141,8 +164,8 @@ def _complete(series: TaskSeries, group: Group, found: Sequence[ChunkPeaks], ans
 
 def _probe(series: TaskSeries, position: int) -> None:
     opened = opened_series(series)
-    found = [search_chunk(opened, position, position + 1)]
-    complete_peaks(opened.config, found, locate_peaks(opened.config, found))
+    config, found = on_cpu(opened.config), [search_chunk(opened, position, position + 1)]
+    complete_peaks(config, found, locate_peaks(config, found))
 
 
 def _here(kind: str) -> dict[str, int]:
@@ -163,7 +186,7 @@ def _write(
         failures=[failure for chunk in found for failure in chunk.failures],
         seconds=seconds,
         tasks=sum_counts([*(chunk.tasks for chunk in found), answer.tasks, tasks]),
-        notes=dict(answer.located.notes) if answer.located is not None else {},
+        notes=dict(answer.notes),
         states=frame_states(table, {number: mean for chunk in found for number, mean in chunk.means.items()}),
     )
     return write_part(RunFolder(Path(series.folder)), part, series.run)
@@ -182,10 +205,22 @@ def opened_series(series: TaskSeries) -> OpenedSeries:
             f"worker: has braggflow {own['version']} (sources {own['sources']}), the client has other sources "
             f"({series.sources}); results would be mixed. Install the same on both"
         )
-    data = open_frames(series.path)
-    if digest(frames_identity(Path(series.path), data)) != series.frames:
-        raise OtherFramesError(
-            f"{series.path}: holds other frames than when the run began; run again, so that no results are mixed"
-        )
-    opened = open_series(data, RunConfig.model_validate_json(series.settings))
+    config, growing = RunConfig.model_validate_json(series.settings), bool(series.looked_at)
+    opened = open_series(_frames_of(series), config, growing=growing)
     return without_bad_pixels(opened, json.loads(series.bad_pixels))
+
+
+def _frames_of(series: TaskSeries) -> xr.Dataset:
+    """The frames of a series; raises `OtherFramesError` where they are not those that the client opened."""
+    path = Path(series.path)
+    if not series.looked_at:
+        data = open_frames(path)
+        if digest(frames_identity(path, data)) == series.frames:
+            return data
+    for anew in (False, True) if series.looked_at else ():  # this process may know another series of the same name
+        data = growing_data(path, series.looked_at, anew=anew)
+        if digest(growing_identity(path, data, series.looked_at)) == series.frames:
+            return data
+    raise OtherFramesError(
+        f"{series.path}: holds other frames than when the run began; run again, so that no results are mixed"
+    )

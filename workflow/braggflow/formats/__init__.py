@@ -2,6 +2,8 @@
 
 from braggflow.formats.damage import reading_errors
 from braggflow.formats.hdf5 import frames_per_chunk, open_hdf5, read_coord
+from braggflow.formats.metadata import HC_KEV_ANGSTROM
+from braggflow.formats.poni import read_poni
 from braggflow.formats.readers import Stack
 from braggflow.formats.sources import (
     FOLDER_SUFFIXES,
@@ -16,6 +18,7 @@ from braggflow.formats.stacks import has_changed, inspect_source, read_frames, r
 
 __all__ = [
     "FOLDER_SUFFIXES",
+    "HC_KEV_ANGSTROM",
     "HDF5_SUFFIXES",
     "Stack",
     "expand_sources",
@@ -28,6 +31,7 @@ __all__ = [
     "read_coord",
     "read_frames",
     "read_image",
+    "read_poni",
     "reading_errors",
     "split_name",
     "without_eiger_data",

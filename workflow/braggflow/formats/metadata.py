@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+#: hc in keV Å (CODATA 2018), from photon energy to wavelength.
+HC_KEV_ANGSTROM = 12.398419843
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

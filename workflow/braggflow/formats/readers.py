@@ -40,6 +40,8 @@ class Stack:
     """Frames that were never written, as (first, the one after the last, reason); reading them is refused."""
     others: tuple[str, ...] = ()
     """What else in the file may be frames and is not taken, as `/path (shape)`."""
+    promised: int = 0
+    """Frames that the series of which it is a part was to have; 0 where nothing is stated."""
 
     @property
     def name(self) -> str:

@@ -121,6 +121,7 @@ def _of_hdf5(found: FoundDataSet) -> Stack:
         facts=found.facts,
         missing=found.missing,
         others=found.others,
+        promised=found.promised,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from braggflow.angles import Geometry
 from braggflow.config import FramesConfig, RunConfig
 from braggflow.errors import InputError
 
@@ -94,12 +95,25 @@ def read_background_frame(data: xr.Dataset, config: RunConfig) -> NDArray[np.flo
 
     Raises `InputError` naming the key or file.
     """
-    if config.detect.background in ("none", "local"):
+    if config.detect.background in ("none", "local", "radial"):
         return None
     image = _image("detect.background", config.detect.background, data["frames"].shape[1:]).astype(np.float32)
     if not np.isfinite(image).all():
         raise InputError(f"detect.background: {config.detect.background} has pixels that are NaN or infinite")
     return np.asarray(_blocks(image, config.frames.bin).sum(axis=(1, 3)))
+
+
+def searched_geometry(data: xr.Dataset, config: RunConfig) -> Geometry | None:
+    """The geometry of the series' binned frames where the configuration decides by it, else None.
+
+    Raises `InputError` where it is asked for and incomplete or wrong.
+    """
+    if not config.detect.asks_geometry:
+        return None
+    geometry = Geometry.from_config(config.geometry, data.attrs.get("geometry"))
+    if config.detect.q_range is not None or config.detect.exclude_q:
+        geometry.q(0, 0)  # raises without a wavelength
+    return geometry.binned(config.frames.bin)
 
 
 def _correction_image(data: xr.Dataset, name: str, choice: str) -> NDArray[np.float32] | None:
@@ -114,6 +128,16 @@ def _image(key: str, source: str, shape: tuple[int, ...]) -> NDArray[Any]:
     from braggflow.formats import read_image  # here, because few runs name an image
 
     return read_image(key, source, shape)
+
+
+def passes_unchanged(raw: NDArray[Any], correction: Correction) -> bool:
+    """Whether raw frames (n, y, x) pass `correct_frame` as they are, with no more masked than the series' mask."""
+    if raw.dtype.kind == "f" or correction.dark is not None or correction.flat is not None or correction.bin > 1:
+        return False
+    if correction.masked_below > -np.inf and ((raw < correction.masked_below) & ~correction.mask).any():
+        return False
+    missing = correction.missing_value
+    return missing is None or not ((raw == missing) & ~correction.mask).any()
 
 
 def correct_frame(raw: NDArray[Any], correction: Correction) -> CorrectedFrame:

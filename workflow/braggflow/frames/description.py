@@ -5,7 +5,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,8 +22,10 @@ RULES = 1
 T = TypeVar("T")
 
 
-def described(data: xr.Dataset) -> xr.Dataset:
+def described(data: xr.Dataset, looked_at: Sequence[int] | None = None) -> xr.Dataset:
     """The Dataset of a series with its marks joined to `mask`, and the attributes that say how pixels are taken.
+
+    `looked_at` are the positions of the frames that say so, by default some that are spread over those that are there.
 
     Attributes: `saturation` and its source; `masked_below` (counts, pixels below are ignored); `marks`, the record of
     what was found, with which a Dataset is returned as it is; `notes`. `negative_marks` (y, x) are the pixels of the
@@ -37,7 +39,7 @@ def described(data: xr.Dataset) -> xr.Dataset:
         stated.pop("masked_below", None)  # of a store of version 0.1.0: whatever is below 0
     shape = data["frames"].shape[1:]
     known = data["mask"].values != 0 if "mask" in data else np.zeros(shape, bool)
-    marks = _look(data, known)
+    marks = _look(data, known, frames_to_look_at(data) if looked_at is None else looked_at)
     mask = known | marks.negative_marks | marks.top_marks
     own = mask & ~known
     stated["marks"] = {
@@ -90,11 +92,17 @@ def _of_type(attrs: Mapping[str, Any], name: str, kind: type[T]) -> T:
     return value if isinstance(value, kind) else kind()
 
 
-def _look(data: xr.Dataset, known: NDArray[np.bool_]) -> Marks:
+def frames_to_look_at(data: xr.Dataset) -> list[int]:
+    """Positions of the frames by which a series is judged, of those that were written."""
     missing = missing_frames(data)
     there = np.array([at for at in range(data.sizes["frame"]) if at not in missing], np.int64)
+    found: list[int] = there[frames_looked_at(len(there))].tolist() if len(there) else []
+    return found
+
+
+def _look(data: xr.Dataset, known: NDArray[np.bool_], positions: Sequence[int]) -> Marks:
     look = Look(known)
-    for position in there[frames_looked_at(len(there))] if len(there) else ():
+    for position in positions:
         try:
             look.add(read_raw(data, np.array([position]))[0])
         except UNREADABLE:

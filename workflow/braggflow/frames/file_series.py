@@ -62,15 +62,16 @@ def ingest_command(path: str | Path) -> str:
     return f"braggflow ingest {shlex.quote(str(path))} --out {shlex.quote(data_set_name(path) + '.zarr')}"
 
 
-def series_of(stacks: Sequence[Stack]) -> xr.Dataset:
+def series_of(stacks: Sequence[Stack], *, growing: bool = False) -> xr.Dataset:
     """The frames of `stacks`, one after the other, with all that their files state; nothing is read but headers.
 
     `sources` names the files that the frames lie in, with their sizes and times of change. A chunk is what one task
     reads: whole HDF5 chunks of about `store.CHUNK_BYTES`. Raises `InputError` where the stacks are not alike.
+    `growing`: the files may be written to; else frames of one that was are refused.
     """
     check_alike(stacks)
     shape, dtype = stacks[0].shape, np.dtype(stacks[0].dtype)
-    series = _Series(stacks)
+    series = _Series(stacks, growing=growing)
     n_frames = series.shape[0]
     per_chunk = max(frames_per_chunk(stack.path, stack.inside) if stack.kind == "hdf5" else 1 for stack in stacks)
     step = per_chunk * max(1, chunk_frames(n_frames, shape, dtype) // per_chunk)
@@ -109,8 +110,8 @@ def check_alike(stacks: Sequence[Stack]) -> None:
 class _Series(BackendArray):
     """Frames (frame, y, x) of the stacks in order, read when they are indexed."""
 
-    def __init__(self, stacks: Sequence[Stack]) -> None:
-        self.stacks = stacks
+    def __init__(self, stacks: Sequence[Stack], *, growing: bool) -> None:
+        self.stacks, self._growing = stacks, growing
         self.starts = np.cumsum([0, *(stack.frames for stack in stacks)])
         self.shape = (int(self.starts[-1]), *stacks[0].shape)
         self.dtype = np.dtype(stacks[0].dtype)
@@ -141,7 +142,7 @@ class _Series(BackendArray):
         """Frames [first, stop), all of one stack."""
         at = int(np.searchsorted(self.starts, first, side="right")) - 1
         stack, start = self.stacks[at], int(self.starts[at])
-        if has_changed(stack):
+        if not self._growing and has_changed(stack):
             raise OSError(f"{stack.name}: has changed since it was opened")
         try:
             return read_frames(stack, first - start, stop - start)

@@ -72,7 +72,12 @@ def open_frames(path: str | Path) -> xr.Dataset:
         from braggflow.frames.file_series import open_files  # here, because it loads the readers of detector files
 
         return open_files(path)
-    path = Path(path)
+    with reading_store(f"frames store {path}"):
+        return described(opened_store(Path(path)))
+
+
+def opened_store(path: Path) -> xr.Dataset:
+    """The Dataset of a frames store, checked, and not yet described by its frames; raises as `open_frames` does."""
     if not path.exists():
         hint = (
             f"; {unfinished_path(path).name} is there: the command that makes it did not finish"
@@ -93,11 +98,11 @@ def frames_from_array(images: xr.Dataset | xr.DataArray | NDArray[Any]) -> xr.Da
     if isinstance(images, xr.Dataset):
         # It may be a part of a store, whose files say nothing of it.
         attrs = {key: value for key, value in images.attrs.items() if key != "format"}
-        return _prepared(images.drop_attrs(deep=False).assign_attrs(attrs), "dataset")
+        return described(_prepared(images.drop_attrs(deep=False).assign_attrs(attrs), "dataset"))
     array = images if isinstance(images, xr.DataArray) else xr.DataArray(np.asarray(images))
     if array.ndim not in (2, 3):
         raise InputError(f"array: frames has shape {array.shape}, must be (frame, y, x) or (y, x)")
-    return _prepared(array.to_dataset(name="frames", promote_attrs=False), "array")
+    return described(_prepared(array.to_dataset(name="frames", promote_attrs=False), "array"))
 
 
 def refuse_damaged(path: Path) -> None:
@@ -202,7 +207,7 @@ def _damaged_description(path: Path) -> str:
 
 
 def _prepared(data: xr.Dataset, what: str) -> xr.Dataset:
-    """A Dataset with `frames` and images in order, numbered, checked, and described."""
+    """A Dataset with `frames` and images in order, numbered and checked."""
     if "frames" not in data:
         found = ", ".join(map(str, data.variables)) or "nothing"
         raise InputError(f"{what}: has no array 'frames' (has: {found})")
@@ -219,7 +224,7 @@ def _prepared(data: xr.Dataset, what: str) -> xr.Dataset:
     fill = data["frames"].attrs.get("_FillValue", data["frames"].attrs.get("missing_value"))
     if "missing_value" not in data.attrs and _says_missing(fill):
         data = data.assign_attrs(missing_value=np.asarray(fill).item())
-    return described(data)
+    return data
 
 
 def _coordinates_read(data: xr.Dataset, what: str) -> xr.Dataset:

@@ -1,9 +1,11 @@
-"""Chunks of a frames store, read ahead and decoded straight into memory that is used again.
+"""Chunks of a frames store, read ahead and decoded, all in memory that is used again.
 
 Zarr decodes a chunk into new memory and copies it from there; of reading frames that took a third (docs/benchmarks.md).
+To read files into new memory takes twice as long as into memory that was used before.
 What is not as `create_store` writes it (shards, other codecs, arrays in memory) is left to Zarr.
 """
 
+import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -43,7 +45,7 @@ class FrameReader:
         index = int(positions[0]) // self._shape[0]
         encoded = self._encoded(index)
         if following is not None and (next_index := following // self._shape[0]) != index:
-            self._mine.ahead = {next_index: _file_reader().submit(self._from_disk, next_index)}
+            self._mine.ahead = {next_index: _file_reader().submit(self._from_disk, next_index, self._mine.next_room)}
         if self._mine.chunk is None:
             self._mine.chunk = np.empty(self._shape, self._data["frames"].dtype)
         _decode(encoded, self._mine.chunk, index)
@@ -52,18 +54,23 @@ class FrameReader:
         return self._mine.chunk[rows[0] : rows[-1] + 1] if consecutive else self._mine.chunk[rows]
 
     def _encoded(self, index: int) -> memoryview:
-        coming = self._mine.ahead.pop(index, None)
+        mine = self._mine
+        coming = mine.ahead.pop(index, None)
         try:
-            return self._from_disk(index) if coming is None else coming.result()
+            if coming is None:
+                return self._from_disk(index, mine.room)
+            encoded = coming.result()
         except FileNotFoundError:
             raise FileNotFoundError(f"chunk frames/c/{index}/0/0 is missing") from None
+        mine.room, mine.next_room = mine.next_room, mine.room
+        return encoded
 
-    def _from_disk(self, index: int) -> memoryview:
+    def _from_disk(self, index: int, room: "_Room") -> memoryview:
         """A chunk without the checksum at its end. Raises `ValueError` with its name where that does not fit.
 
-        Whoever reads ahead compares it too: that takes a sixteenth of the time of decoding, and is done beside it.
+        Whoever reads ahead compares it too: that takes a fortieth of the time of decoding, and is done beside it.
         """
-        view = memoryview(_file(self._data, index).read_bytes())
+        view = room.read(_file(self._data, index))
         if not self._guarded:
             return view
         if not checksum_fits(view[:-CRC_BYTES], view[-CRC_BYTES:].tobytes()):
@@ -71,10 +78,29 @@ class FrameReader:
         return view[:-CRC_BYTES]
 
 
+class _Room:
+    """Memory for a file, as large as the largest one so far."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def read(self, path: Path) -> memoryview:
+        """The content of a file, until the next one is read."""
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > len(self._bytes):
+                self._bytes = np.empty(size, np.uint8)
+            view, at = self._bytes.data[:size], 0
+            while n := file.readinto(view[at:]):
+                at += n
+        return view[:at].toreadonly()
+
+
 class _OfThread(threading.local):
     """What a thread has of its own."""
 
     def __init__(self) -> None:
+        self.room, self.next_room = _Room(), _Room()  # one reader of files reads ahead: never two into one room
         self.chunk: NDArray[Any] | None = None
         self.ahead: dict[int, Future[memoryview]] = {}
         """The file that is being read, by the index of its chunk."""

@@ -148,6 +148,8 @@ def read_raw(data: xr.Dataset, positions: NDArray[np.int64]) -> NDArray[Any]:
     try:
         values = data["frames"][slice(positions[0], positions[-1] + 1) if consecutive else positions].values
     except (*_OF_CODECS, ValueError) as error:  # which do not say where
+        if "chunks" not in data["frames"].encoding:  # of no store, but of an array that is read when it is asked for
+            raise
         files = ", ".join(f"frames/c/{at}/0/0" for at in np.unique(positions // _file_frames(data)))
         raise ValueError(f"chunk {files} is damaged ({error})") from error
     native: NDArray[Any] = values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -25,7 +25,7 @@ from braggflow.locate import load_localiser, locate_patches
 logger = logging.getLogger(__name__)
 
 #: What all this takes on two cores, seconds.
-_ABOUT = 50.0
+_ABOUT = 65.0
 _SIZE = 48
 
 

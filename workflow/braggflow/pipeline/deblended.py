@@ -1,6 +1,6 @@
 """Rows for the peaks that the fit told apart: each has its own, and names that of the peak whose patch it is in."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ SAME_PEAK = 1.5
 #: What a further peak's patch says of it, as of the peak at whose maximum that was cut.
 _OF_THE_PATCH = np.uint16(Flag.edge | Flag.masked | Flag.saturated | Flag.overlap)
 _SIGMA_PER_FWHM = 1 / (2 * np.sqrt(2 * np.log(2)))
-#: Points a pixel and axis by which a profile is summed.
-_POINTS = 4
+#: Points a pixel and axis by which a profile is summed, and profiles that are at once.
+_POINTS, _AT_ONCE = 4, 32
 
 
 class Further(NamedTuple):
@@ -47,41 +47,62 @@ def further_peaks(
     place = corner + np.column_stack([fits["y"], fits["x"]])
     frame = table["peak_frame"][row]
     kept = np.ones(len(fits), bool)
-    order = np.argsort(table["peak_frame"], kind="stable")
-    first = np.searchsorted(table["peak_frame"], frame, sorter=order)
-    last = np.searchsorted(table["peak_frame"], frame, "right", sorter=order)
-    for k in range(len(fits)):
-        others = order[first[k] : last[k]]
-        others = others[others != row[k]]
-        kept[k] = not _near(table["y_pixel"][others], table["x_pixel"][others], place[k]).any()
+    maxima = np.column_stack([table["y_pixel"], table["x_pixel"]]).astype(np.float64)
+    one, other = _close_pairs(frame, place, table["peak_frame"], maxima)
+    kept[one[other != row[one]]] = False
+    one, other = _close_pairs(frame, place, frame, place)
+    apart = row[one] != row[other]
+    one, other = one[apart], other[apart]
     variance = fits["y_std"] ** 2 + fits["x_std"] ** 2
     # By certainty, then place: which of two stays does not depend on the order of the table.
-    for k in np.lexsort((place[:, 1], place[:, 0], variance)).tolist():
+    rank = np.argsort(np.lexsort((place[:, 1], place[:, 0], variance)))
+    for k in sorted(set(one.tolist()), key=rank.__getitem__):
         if kept[k]:
-            same = np.flatnonzero((frame == frame[k]) & (row != row[k]))
-            kept[same[_near(place[same, 0], place[same, 1], place[k])]] = False
-    pixel = np.full((len(fits), 2), -1)
-    for k in np.flatnonzero(kept).tolist():
-        taken = pixel[:k][kept[:k] & (row[:k] == row[k])] - corner[k]
-        pixel[k] = corner[k] + _own_pixel(patches.state[row[k]], fits["y"][k], fits["x"][k], taken)
-    return Further(fits[kept], row[kept], pixel[kept])
+            kept[other[one == k]] = False
+    fits, row, corner = fits[kept], row[kept], corner[kept]
+    return Further(fits, row, corner + _own_pixels(patches.state, row, fits))
 
 
-def _near(y: NDArray[Any], x: NDArray[Any], place: NDArray[np.float64]) -> NDArray[np.bool_]:
-    near: NDArray[np.bool_] = np.hypot(y - place[0], x - place[1]) < SAME_PEAK
-    return near
+def _close_pairs(
+    frame: NDArray[np.int64], place: NDArray[np.float64], frames: NDArray[np.int64], places: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of a place (n, 2) and one of `places` (m, 2) closer than `SAME_PEAK`, each in its frame, as (y, x)."""
+    if not len(frame):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # Rows of all frames one below the other, far enough apart.
+    lowest = min(place[:, 0].min(), places[:, 0].min())
+    height = max(place[:, 0].max(), places[:, 0].max()) - lowest + 4 * SAME_PEAK
+    first_frame = frame.min()
+    line = (frame - first_frame) * height + place[:, 0] - lowest
+    lines = (frames - first_frame) * height + places[:, 0] - lowest
+    order = np.argsort(lines, kind="stable")
+    first, stop = (np.searchsorted(lines[order], line + sign * 2 * SAME_PEAK) for sign in (-1, 1))
+    number = stop - first
+    one = np.repeat(np.arange(len(line)), number)
+    other = order[np.arange(len(one)) - np.repeat(np.cumsum(number) - number, number) + np.repeat(first, number)]
+    away = np.hypot(places[other, 0] - place[one, 0], places[other, 1] - place[one, 1])
+    near = (away < SAME_PEAK) & (frames[other] == frame[one])
+    return one[near], other[near]
 
 
-def _own_pixel(state: NDArray[np.uint8], y: float, x: float, taken: NDArray[np.int64]) -> tuple[int, int]:
-    """The pixel (y, x) of the patch nearest to a position that is the peak's own, not the middle and not `taken`."""
-    free = state == State.OWN
-    free[len(state) // 2, len(state) // 2] = False
-    for row, column in taken:
-        if 0 <= row < len(state) and 0 <= column < len(state):
-            free[row, column] = False
-    rows, columns = np.nonzero(free)
-    nearest = np.argmin((rows - y) ** 2 + (columns - x) ** 2)
-    return int(rows[nearest]), int(columns[nearest])
+def _own_pixels(state: NDArray[np.uint8], row: NDArray[np.int64], fits: NDArray[np.void]) -> NDArray[np.int64]:
+    """The pixel (m, 2) of the patch nearest to each position that is the peak's own, not the middle nor another's."""
+    size = state.shape[1]
+    pixel = np.empty((len(row), 2), np.int64)
+    free = state[row] == State.OWN
+    free[:, size // 2, size // 2] = False
+    # Rows are ascending: those of one patch follow each other, and the first has the first choice.
+    turn = np.arange(len(row)) - np.searchsorted(row, row)
+    y, x = np.mgrid[:size, :size]
+    for one in range(int(turn.max(initial=-1)) + 1):
+        now = np.flatnonzero(turn == one)
+        for before in range(one):
+            taken = pixel[now - one + before]
+            free[now, taken[:, 0], taken[:, 1]] = False
+        far = (y - fits["y"][now, None, None]) ** 2 + (x - fits["x"][now, None, None]) ** 2
+        nearest = np.where(free[now], far, np.inf).reshape(len(now), -1).argmin(axis=1)
+        pixel[now] = np.column_stack(np.divmod(nearest, size))
+    return pixel
 
 
 def add_further(
@@ -148,15 +169,17 @@ def _intensity(
     point = (np.arange(size * _POINTS) + 0.5) / _POINTS - 0.5  # of the patch
     offset = (scale - 1) / 2
     total = np.empty(len(peaks))
-    for k, (peak, patch) in enumerate(zip(peaks, of, strict=True)):
-        y = (peak["y_fit"] - offset) / scale - (table["y_pixel"][patch] - size // 2)
-        x = (peak["x_fit"] - offset) / scale - (table["x_pixel"][patch] - size // 2)
-        dy, dx = (point - y)[:, None], point - x
+    for first in range(0, len(peaks), _AT_ONCE):
+        peak, patch = peaks[first : first + _AT_ONCE, None, None], of[first : first + _AT_ONCE]
+        y = (peak["y_fit"] - offset) / scale - (table["y_pixel"][patch] - size // 2)[:, None, None]
+        x = (peak["x_fit"] - offset) / scale - (table["x_pixel"][patch] - size // 2)[:, None, None]
+        dy, dx = point[:, None] - y, point - x
         cosine, sine = np.cos(np.radians(peak["angle"])), np.sin(np.radians(peak["angle"]))
         major, minor = (peak[f"fwhm_{axis}"] * _SIGMA_PER_FWHM / scale for axis in ("major", "minor"))
         q = ((cosine * dx + sine * dy) / major) ** 2 + ((cosine * dy - sine * dx) / minor) ** 2
         eta = peak["eta"]
         profile = (1 - eta) * np.exp(-q / 2) + eta / (1 + q / (2 * np.log(2)))
-        pixels = profile.reshape(size, _POINTS, size, _POINTS).mean(axis=(1, 3))
-        total[k] = peak["amplitude"] * scale**2 * pixels[patches.state[patch] == State.OWN].sum()
+        pixels = profile.reshape(-1, size, _POINTS, size, _POINTS).mean(axis=(2, 4))
+        inside = np.sum(pixels, axis=(1, 2), where=patches.state[patch] == State.OWN)
+        total[first : first + _AT_ONCE] = peak["amplitude"][:, 0, 0] * scale**2 * inside
     return total

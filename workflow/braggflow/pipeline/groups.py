@@ -1,5 +1,6 @@
 """The plan of a series: groups of consecutive chunks, one task each."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,15 +31,23 @@ def plan_groups(data: xr.Dataset, config: RunConfig) -> list[Group]:
     chunk_of = selected_positions(data, config) // int(data["frames"].encoding["chunks"][0])
     edges = [0, *(np.flatnonzero(np.diff(chunk_of)) + 1).tolist(), len(chunk_of)]
     chunks = list(pairwise(edges)) if len(chunk_of) else []
-    height, width = data["frames"].shape[1:]
-    per_frame = SECONDS_PER_FRAME + SECONDS_PER_PIXEL * height * width
-    wanted = min(config.compute.task_seconds / per_frame, len(chunk_of) / MIN_GROUPS)
+    wanted = min(frames_in(config.compute.task_seconds, data["frames"].shape[1:]), len(chunk_of) / MIN_GROUPS)
     step = max(1, round(wanted * len(chunks) / max(1, len(chunk_of))))
     grouped = [tuple(chunks[first : first + step]) for first in range(0, len(chunks), step)]
     return [Group(group[0][0], group[-1][1], group) for group in grouped]
 
 
+def frames_in(seconds: float, shape: tuple[int, ...]) -> float:
+    """How many frames of a shape (y, x) a task is expected to do in so many seconds."""
+    return seconds / (SECONDS_PER_FRAME + SECONDS_PER_PIXEL * shape[0] * shape[1])
+
+
 def regroup(groups: Sequence[Group], spans: Sequence[tuple[int, int]]) -> list[Group]:
-    """The same chunks in groups of other spans (an earlier run's), which hold whole chunks too."""
+    """The same chunks in groups of other spans (an earlier run's), in order; one that a span divides is in two."""
     chunks = [chunk for group in groups for chunk in group.chunks]
-    return [Group(first, stop, tuple(c for c in chunks if first <= c[0] < stop)) for first, stop in spans]
+    starts, stops = [first for first, _ in chunks], [stop for _, stop in chunks]
+    found = []
+    for first, stop in spans:
+        inside = chunks[bisect_right(stops, first) : bisect_left(starts, stop)]
+        found.append(Group(first, stop, tuple((max(a, first), min(b, stop)) for a, b in inside)))
+    return found

@@ -16,6 +16,8 @@ CHUNKS = 3
 #: Per pixel of a frame: for the search, 150 bytes a pixel above `minval`, which a tenth of them are; and where counts
 #: are corrected or a background is subtracted.
 SEARCH_BYTES, CORRECTION_BYTES = 15, 13
+#: Per pixel where rings are subtracted: their cells, which are made once, and what a search holds beside.
+CIRCLES_BYTES, RADIAL_BYTES = 60, 20
 #: Per peak: its patch, with the copies of joining and fitting, and its row. A frame has one in this many pixels.
 PEAK_BYTES, PIXELS_PER_PEAK = 3000, 2000
 
@@ -30,21 +32,24 @@ class MemoryNeed(NamedTuple):
 def memory_need(opened: OpenedSeries, groups: Sequence[Group]) -> MemoryNeed:
     """The need of a series whose tasks are `groups`.
 
-    process = 330 MB (and 200 MB with a network) + pixels x (1 + 4 for each of dark, flat and background frame);
-    thread = 3 chunks + pixels x (15, and 13 more where counts are corrected) + 1.5 x pixels x frames of a group.
+    process = 330 MB (and 200 MB with a network) + pixels x (1 + 4 for each of dark, flat and background frame, and
+    60 with a radial background);
+    thread = 3 chunks + pixels x (15, 13 more where counts are corrected, and 33 with a radial background) + 1.5 x
+    pixels x frames of a group.
     A frame with more than a tenth of its pixels above `minval`, or more peaks than one in 2,000 pixels, needs more.
     """
     array, correction = opened.data["frames"], opened.correction
     pixels = array.shape[1] * array.shape[2]
     images = [image for image in (correction.dark, correction.flat, opened.background_frame) if image is not None]
-    corrected = bool(images) or correction.bin > 1 or array.dtype.kind == "f"
+    radial = opened.config.detect.background == "radial"
+    corrected = radial or bool(images) or correction.bin > 1 or array.dtype.kind == "f"
     chunk = int(np.prod(array.encoding["chunks"])) * array.dtype.itemsize
     frames_at_once = max(group.stop - group.first for group in groups)
     network = opened.config.locate.asks_network
     return MemoryNeed(
-        PROCESS_BYTES + NETWORK_BYTES * network + pixels * (1 + 4 * len(images)),
+        PROCESS_BYTES + NETWORK_BYTES * network + pixels * (1 + 4 * len(images) + CIRCLES_BYTES * radial),
         CHUNKS * chunk
-        + pixels * (SEARCH_BYTES + CORRECTION_BYTES * corrected)
+        + pixels * (SEARCH_BYTES + CORRECTION_BYTES * corrected + RADIAL_BYTES * radial)
         + frames_at_once * pixels / PIXELS_PER_PEAK * PEAK_BYTES,
     )
 

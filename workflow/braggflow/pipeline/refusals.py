@@ -24,7 +24,7 @@ def refuse_levels(opened: OpenedSeries) -> None:
     for at in (0, n // 2, n - 1):
         try:
             frame = opened.corrected(opened.raw(at))
-            searched_image(frame, settings, background_frame=opened.background_frame, **opened.config.frames.noise)
+            searched_image(frame, settings, **opened.known)
         except InputError as error:
             reason = str(error)
         except UNREADABLE:

@@ -121,9 +121,7 @@ def _shares(opened: OpenedSeries, raw: NDArray[Any]) -> tuple[float, float]:
     if settings.false_peaks is not None:
         return negative, 0.0  # whether a maximum is noise is judged maximum by maximum
     frame = opened.corrected(raw)
-    image, floor = searched_image(
-        frame, settings, background_frame=opened.background_frame, **opened.config.frames.noise
-    )
+    image, floor = searched_image(frame, settings, **opened.known)
     pixels = image[~frame.mask]
     median = float(np.median(pixels))
     noise = max(_MAD * float(np.median(np.abs(pixels - median))), np.sqrt(max(0.0, float(np.mean(pixels)))))

@@ -52,9 +52,24 @@ class RunFolder:
         return self.path / "peaks.zarr"
 
     @property
+    def tracks(self) -> Path:
+        """The table of tracks, and what it adds to the peaks."""
+        return self.path / "tracks.zarr"
+
+    @property
     def report(self) -> Path:
         """The report for people."""
         return self.path / "report.html"
+
+    @property
+    def live_page(self) -> Path:
+        """The page of a run that follows a series while that is written."""
+        return self.path / "live.html"
+
+    @property
+    def stamps(self) -> Path:
+        """What was seen of the frames of such a run when they arrived: a line a group."""
+        return self.path / "stamps.jsonl"
 
     def part(self, first: int, stop: int) -> Path:
         """The file of the part of positions [first, stop)."""
@@ -143,7 +158,7 @@ def begin_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) -> 
     `run.json` comes first: a folder that holds it is a run, whatever a crash kept from being made after it.
     """
     write_run_info(folder, info)
-    for old in (folder.parts, folder.peaks):
+    for old in (folder.parts, folder.peaks, folder.tracks):
         shutil.rmtree(old, ignore_errors=True)
     folder.report.unlink(missing_ok=True)
     resume_run(folder, config, info)
@@ -159,5 +174,5 @@ def resume_run(folder: RunFolder, config: RunConfig, info: Mapping[str, Any]) ->
 
 def remove_unfinished(folder: RunFolder) -> None:
     """Remove what killed processes left half-written; the run's lock is held."""
-    for left in (*folder.path.glob(".*.wip.*"), *folder.path.glob("peaks.wip.*"), *folder.parts.glob(".*.wip.*")):
+    for left in (*folder.path.glob(".*.wip.*"), *folder.path.glob("*.wip.*"), *folder.parts.glob(".*.wip.*")):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ def open_run_frames(folder: RunFolder) -> OpenedSeries:
     data = open_frames(path)
     now, then = frames_identity(Path(path), data), info["identity"]["frames"]
     # Where a store lies may change; what it holds may not.
-    changed = [key for key in ("shape", "dtype", "frame") if now[key] != then[key]]
+    changed = [key for key in ("shape", "dtype", "frame") if key in then and now[key] != then[key]]
     if changed:
         raise InputError(f"frames store {path}: is not the one that the run saw ({', '.join(changed)} changed)")
     # A run of an older version has no record of bad pixels.
@@ -57,9 +57,7 @@ def read_run_frame(series: OpenedSeries, number: int) -> SearchedFrame:
     try:
         raw = series.raw(series.position_of(number))
         frame = series.corrected(raw)
-        image, floor = searched_image(
-            frame, config.detect, background_frame=series.background_frame, **config.frames.noise
-        )
+        image, floor = searched_image(frame, config.detect, **series.known)
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
     searched = np.where(frame.mask, np.float32(np.nan), image).astype(np.float32)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ class Input:
         told += [f"last changed {self.changed}"] if self.changed else []
         told += [f"checksum {self.checksum[:_DIGITS]}"] if self.checksum else []
         return ", ".join(told)
+
+
+def html_pairs(rows: Iterable[tuple[str, str]]) -> str:
+    """Pairs of a name and a text as the table that a notebook shows."""
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(printable(text))}</td></tr>" for name, text in rows)
+    return f'<table style="text-align: left">{cells}</table>'
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -130,6 +137,9 @@ class Provenance:
             for key, value in keys.items()
             if value != defaults.get(section, {}).get(key)
         }
+
+    def _repr_html_(self) -> str:
+        return html_pairs(self.lines())
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """What is printed: pairs of a name and a text."""

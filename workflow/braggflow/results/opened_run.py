@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ import xarray as xr
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
 from braggflow.results.folder import FILES, RunFolder, file_digests, read_run_config, read_run_info
+from braggflow.results.followed import damage_of_tracks, open_tracks
+from braggflow.results.made_from import html_pairs
 from braggflow.results.peaks import damage_of_table, open_peaks, open_stored_peaks
+from braggflow.results.watch import Alarm
+
+#: Failed frames that a notebook shows.
+_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,20 @@ class Run:
             f"({counts['frames_failed']:,} failed), {counts['peaks']:,} peaks, {self.path}>"
         )
 
+    def _repr_html_(self) -> str:
+        counts, report = self.info["counts"], self.report
+        rows = [
+            ("run", f"{self.path.name} ({self.path})"),
+            ("status", self.status),
+            ("frames", f"{counts['frames']:,} ({counts['frames_failed']:,} failed)"),
+            ("peaks", f"{counts['peaks']:,}"),
+            ("self-check", str(self.info.get("check", {}).get("verdict", ""))),
+            *(("changed", str(Alarm(**alarm))) for alarm in self.info.get("alarms", [])),
+            *(("failed", f"frame {of['frame']}: {of['reason']}") for of in self.info["failures"][:_LISTED]),
+        ]
+        link = f'<a href="{escape(report.resolve().as_uri())}">report</a>' if report.exists() else ""
+        return html_pairs((name, text) for name, text in rows if text) + link
+
 
 def damage_of_run(folder: RunFolder, info: Mapping[str, Any]) -> list[str]:
     """What of a finished run's settings, table and report is not as it was written; its record is `info`.
@@ -80,6 +101,20 @@ def damage_of_run(folder: RunFolder, info: Mapping[str, Any]) -> list[str]:
     for name, digest in stated.items():
         if found.get(name) != digest and not (name == folder.peaks.name and damaged):
             damaged.append(f"{name} {'was changed' if (folder.path / name).exists() else 'is missing'}")
+    return damaged or _damage_of_tracks(folder, info)
+
+
+def _damage_of_tracks(folder: RunFolder, info: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the tracks beside a whole table."""
+    if not folder.tracks.exists():
+        made = info.get("tracks")
+        return [f"{folder.tracks.name} is missing"] if made and "left_out" not in made else []
+    damaged = [f"{folder.tracks.name}/{damage}" for damage in damage_of_tracks(folder.tracks)]
+    if not damaged:
+        try:
+            open_tracks(folder.path)
+        except InputError as error:
+            damaged = [str(error)]
     return damaged
 
 

@@ -86,6 +86,16 @@ def write_part(folder: RunFolder, part: Part, run: str) -> PartSummary:
     return summary
 
 
+def relabel_part(path: Path, run: str) -> None:
+    """Make a part one of another run, of which it holds the very same results."""
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        members = {name: file[name] for name in file.files}
+    meta = json.loads(members["meta"].tobytes()) | {"run": run}
+    content = BytesIO()
+    np.savez(content, **members | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
+    write_atomic(path, content.getvalue())
+
+
 def read_parts(folder: RunFolder, run: str) -> dict[tuple[int, int], PartSummary]:
     """Summaries of the finished parts of run `run`, by (first, stop). Parts of other runs and broken files are not."""
     found = (look_at_part(path) for path in part_files(folder))

@@ -16,7 +16,6 @@ import pandas as pd
 import xarray as xr
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from braggflow import peak_table
 from braggflow.peak_table import Flag
@@ -193,6 +192,8 @@ class _Followed:
         return {name: of_frames[at] for name, of_frames in values.items()}
 
     def _changes_within(self, first: int, stop: int) -> dict[str, NDArray[np.float64]]:
+        from scipy.spatial import KDTree  # here, as few that open a table look for changes
+
         rows, counts = self._rows(first, stop), np.diff(self._ends[first : stop + 1])
         n = stop - first
         frame = np.repeat(np.arange(n), counts)
@@ -222,6 +223,8 @@ class _Followed:
 
     def crowd(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> str:
         """Where most of the peaks lie that frames have and earlier ones had not; "" where they are all over."""
+        from scipy.spatial import KDTree
+
         had, have = (
             np.stack(list(self._rows(at[0], at[-1] + 1, ("y", "x")).values()), axis=1)
             for at in (np.searchsorted(self._numbers, before), np.searchsorted(self._numbers, after))

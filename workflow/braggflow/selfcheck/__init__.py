@@ -3,7 +3,7 @@
 from braggflow.selfcheck.added_peaks import expected_snr
 from braggflow.selfcheck.ahead import compile_check
 from braggflow.selfcheck.checking import check_run
-from braggflow.selfcheck.figures import ADDED_DTYPE, LIMIT_SNR, SNR, figures_of
+from braggflow.selfcheck.figures import ADDED_DTYPE, LIMIT_SNR, SNR, figures_of, share_of_groups
 from braggflow.selfcheck.matching import match_places
 from braggflow.selfcheck.places import Place, places_of
 from braggflow.selfcheck.verdict import CHECK_COLUMNS, check_table, scope_of
@@ -22,4 +22,5 @@ __all__ = [
     "match_places",
     "places_of",
     "scope_of",
+    "share_of_groups",
 ]

@@ -112,7 +112,7 @@ def draw_peaks(
     table = empty(len(at))
     table["y_pixel"], table["x_pixel"] = pixel.T
     order = np.lexsort((table["x_pixel"], table["y_pixel"]))
-    cut, measured = cut_patches(frame, table[order], config.patches, **config.frames.noise)
+    cut, measured = cut_patches(frame, table[order], config.patches, level=None, **config.frames.noise)
     back = np.argsort(order)
     counts, state, intensity = cut.counts[back], cut.state[back], measured["intensity"][back]
     # What `cut_patches` calls intensity is that of the own pixels above their level.

@@ -14,7 +14,7 @@ from braggflow.config import CheckConfig, RunConfig
 from braggflow.errors import InputError
 from braggflow.frames import FrameReader, OpenedSeries
 from braggflow.peak_table import Table
-from braggflow.pipeline import ChunkPeaks, complete_peaks, locate_peaks, search_chunk
+from braggflow.pipeline import ChunkPeaks, complete_peaks, locate_peaks, on_cpu, search_chunk
 from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_info
 from braggflow.selfcheck.added_peaks import NEEDED, Seen, add_peaks, draw_peaks, seen_in
 from braggflow.selfcheck.figures import ADDED_DTYPE, LIMIT_SNR, summary
@@ -88,9 +88,7 @@ def _check(
     info = read_run_info(folder)
     series = open_run_frames(folder) if opener is None else opener()
     check = series.config.check if settings is None else settings
-    # A network gives the same on a CPU: of so few peaks, sooner than a GPU is ready.
-    locate = series.config.locate.model_copy(update={"device": "cpu"})
-    series = replace(series, config=series.config.model_copy(update={"locate": locate}))
+    series = replace(series, config=on_cpu(series.config))
     with open_peaks(folder.path) as table:
         table = table[[*NEEDED, "peak_count", "frame_failed"]]
         if table.sizes["peak"] <= _READ_AT_ONCE:

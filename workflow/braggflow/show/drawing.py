@@ -2,8 +2,7 @@
 
 Frames are drawn as on the detector: `x (pixel)` to the right, `y (pixel)` downwards, pixel centres at whole numbers, in
 pixels of the detector also where `bin` × `bin` of them were summed. Low counts are white, high ones black, ignored
-pixels (NaN) pale blue. Markers are in the colours of Okabe & Ito (Color Universal Design, 2008), which colour-blind
-eyes tell apart.
+pixels (NaN) pale blue.
 
 Axes are put at places given in inches: to let matplotlib find places takes longer than all the drawing.
 """
@@ -27,22 +26,12 @@ from matplotlib.transforms import IdentityTransform
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from braggflow.peak_table import Method
+from braggflow.errors import InputError
 from braggflow.results import SearchedFrame
+from braggflow.show.colours import GREEN, IGNORED
 
 Image = NDArray[np.float32]
 
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000"
-IGNORED = "#bcdcf0"
-METHOD_COLOURS = {
-    Method.braggnn: PURPLE,
-    Method.compact: BLUE,
-    Method.gaussian: VERMILLION,
-    Method.pseudo_voigt: ORANGE,
-    Method.centroid: GREEN,
-    Method.pixel: BLACK,
-    Method.disk: VERMILLION,
-}
 #: Figures are this wide, in inches (at 100 dots an inch: a page's width on a screen).
 WIDTH = 11.0
 #: Dots an inch: two for each of a page, as sharp as today's screens.
@@ -63,6 +52,19 @@ def intensity_norm(*images: Image) -> FuncNorm:
     Level and width of the background are robust (median, median absolute deviation), so that a few bright pixels or a
     diffuse background leave weak peaks visible. NaN is left out.
     """
+    level, width, low, high = _range(images)
+
+    def forward(counts: Any) -> Any:
+        return np.arcsinh((counts - level) / width)
+
+    def inverse(grey: Any) -> Any:
+        return np.sinh(grey) * width + level
+
+    return FuncNorm((forward, inverse), vmin=low, vmax=high, clip=True)
+
+
+def _range(images: Sequence[Image]) -> tuple[float, float, float, float]:
+    """Level of the background and three times its standard deviation; the counts that are white and black."""
     values = np.concatenate([image[np.isfinite(image)].ravel() for image in images]).astype(np.float64)
     if values.size == 0:
         values = np.zeros(1)
@@ -75,14 +77,33 @@ def intensity_norm(*images: Image) -> FuncNorm:
     low = max(float(values.min()), level - width)
     foreground = values[values > level + width]
     high = max(float(np.percentile(foreground, 99.5)) if foreground.size else level, level + 3 * width)
+    return level, width, low, high
 
-    def forward(counts: Any) -> Any:
-        return np.arcsinh((counts - level) / width)
 
-    def inverse(grey: Any) -> Any:
-        return np.sinh(grey) * width + level
+def contrast_norm(contrast: str, *images: Image) -> FuncNorm:
+    """The grey scale that `contrast` names.
 
-    return FuncNorm((forward, inverse), vmin=low, vmax=high, clip=True)
+    `auto` is `intensity_norm`, `linear` has its ends, in `log` the counts above the background are logarithmic, and
+    `LOW:HIGH` is linear between these counts. Raises `InputError` for anything else.
+    """
+    if contrast == "auto":
+        return intensity_norm(*images)
+    level, width, low, high = _range(images)
+    if contrast == "log":
+        least = width / 3
+
+        def forward(counts: Any) -> Any:
+            return np.log(np.maximum(counts - level, least))
+
+        return FuncNorm((forward, lambda grey: np.exp(grey) + level), vmin=level + least, vmax=high, clip=True)
+    if contrast != "linear":
+        try:
+            low, high = map(float, contrast.split(":"))
+        except ValueError:
+            low = high = np.nan
+        if not low < high < np.inf:
+            raise InputError(f"contrast: {contrast} is not accepted; must be auto, linear, log, or LOW:HIGH (counts)")
+    return FuncNorm((np.asarray, np.asarray), vmin=low, vmax=high, clip=True)
 
 
 def shrink(image: Image, longest: int) -> tuple[Image, int]:
@@ -147,18 +168,21 @@ def draw_frame(
     norm: FuncNorm | None = None,
     *,
     longest: int,
+    corner: tuple[int, int] = (0, 0),
 ) -> FuncNorm:
     """Draw a frame (y, x), of `bin` × `bin` detector pixels each, with at most `longest` drawn pixels along a side.
 
+    `corner` is the (y, x) of its first pixel on the detector.
     Returns the grey scale: `norm`, or without one that of the drawn pixels.
     """
     small, factor = shrink(image, longest)
     norm = intensity_norm(small) if norm is None else norm
-    bottom, right = (n * factor * bin - 0.5 for n in small.shape)
-    add_image(axes, small, (-0.5, right, bottom, -0.5), norm)
+    top, left = (start - 0.5 for start in corner)
+    rows, columns = (n * factor * bin for n in small.shape)
+    add_image(axes, small, (left, left + columns, top + rows, top), norm)
     axes.set(
-        xlim=(-0.5, image.shape[1] * bin - 0.5),
-        ylim=(image.shape[0] * bin - 0.5, -0.5),
+        xlim=(left, left + image.shape[1] * bin),
+        ylim=(top + image.shape[0] * bin, top),
         xlabel="x (pixel)",
         ylabel="y (pixel)",
     )
@@ -229,6 +253,13 @@ def png(figure: Figure, *, dpi: float = DPI) -> bytes:
 def _colours_of(cells: NDArray[Any]) -> NDArray[np.int64]:
     """The colour (n, 3) that stands for each cell of 5 bits a band; black and white stand for themselves."""
     return np.stack([(cells >> shift & 31).astype(np.int64) * 255 // 31 for shift in (10, 5, 0)], axis=1)
+
+
+class NotebookFigure(Figure):
+    """A matplotlib figure that a notebook shows by itself, also where pyplot was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,26 +5,24 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from braggflow.errors import InputError
 from braggflow.results import Run, RunFolder, SearchedFrame, open_peaks, open_run_frames, read_run_frame
+from braggflow.show.colours import BLUE, VERMILLION
 from braggflow.show.drawing import (
-    BLUE,
     DPI,
     GAP,
     LINE,
     PIXELS_PER_INCH,
-    VERMILLION,
     WIDTH,
     Mark,
+    NotebookFigure,
     Panel,
     axes_at,
     draw_frame,
     draw_panels,
     fitted_size,
-    png,
     scale_bar,
 )
 from braggflow.show.labels import place_labels
@@ -35,14 +33,7 @@ _ENLARGED, _HALF = 4, 7
 _LEFT, _BOTTOM, _TOP, _SCALE = 0.75, 0.6, 0.75, 1.0
 
 
-class FramePicture(Figure):
-    """A matplotlib figure that a notebook shows by itself, also where pyplot was never imported."""
-
-    def _repr_png_(self) -> bytes:
-        return png(self)
-
-
-def frame_figure(seen: SearchedFrame, peaks: xr.Dataset, *, title: str = "") -> FramePicture:
+def frame_figure(seen: SearchedFrame, peaks: xr.Dataset, *, title: str = "") -> NotebookFigure:
     """Draw one frame with its peaks: circles, and squares around those that carry a flag.
 
     Parameters
@@ -91,7 +82,7 @@ def frame_figure(seen: SearchedFrame, peaks: xr.Dataset, *, title: str = "") -> 
         enlarged = peaks.isel(peak=ranked[:_ENLARGED])
     column = 2.5 if enlarged.sizes["peak"] else 0.0
     width, height = fitted_size(shape, room[0] - column, room[1])
-    figure = FramePicture(figsize=(_LEFT + width + _SCALE + column, height + _BOTTOM + _TOP), dpi=DPI)
+    figure = NotebookFigure(figsize=(_LEFT + width + _SCALE + column, height + _BOTTOM + _TOP), dpi=DPI)
     axes = axes_at(figure, _LEFT, _BOTTOM, width, height)
     norm = draw_frame(axes, seen.searched, seen.bin, longest=round(PIXELS_PER_INCH * max(width, height)))
     scale_bar(figure, (_LEFT + width + 0.12, _BOTTOM, 0.16, height), norm)
@@ -110,7 +101,7 @@ def frame_figure(seen: SearchedFrame, peaks: xr.Dataset, *, title: str = "") -> 
 
 def plot_frame(
     shown: "Run | str | Path | ArrayLike", frame: int | None = None, *, peaks: xr.Dataset | None = None, title: str = ""
-) -> FramePicture:
+) -> NotebookFigure:
     """Draw a frame of a run, or of an array, with its peaks: one line in a notebook.
 
     Parameters

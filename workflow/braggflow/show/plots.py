@@ -1,15 +1,20 @@
 """Curves and distributions of a whole series: arrays in, matplotlib figures out."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from braggflow.show.drawing import BLUE, GREEN, ORANGE, VERMILLION, WIDTH, axes_at
+from braggflow.errors import InputError
+from braggflow.geometry import Phases, Rings, rings_of
+from braggflow.show.colours import BLACK, BLUE, GREEN, ORANGE, VERMILLION
+from braggflow.show.drawing import WIDTH, NotebookFigure, axes_at
 from braggflow.show.series_axis import SeriesAxis
 
 #: A curve through a series is drawn through at most this many points.
@@ -17,11 +22,13 @@ CURVE_POINTS = 400
 #: Room around a curve, inches: left, bottom, right, top.
 _ROOM = 0.85, 0.6, 0.25, 0.6
 _PALE = "#9ecae1"
+#: A row of reflections above a picture, and the room that the name of one takes along it, inches.
+_RING_NAMES, _RING_LINE = 0.42, 0.11
 
 
 def peaks_per_frame(
     axis: SeriesAxis, counts: NDArray[Any], failed: NDArray[np.bool_], strips: Sequence[SeriesAxis] = ()
-) -> Figure:
+) -> NotebookFigure:
     """Number of peaks (n,) against the series' axis; frames that `failed` are marked below the curve.
 
     A long series is drawn in groups of consecutive frames: their median, and the range from lowest to highest. Against
@@ -95,7 +102,7 @@ def _frame_numbers(axes: Axes, axis: SeriesAxis) -> None:
     upper.spines[["top", "right"]].set_visible(False)
 
 
-def error_against_frame(axis: SeriesAxis, peak_frame: NDArray[Any], disagreement: NDArray[Any]) -> Figure:
+def error_against_frame(axis: SeriesAxis, peak_frame: NDArray[Any], disagreement: NDArray[Any]) -> NotebookFigure:
     """Median, 75th and 95th percentile of the network–fit distance against the series' axis.
 
     `peak_frame` (n,) ascending, `disagreement` (n,) in pixels, none NaN. A long series is drawn in groups of
@@ -118,7 +125,7 @@ def error_against_frame(axis: SeriesAxis, peak_frame: NDArray[Any], disagreement
     return figure
 
 
-def disagreement_histogram(disagreement: NDArray[Any]) -> Figure:
+def disagreement_histogram(disagreement: NDArray[Any]) -> NotebookFigure:
     """How often the network and the fit lie so far apart: (n,) in pixels, none NaN, on a logarithmic axis."""
     figure, axes = _plain("network–fit distance (pixel)", "peaks")
     values = np.maximum(disagreement.astype(np.float64), 1e-4)
@@ -132,9 +139,9 @@ def disagreement_histogram(disagreement: NDArray[Any]) -> Figure:
     return figure
 
 
-def widths_and_snr(fwhm_major: NDArray[Any], fwhm_minor: NDArray[Any], snr: NDArray[Any]) -> Figure:
+def widths_and_snr(fwhm_major: NDArray[Any], fwhm_minor: NDArray[Any], snr: NDArray[Any]) -> NotebookFigure:
     """Distributions of the fitted widths (pixels, NaN left out) and of SNR, each (n,)."""
-    figure = Figure(figsize=(WIDTH, 3.4))
+    figure = NotebookFigure(figsize=(WIDTH, 3.4))
     left, right = _side_by_side(figure)
     fitted = np.isfinite(fwhm_major)
     if fitted.any():
@@ -153,9 +160,9 @@ def widths_and_snr(fwhm_major: NDArray[Any], fwhm_minor: NDArray[Any], snr: NDAr
     return figure
 
 
-def count_bars(removed: Mapping[str, int], flagged: Mapping[str, int]) -> Figure:
+def count_bars(removed: Mapping[str, int], flagged: Mapping[str, int]) -> NotebookFigure:
     """How many peaks each filter removed and how many carry each flag."""
-    figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * max(len(removed), len(flagged), 2)))
+    figure = NotebookFigure(figsize=(WIDTH, 1.1 + 0.3 * max(len(removed), len(flagged), 2)))
     for axes, counts, title in zip(
         _side_by_side(figure, left=1.95), (removed, flagged), ("removed by filter", "kept, with flag"), strict=True
     ):
@@ -169,7 +176,87 @@ def count_bars(removed: Mapping[str, int], flagged: Mapping[str, int]) -> Figure
     return figure
 
 
-def _side_by_side(figure: Figure, *, left: float = _ROOM[0]) -> tuple[Axes, Axes]:
+def plot_q(peaks: xr.Dataset, phases: Phases | None = None) -> NotebookFigure:
+    """Draw peaks by their q and azimuth, with the rings of known phases.
+
+    Parameters
+    ----------
+    peaks : xarray.Dataset
+        Peaks with the columns `q`, `azimuth` and `intensity`, as `add_q` returns them. The more intense, the darker.
+    phases : mapping, optional
+        Phases by name, as of `add_rings`; their rings are lines, named by one of their reflections where there is room.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Of a page's width; `figure.savefig(...)` keeps it.
+
+    Raises
+    ------
+    InputError
+        Where the peaks have no `q`, or a phase is wrong.
+
+    Examples
+    --------
+    >>> import braggflow
+    >>> geometry = {"distance_mm": 200, "beam_centre_px": [32, -400], "pixel_size_um": [75, 75], "energy_kev": 17.4}
+    >>> silicon = {"cell": [5.431, 5.431, 5.431, 90, 90, 90], "space_group": "F d -3 m"}
+    >>> figure = braggflow.plot_q(braggflow.add_q("runs/scan", geometry), {"silicon": silicon})
+    >>> figure.axes[0].get_ylabel()
+    'azimuth (degree)'
+    """
+    if "q" not in peaks:
+        raise InputError("peaks: has no column q; add_q(peaks) adds it")
+    q, azimuth, intensity = (np.asarray(peaks[name].values, np.float64) for name in ("q", "azimuth", "intensity"))
+    phases = phases or {}
+    left, bottom, right, top = _ROOM[0], _ROOM[1], 1.1 if phases else _ROOM[2], 0.3 + _RING_NAMES * len(phases)
+    figure = NotebookFigure(figsize=(WIDTH, bottom + 4.4 + top))
+    axes = axes_at(figure, left, bottom, WIDTH - left - right, 4.4, ylabel=0.52)
+    axes.set(xlabel="q (1/Å)", ylabel="azimuth (degree)", xlim=_with_room(q, 0.03), ylim=_with_room(azimuth, 0.03))
+    axes.spines[["top", "right"]].set_visible(False)
+    depth = np.log10(np.maximum(np.nan_to_num(intensity), 1))
+    order = np.argsort(depth, kind="stable")  # the intense ones above the others
+    size = float(np.clip(4e4 / max(1, len(q)), 1, 16))
+    colours = LinearSegmentedColormap.from_list("intensity", ["#c9c9c9", BLACK])
+    axes.scatter(q[order], azimuth[order], s=size, c=depth[order], cmap=colours, linewidths=0)
+    if phases:
+        found = rings_of(phases, axes.get_xlim()[1])
+        for row, (colour, rings) in enumerate(zip(cycle((VERMILLION, BLUE, GREEN, ORANGE)), found, strict=False)):
+            _draw_rings(axes, rings, colour, 0.06 + _RING_NAMES * row)
+    return figure
+
+
+def _with_room(values: NDArray[np.float64], share: float) -> tuple[float, float]:
+    """From the lowest to the highest value, and a share of that on either side."""
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    room = share * (high - low) or 1.0
+    return low - room, high + room
+
+
+def _draw_rings(axes: Axes, rings: Rings, colour: str, above: float) -> None:
+    """A line at each ring within sight, named so many inches `above` the axes where there is room; the phase beside."""
+    low, high = axes.get_xlim()
+    last, inches = -np.inf, axes.get_position().width * WIDTH
+    style: dict[str, Any] = {"textcoords": "offset points", "color": colour, "va": "bottom", "annotation_clip": False}
+    for at, hkl in zip(rings.q.tolist(), rings.hkl.tolist(), strict=True):
+        if not low <= at <= high:
+            continue
+        axes.axvline(at, color=colour, linewidth=0.7, alpha=0.7, zorder=0)
+        if (at - last) / (high - low) * inches >= _RING_LINE:
+            last = at
+            name = " ".join(map(str, hkl))
+            place: dict[str, Any] = {
+                "xycoords": ("data", "axes fraction"),
+                "rotation": 90,
+                "ha": "center",
+                "fontsize": 7,
+            }
+            axes.annotate(name, (at, 1), (0, 72 * above), **style, **place)
+    axes.annotate(rings.name, (1, 1), (6, 72 * above), **style, xycoords="axes fraction", ha="left", fontsize=9)
+
+
+def _side_by_side(figure: NotebookFigure, *, left: float = _ROOM[0]) -> tuple[Axes, Axes]:
     width, height = WIDTH / 2 - left - _ROOM[2], figure.get_figheight() - _ROOM[1] - 0.4
     found = tuple(axes_at(figure, start + left, _ROOM[1], width, height, ylabel=0.52) for start in (0, WIDTH / 2))
     for axes in found:
@@ -177,8 +264,8 @@ def _side_by_side(figure: Figure, *, left: float = _ROOM[0]) -> tuple[Axes, Axes
     return found[0], found[1]
 
 
-def _plain(xlabel: str, ylabel: str, *, below: float = 0.0) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, 3.4 + below))
+def _plain(xlabel: str, ylabel: str, *, below: float = 0.0) -> tuple[NotebookFigure, Axes]:
+    figure = NotebookFigure(figsize=(WIDTH, 3.4 + below))
     left, bottom, right, top = _ROOM
     axes = axes_at(figure, left, bottom + below, WIDTH - left - right, 3.4 - bottom - top, ylabel=0.52)
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -187,7 +274,7 @@ def _plain(xlabel: str, ylabel: str, *, below: float = 0.0) -> tuple[Figure, Axe
     return figure, axes
 
 
-def _curve(axis: SeriesAxis, ylabel: str, *, strips: int = 0) -> tuple[Figure, Axes]:
+def _curve(axis: SeriesAxis, ylabel: str, *, strips: int = 0) -> tuple[NotebookFigure, Axes]:
     figure, axes = _plain(axis.label, ylabel, below=1.05 * strips)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=axis.whole))
     if len(axis.values) == 1:

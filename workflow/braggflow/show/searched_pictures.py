@@ -9,22 +9,19 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from braggflow.peak_table import Flag, Method
 from braggflow.results import SearchedFrame
+from braggflow.show.colours import BLUE, GREEN, METHOD_COLOURS, VERMILLION
 from braggflow.show.drawing import (
-    BLUE,
-    GREEN,
-    METHOD_COLOURS,
     PIXELS_PER_INCH,
-    VERMILLION,
     WIDTH,
     Image,
     Mark,
+    NotebookFigure,
     Panel,
     axes_at,
     draw_frame,
@@ -44,7 +41,7 @@ _LEFT, _BOTTOM, _TOP, _SCALE = 0.75, 0.6, 0.35, 0.95
 _ENLARGED, _SIDE = 6, 1.75
 
 
-def frame_pair(seen: SearchedFrame) -> Figure:
+def frame_pair(seen: SearchedFrame) -> NotebookFigure:
     """The raw frame beside what was searched in it: corrected, binned, and 0 below its floor."""
     raw = seen.raw.astype(np.float32)
     # Ignored pixels are drawn in the raw frame, but do not set its scale.
@@ -54,15 +51,15 @@ def frame_pair(seen: SearchedFrame) -> Figure:
     return _two_frames((raw, 1, raw_norm, "as recorded"), (kept, seen.bin, None, f"searched: {level}"))
 
 
-def projections(found: Projection, bin: int) -> Figure:  # noqa: A002
+def projections(found: Projection, bin: int) -> NotebookFigure:  # noqa: A002
     """The highest count of each pixel over the frames of a series, beside the sum of its counts."""
     return _two_frames((found.highest, bin, None, "highest count"), (found.total, bin, None, "sum of counts"))
 
 
-def _two_frames(*frames: tuple[Image, int, Any, str]) -> Figure:
+def _two_frames(*frames: tuple[Image, int, Any, str]) -> NotebookFigure:
     room = WIDTH / 2 - _LEFT - _SCALE
     _, height = fitted_size(frames[0][0].shape, room, 6.0)
-    figure = Figure(figsize=(WIDTH, height + _BOTTOM + _TOP))
+    figure = NotebookFigure(figsize=(WIDTH, height + _BOTTOM + _TOP))
     for i, (image, bin_, norm, title) in enumerate(frames):
         width, height = fitted_size(image.shape, room, 6.0)
         left = i * WIDTH / 2 + _LEFT
@@ -73,14 +70,14 @@ def _two_frames(*frames: tuple[Image, int, Any, str]) -> Figure:
     return figure
 
 
-def detected(seen: SearchedFrame, table: xr.Dataset) -> Figure:
+def detected(seen: SearchedFrame, table: xr.Dataset) -> NotebookFigure:
     """A searched frame with a circle around each detected maximum, its size by score (on a logarithmic scale).
 
     `table` holds the frame's peaks: `y_pixel`, `x_pixel`, `score` (0: no maximum, no circle).
     """
     table = table.isel(peak=table["score"].values > 0)
     width, height = fitted_size(seen.searched.shape, WIDTH - _LEFT - _SCALE - 0.4, 6.8)
-    figure = Figure(figsize=(_LEFT + width + _SCALE, height + _BOTTOM + 0.75))
+    figure = NotebookFigure(figsize=(_LEFT + width + _SCALE, height + _BOTTOM + 0.75))
     axes = axes_at(figure, _LEFT, _BOTTOM, width, height)
     norm = draw_frame(axes, seen.searched, seen.bin, longest=_longest(width, height))
     scale_bar(figure, (_LEFT + width + 0.1, _BOTTOM, 0.16, height), norm)
@@ -105,7 +102,7 @@ def _areas(score: NDArray[Any], low: float, high: float) -> NDArray[np.float64]:
     return np.asarray(30 + 270 * np.clip(np.log(score / low) / np.log(high / low), 0, 1))
 
 
-def located(seen: SearchedFrame, table: xr.Dataset, *, half: int = 6) -> Figure:
+def located(seen: SearchedFrame, table: xr.Dataset, *, half: int = 6) -> NotebookFigure:
     """A searched frame with its located peaks, coloured by method, and up to six of them enlarged.
 
     `table` holds the frame's peaks. The enlarged ones are spread evenly over the peaks' SNR; they show `half` searched
@@ -115,7 +112,7 @@ def located(seen: SearchedFrame, table: xr.Dataset, *, half: int = 6) -> Figure:
     width, height = fitted_size(seen.searched.shape, WIDTH - _LEFT - 0.1 - beside, 7.5)
     panels = panels_height(3, _SIDE, 3) if beside else 0.0
     room = max(height + _BOTTOM + 0.75, panels + 0.2)
-    figure = Figure(figsize=(_LEFT + width + 0.1 + beside, room))
+    figure = NotebookFigure(figsize=(_LEFT + width + 0.1 + beside, room))
     axes = axes_at(figure, _LEFT, room - height - 0.75, width, height)
     norm = draw_frame(axes, seen.searched, seen.bin, longest=_longest(width, height))
     method, flagged = table["method"].values, table["flags"].values != 0
@@ -168,11 +165,11 @@ def gallery_panel(title: str, seen: SearchedFrame, peak: xr.Dataset) -> Panel:
     return Panel(lines, seen, peak, marks)
 
 
-def patch_gallery(examples: Sequence[Panel], *, size: int) -> Figure:
+def patch_gallery(examples: Sequence[Panel], *, size: int) -> NotebookFigure:
     """Patches of `size` searched pixels with maximum, network's and fit's positions; each on its own linear scale."""
     columns, side, lines = 4, 2.3, 4
     height = panels_height(-(-len(examples) // columns), side, lines) + 0.3
-    figure = Figure(figsize=(WIDTH, height))
+    figure = NotebookFigure(figsize=(WIDTH, height))
     draw_panels(
         figure, examples, left=0.3, top=height, side=side, columns=columns, half=size // 2, lines=lines, maxima=True
     )
@@ -186,13 +183,13 @@ def patch_gallery(examples: Sequence[Panel], *, size: int) -> Figure:
     return figure
 
 
-def peaks_of_series(highest: Image, bin: int, peaks: xr.Dataset, axis: SeriesAxis) -> Figure:  # noqa: A002
+def peaks_of_series(highest: Image, bin: int, peaks: xr.Dataset, axis: SeriesAxis) -> NotebookFigure:  # noqa: A002
     """All peaks of a series on its highest counts, drawn pale, as dots coloured by what the series is drawn against.
 
     `peaks` holds `y`, `x` and `peak_frame`, each (peak,).
     """
     width, height = fitted_size(highest.shape, WIDTH - _LEFT - _SCALE - 0.4, 6.8)
-    figure = Figure(figsize=(_LEFT + width + _SCALE + 0.2, height + _BOTTOM + 0.2))
+    figure = NotebookFigure(figsize=(_LEFT + width + _SCALE + 0.2, height + _BOTTOM + 0.2))
     axes = axes_at(figure, _LEFT, _BOTTOM, width, height)
     draw_frame(axes, highest, bin, longest=_longest(width, height))
     axes.images[0].set_alpha(0.35)

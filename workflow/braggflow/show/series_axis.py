@@ -41,6 +41,15 @@ class SeriesAxis:
         """Whether values rise or fall all along, so that curves against them are functions."""
         return _monotonic(self.values)
 
+    def straight(self, values: NDArray[np.float64]) -> bool:
+        """Whether other values of the frames, (n,), are a straight line against these, to 1 % of their range."""
+        known = np.isfinite(values) & np.isfinite(self.values)
+        if np.count_nonzero(known) < 3:
+            return True
+        at, v = self.values[known] - self.values[known].mean(), values[known] - values[known].mean()
+        line = at * (at @ v) / max(at @ at, np.finfo(float).tiny)
+        return bool(np.abs(v - line).max() < 0.01 * np.ptp(v))
+
     def of(self, peak_frame: NDArray[Any]) -> NDArray[np.float64]:
         """The values of the frames that peaks lie in, (peak,)."""
         return self.values[np.searchsorted(self.numbers, peak_frame)]

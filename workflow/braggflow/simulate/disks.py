@@ -38,7 +38,7 @@ def expected_disks(disks: Disks, size: int) -> NDArray[np.float64]:
     >>> from braggflow.simulate import DISK_DTYPE, expected_disks
     >>> disk = np.array([(5.0, 5.0, 3.0, 0.3, 100.0, 2.0)], DISK_DTYPE)
     >>> expected_disks(disk, 11)[0, 5].round().tolist()
-    [2.0, 2.0, 49.0, 102.0, 102.0, 102.0, 102.0, 102.0, 49.0, 2.0, 2.0]
+    [2.0, 3.0, 51.0, 101.0, 102.0, 102.0, 102.0, 101.0, 51.0, 3.0, 2.0]
     """
     points = (np.arange(size)[:, None] + _OFFSETS).ravel()
     patches = np.empty((len(disks), size, size))
@@ -77,7 +77,7 @@ def limit_of_disks(disks: Disks, size: int, *, read_noise: float = 0.0) -> NDArr
     >>> from braggflow.simulate import DISK_DTYPE, limit_of_disks
     >>> disk = np.array([(5.0, 5.0, 3.0, 0.5, 100.0, 2.0)], DISK_DTYPE)
     >>> limit_of_disks(disk, 11).round(3)
-    array([[0.03, 0.03]])
+    array([[0.027, 0.027]])
     """
     mean = expected_disks(disks, size)
     derivatives = []

@@ -257,13 +257,12 @@ def _cut_again(series: OpenedSeries, number: int) -> tuple[patches.Patches, peak
             frame.counts,
             frame.mask,
             settings,
-            background_frame=series.background_frame,
             bin=series.config.frames.bin,
-            **series.config.frames.noise,
+            **series.known,
         )
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
-    return cut_patches(frame, found.table, series.config.patches, **series.config.frames.noise)
+    return cut_patches(frame, found.table, series.config.patches, level=found.level, **series.config.frames.noise)
 
 
 def _pixels(table: peak_table.Table, scale: int) -> NDArray[np.int64]:

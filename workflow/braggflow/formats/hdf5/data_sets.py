@@ -41,6 +41,8 @@ class FoundDataSet:
     missing: Missing = ()
     facts: Facts = field(default_factory=Facts)
     others: tuple[str, ...] = ()
+    promised: int = 0
+    """Frames that the series was to have, as an EIGER master file states it; 0 where nothing is stated."""
 
 
 def inspect_hdf5(path: str, inside: str, coords: Mapping[str, str], *, calibration: bool = False) -> list[FoundDataSet]:
@@ -72,14 +74,15 @@ def inspect_hdf5(path: str, inside: str, coords: Mapping[str, str], *, calibrati
             for name, place in coords.items()
         }
         facts = facts_from_nexus(file, tree, first, found[0].shape[1:], None if layout is None else layout.panel)
-        notes = _series_notes(file, path, tree, choice.series, n_frames) if choice.series else ()
+        promised = (_stated_frames(file, tree) or 0) if choice.series else 0
+        notes = _series_notes(path, choice.series, n_frames, promised) if choice.series else ()
         described = []
         start = 0
         for part in found:
             stop = start + part.shape[0]
             of_part = {name: (values[start:stop], attrs) for name, (values, attrs) in own.items()}
             of_part_facts = replace(facts, coords=of_part, notes=facts.notes + notes)
-            described.append(replace(part, facts=of_part_facts, others=choice.others))
+            described.append(replace(part, facts=of_part_facts, others=choice.others, promised=promised))
             start = stop
         return described
 
@@ -262,12 +265,11 @@ def _stated_frames(file: Any, tree: Tree) -> int | None:
     return counts[0] * counts[1] if min(counts) > 0 else None
 
 
-def _series_notes(file: Any, path: str, tree: Tree, numbers: Collection[int], n_frames: int) -> tuple[str, ...]:
+def _series_notes(path: str, numbers: Collection[int], n_frames: int, promised: int) -> tuple[str, ...]:
     """Where a series is not what its master file was to have, as after an abort, or begins elsewhere than at 1."""
     notes = []
-    stated = _stated_frames(file, tree)
-    if stated is not None and stated > n_frames:
-        notes.append(f"{path} was to have {stated} frames (nimages x ntrigger), its data files have {n_frames}")
+    if promised > n_frames:
+        notes.append(f"{path} was to have {promised} frames (nimages x ntrigger), its data files have {n_frames}")
     if min(numbers) > len(numbers) + 1:
         notes.append(f"the series of {path} begins with data_{min(numbers):06d}, which is counted as its first")
     return tuple(notes)

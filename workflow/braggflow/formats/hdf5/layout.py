@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.errors import InputError
+from braggflow.formats.hdf5.deflated import read_deflated
 from braggflow.formats.hdf5.tree import LINK_ERRORS, Node, Tree, attribute_text, attribute_texts, join
 from braggflow.formats.metadata import grid_coords
 from braggflow.peak_table import RESERVED
@@ -81,6 +82,8 @@ def _refuse_deadly_filter(data_set: Any, name: str) -> None:
 def read_layout(data_set: Any, layout: Layout, lo: int, hi: int) -> NDArray[Any]:
     """Frames lo to hi, shape (hi - lo, y, x); of a grid its rows are read whole where they are asked for whole."""
     at = () if layout.panel is None else (layout.panel,)
+    if len(layout.lead) == 1 and (images := read_deflated(data_set, lo, hi)) is not None:
+        return images
     if len(layout.grid) < 2:
         return np.asarray(data_set[(slice(lo, hi), *at)] if layout.grid else data_set[at or ()][np.newaxis])
     columns, shape = layout.grid[1], (-1, *data_set.shape[-2:])

@@ -8,11 +8,9 @@ import numpy as np
 from braggflow.errors import InputError
 from braggflow.formats.hdf5.choice import may_be_frames
 from braggflow.formats.hdf5.layout import holds
+from braggflow.formats.hdf5.transformations import placed_detector
 from braggflow.formats.hdf5.tree import LINK_ERRORS, Node, Tree, attribute_text, why_broken
-from braggflow.formats.metadata import Facts
-
-#: hc in keV Å (CODATA 2018), from photon energy to wavelength.
-HC_KEV_ANGSTROM = 12.398419843
+from braggflow.formats.metadata import HC_KEV_ANGSTROM, Facts
 
 _METRES = {
     "m": 1.0,
@@ -31,6 +29,8 @@ _METRES = {
     "å": 1e-10,
     "a": 1e-10,
 }
+#: A detector that is turned by less, degree, stands across the beam.
+_STRAIGHT = 1e-6
 _KEV = {"ev": 1e-3, "kev": 1.0}
 _SATURATION = (
     "saturation_value",
@@ -97,6 +97,11 @@ def facts_from_nexus(file: Any, tree: Tree, name: str, shape: tuple[int, int], p
         "pixel_size_um": [size * 1e6 for size in pixel if size] if None not in pixel else None,
         "beam_centre_px": _beam_centre(stated, detector, pixel, shape),
     }
+    placed = placed_detector(file, detector)
+    plain = all(geometry[key] for key in ("distance_mm", "pixel_size_um", "beam_centre_px"))
+    if placed and (not plain or np.max(np.abs(placed["rotation_degree"])) > _STRAIGHT):
+        # Distance and centre are of the detector before it was turned, or not all there.
+        geometry = {"wavelength_angstrom": geometry["wavelength_angstrom"], **placed}
     return Facts(
         geometry={key: value for key, value in geometry.items() if value},
         saturation=saturation,

@@ -1,0 +1,287 @@
+"""What is looked at: a run, a store or a file, its frames one at a time, and their peaks by any settings."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from braggflow import peak_table
+from braggflow.config import RunConfig, as_config, resolve_config
+from braggflow.convert import open_source
+from braggflow.errors import InputError
+from braggflow.frames import (
+    OpenedSeries,
+    frames_from_array,
+    open_series,
+    read_background_frame,
+    searched_geometry,
+    settled_constants,
+)
+from braggflow.pipeline import ChunkPeaks, complete_peaks, locate_peaks, on_cpu, search_chunk
+from braggflow.results import Run, RunFolder, SearchedFrame, open_run, open_run_frames, read_run_frame
+from braggflow.view.followed import Followed, followed_of
+from braggflow.view.windows import Picture
+
+#: Frames that are kept in memory, so that going back and forth reads none again.
+_KEPT_FRAMES = 4
+#: The name of frames that came from no file.
+IN_MEMORY = "array"
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """One frame as it is looked at."""
+
+    position: int
+    number: int
+    opened: OpenedSeries
+    counts: Picture
+    """After correction and binning, NaN where a pixel is ignored."""
+
+    @cached_property
+    def seen(self) -> SearchedFrame:
+        """As the search sees it; made when it is asked for."""
+        return read_run_frame(self.opened, self.number)
+
+    @cached_property
+    def above(self) -> Picture:
+        """What is above the background that the search subtracts."""
+        return Picture(self.seen.searched, self.seen.bin)
+
+    @cached_property
+    def background(self) -> Picture:
+        """What the search subtracts."""
+        return Picture(self.counts.image - self.seen.searched, self.seen.bin)
+
+    @cached_property
+    def foreground(self) -> Picture:
+        """What is above the background and not below the level from which maxima are looked for; 0 elsewhere."""
+        searched = self.seen.searched
+        return Picture(np.where(searched < self.seen.floor, np.float32(0), searched), self.seen.bin)
+
+    def words_at(self, y: float, x: float) -> str:
+        """The pixel below a place (pixels of the detector), and its counts; "" beyond the frame."""
+        row, column = round(y), round(x)
+        raw = self.seen.raw
+        if not (0 <= row < raw.shape[0] and 0 <= column < raw.shape[1]):
+            return ""
+        at = (
+            min(row // self.seen.bin, self.counts.image.shape[0] - 1),
+            min(column // self.seen.bin, self.counts.image.shape[1] - 1),
+        )
+        counts, above = self.counts.image[at], self.seen.searched[at]
+        told = f"y {row}, x {column}: {raw[row, column]:g} counts"
+        if not np.isfinite(counts):
+            return f"{told}, ignored"
+        if counts != raw[row, column]:
+            told += f", {counts:.6g} corrected"
+        return f"{told}, {above:.4g} above background"
+
+
+@dataclass
+class Viewed:
+    """A series of frames with the settings that its peaks are looked for with."""
+
+    name: str
+    """As the user gave it."""
+    opened: OpenedSeries
+    asked: RunConfig
+    """The configuration, constants of the detector as they were asked for (`auto`)."""
+    run: Run | None = None
+    notes: tuple[str, ...] = ()
+    """What the user should know of the detector's constants."""
+    kept_constants: Mapping[str, Any] | None = None
+    _frames: "OrderedDict[int, ShownFrame]" = field(default_factory=OrderedDict, repr=False)
+
+    @property
+    def title(self) -> str:
+        """The name of what is shown, without the folder that it lies in."""
+        file, colon, inner = self.name.partition(":/")
+        return Path(file).name + colon + inner
+
+    @property
+    def source(self) -> str | None:
+        """What a run is started on: the frames' own path, also where a run of them is looked at; None in memory."""
+        if self.run is not None:
+            return str(self.run.info["dataset"]["path"])
+        return self.name if self.name != IN_MEMORY else None
+
+    @property
+    def store(self) -> Path | None:
+        """The frames store; None where frames are read from other files or from memory."""
+        path = Path(self.source or "")
+        return path if path.suffix == ".zarr" and path.is_dir() else None
+
+    @property
+    def numbers(self) -> list[int]:
+        """The frames' numbers, by position."""
+        return self.opened.numbers
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the detector."""
+        rows, columns = self.opened.data["frames"].shape[1:]
+        return int(rows), int(columns)
+
+    @cached_property
+    def table(self) -> xr.Dataset | None:
+        """The run's peaks; None where there is no run."""
+        return None if self.run is None else self.run.peaks
+
+    @cached_property
+    def followed(self) -> Followed | None:
+        """The tracks of the run's peaks; None where there are none."""
+        return followed_of(self.run)
+
+    def frame(self, position: int) -> ShownFrame:
+        """The frame at a position; raises `InputError` where it cannot be read."""
+        if position not in self._frames:
+            try:
+                corrected = self.opened.corrected(self.opened.raw(position))
+            except (OSError, ValueError, RuntimeError, ArithmeticError) as error:
+                raise InputError(f"frame {self.numbers[position]}: {error}") from error
+            counts = np.where(corrected.mask, np.float32(np.nan), corrected.counts).astype(np.float32)
+            picture = Picture(counts, self.opened.correction.bin)
+            self._frames[position] = ShownFrame(position, self.numbers[position], self.opened, picture)
+            while len(self._frames) > _KEPT_FRAMES:
+                self._frames.popitem(last=False)
+        self._frames.move_to_end(position)
+        return self._frames[position]
+
+    def coordinates(self, position: int) -> list[tuple[str, str]]:
+        """Names and values, with their units, of the frame's coordinates."""
+        data, at = self.opened.data, int(self.opened.positions[position])
+        found = []
+        for name, coordinate in data.coords.items():
+            if coordinate.dims != ("frame",) or name == "frame":
+                continue
+            value = coordinate.values[at]
+            told = f"{value:.6g}" if np.issubdtype(coordinate.dtype, np.floating) else str(value)
+            units = str(coordinate.attrs.get("units", ""))
+            found.append((str(name), f"{told} {units}".strip()))
+        return found
+
+    def position_of(self, text: str) -> int:
+        """The position of the frame that a visitor names: its number, or a coordinate and its value (the nearest one).
+
+        Raises `InputError` where there is none of this name.
+        """
+        name, _, value = text.strip().rpartition(" ")
+        try:
+            wanted = float(value)
+        except ValueError:
+            raise InputError(f"go to: {text!r} is not accepted; a frame's number, or a coordinate: omega 3.5") from None
+        if not name:
+            values = np.asarray(self.numbers, np.float64)
+        else:
+            coordinate = self.opened.data.coords.get(name.strip())
+            if coordinate is None or coordinate.dims != ("frame",) or coordinate.dtype.kind not in "iuf":
+                there = [key for key, _ in self.coordinates(0)]
+                raise InputError(
+                    f"go to: {name!r} is no number that frames have; there are: {', '.join(there) or 'none'}"
+                )
+            values = coordinate.values[self.opened.positions].astype(np.float64)
+        return int(np.nanargmin(np.abs(values - wanted)))
+
+    def peaks_of_run(self, position: int) -> Columns | None:
+        """The run's rows of a frame; None where there is no run, or it could not process the frame."""
+        if self.table is None:
+            return None
+        number = self.numbers[position]
+        if number not in self.table["frame"].values or int(self.table["frame_failed"].sel(frame=number)):
+            return None
+        rows = self.table.sel(peak_frame=number).load()
+        return {name: rows[name].values for name in peak_table.VARIABLES if name in rows}
+
+    def search(self, position: int) -> Columns:
+        """The peaks of a frame by the settings as they are now: exactly those that `run` finds with them.
+
+        Raises `InputError` with the reason where the frame cannot be processed.
+        """
+        return self.located(self.detected(position))
+
+    def detected(self, position: int) -> ChunkPeaks:
+        """The first half of a search, by far the shorter one of a frame with many peaks: its maxima and patches."""
+        found = search_chunk(self.opened, position, position + 1)
+        if found.failures:
+            raise InputError(f"frame {self.numbers[position]}: {found.failures[0]['reason']}")
+        return found
+
+    def located(self, found: ChunkPeaks) -> Columns:
+        """The second half: positions, fits, peaks that have no maximum of their own."""
+        config = on_cpu(self.opened.config)
+        return _columns(peak_table.sort(complete_peaks(config, [found], locate_peaks(config, [found]))[0]))
+
+    def with_settings(self, sections: Mapping[str, Mapping[str, Any]]) -> "Viewed":
+        """The same series with keys of some sections changed.
+
+        Raises `InputError` where a value is not accepted, with the key, the value, and what is.
+        """
+        plain = self.asked.model_dump(mode="json")
+        for section, keys in sections.items():
+            plain[section] = {**plain[section], **keys}
+        asked = resolve_config(plain, source="settings")
+        if asked == self.asked:
+            return self
+        same_constants = all(
+            getattr(asked.frames, key) == getattr(self.asked.frames, key)
+            for key in ("counts_per_photon", "read_noise", "find_bad_pixels")
+        )
+        kept = self.kept_constants if same_constants else None
+        same_counts = asked.frames == self.asked.frames
+        if same_counts:  # the correction is as it was
+            background = read_background_frame(self.opened.data, asked)
+            geometry = searched_geometry(self.opened.data, asked)
+            opened = replace(self.opened, config=asked, background_frame=background, geometry=geometry)
+        else:
+            opened = open_series(self.opened.data, asked)
+        opened, constants = settled_constants(opened, kept)
+        kept_frames = OrderedDict[int, ShownFrame]()
+        if same_counts:
+            kept_frames = OrderedDict((at, replace(frame, opened=opened)) for at, frame in self._frames.items())
+        return replace(self, opened=opened, asked=asked, kept_constants=constants.record(), _frames=kept_frames)
+
+
+def at_maxima(found: ChunkPeaks) -> Columns:
+    """Peaks that are not located yet, at the pixels of their maxima."""
+    table = found.table.copy()
+    table["y"], table["x"] = table["y_pixel"], table["x_pixel"]
+    return _columns(table)
+
+
+def _columns(table: peak_table.Table) -> Columns:
+    return {name: table[name] for name in peak_table.VARIABLES}
+
+
+def open_viewed(
+    source: "Run | str | Path | xr.Dataset | xr.DataArray | NDArray[Any]",
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+) -> Viewed:
+    """Open what is to be looked at.
+
+    A run brings its own settings, which `config` may not change. Raises `InputError` as `open_run` and `preview` do.
+    """
+    if isinstance(source, str | Path) and (Path(source) / "run.json").exists():
+        source = open_run(source)
+    if isinstance(source, Run):
+        if config is not None:
+            raise InputError(f"{source.path}: is a run, which brings its own configuration; leave out --config")
+        opened = open_run_frames(RunFolder(source.path))
+        kept = source.info.get("detector")
+        return Viewed(str(source.path), opened, opened.config, source, kept_constants=kept)
+    settings = as_config(config if config is not None else {})
+    in_memory = isinstance(source, xr.Dataset | xr.DataArray | np.ndarray)
+    data = frames_from_array(source) if in_memory else open_source(source)  # type: ignore[arg-type]
+    name = IN_MEMORY if in_memory else str(source)
+    opened, constants = settled_constants(open_series(data, settings), judge=True)
+    if not opened.numbers:
+        raise InputError(f"frames.start: {settings.frames.start} selects none of the frames of {name}")
+    return Viewed(name, opened, settings, notes=constants.notes, kept_constants=constants.record())
