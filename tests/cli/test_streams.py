@@ -1,5 +1,6 @@
 """Output on terminals that have not all characters, and of file names that are no text."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from braggflow.cli.streams import never_stop_at_a_character
+from braggflow.console import plain
 from tests.patience import PATIENCE
 from tests.stores import make_store, spots
 
@@ -84,3 +87,38 @@ def test_what_was_written_is_there_when_a_command_ends_at_once(folder: Path) -> 
         done = subprocess.run(command, cwd=folder, stdout=file, timeout=PATIENCE, check=False)
     assert done.returncode == 0
     assert "max_peaks_per_frame" in json.loads((folder / "told.txt").read_text())["$defs"]["DetectConfig"]["properties"]
+
+
+def test_lines_that_belong_together_are_written_in_one_go() -> None:
+    class Written(io.StringIO):
+        calls = 0
+
+        def write(self, text: str) -> int:
+            self.calls += 1
+            return super().write(text)
+
+    file = Written()
+    plain(Console(file=file, width=20), "a line longer than the terminal", "[red]and its next")
+    assert file.getvalue() == "a line longer than the terminal\n[red]and its next\n"
+    assert file.calls == 1
+
+
+def test_no_library_tells_of_what_was_interrupted() -> None:
+    program = (
+        "import logging, os, signal\n"
+        "import distributed\n"
+        "from braggflow.cli import stopping\n"
+        "stopping.listen()\n"
+        "stopping.may_leave_at_once(False)\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    signal.pause()\n"
+        "except KeyboardInterrupt:\n"
+        "    pass\n"
+        "for name in ('distributed', 'distributed.client', 'distributed.nanny', 'tornado.application', 'asyncio'):\n"
+        "    logging.getLogger(name).critical('a callback failed')\n"
+        "logging.getLogger('braggflow').warning('a part is lost')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr.decode() == "a part is lost\n"

@@ -1,5 +1,6 @@
 """Lines that a terminal, a notebook or a log shows while something goes on."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,8 +28,11 @@ _LOG_WIDTH = 200
 
 def open_console(*, stderr: bool = False) -> Console:
     """A console whose lines nobody can widen where it is no terminal, but a log."""
-    console = Console(stderr=stderr)
-    return console if moves(console) else Console(stderr=stderr, width=_LOG_WIDTH)
+    stream = sys.stderr if stderr else sys.stdout
+    # FORCE_COLOR, which notebooks set for the commands in their cells, makes no terminal of what is none.
+    forced = None if stream.isatty() else False
+    console = Console(stderr=stderr, force_terminal=forced)
+    return console if moves(console) else Console(stderr=stderr, force_terminal=forced, width=_LOG_WIDTH)
 
 
 def moves(console: Console) -> bool:
@@ -36,9 +40,9 @@ def moves(console: Console) -> bool:
     return console.is_terminal or console.is_jupyter
 
 
-def plain(console: Console, text: str) -> None:
-    """A line as it is, however long."""
-    console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
+def plain(console: Console, *lines: str) -> None:
+    """Lines as they are, however long, in one go: no line of another thread comes between them."""
+    console.print("\n".join(map(printable, lines)), soft_wrap=True, markup=False, highlight=False)
 
 
 class _Time(ProgressColumn):

@@ -31,17 +31,17 @@ _GEOMETRY = {
 def show_series(facts: "SeriesFacts", console: "Console | None" = None) -> None:
     """The facts of a series as a table of two columns, and its warnings."""
     console = console or open_console()
-    plain(console, facts.name)
+    lines = [facts.name]
     for name, value in [*_rows(facts), *(("warning", warning) for warning in facts.warnings)]:
         # No table of rich's: it fills up its lines with blanks, and cuts words where they could be copied.
-        for line in wrap(
+        lines += wrap(
             f"  {name:<{_LABEL}}{value}",
             min(console.width, _WIDTH),
             subsequent_indent=" " * (_LABEL + 2),
             break_long_words=False,
             break_on_hyphens=False,
-        ):
-            plain(console, line)
+        )
+    plain(console, *lines)
 
 
 def _rows(facts: "SeriesFacts") -> Iterator[tuple[str, str]]:

@@ -86,8 +86,9 @@ def _asked(_number: int, _frame: FrameType | None) -> None:
 
 def _hush() -> None:
     """Have nobody tell of what is interrupted: neither libraries nor Python, where a destructor or thread is."""
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    for name in (*_TALKATIVE, *logging.root.manager.loggerDict):  # some of theirs have a level of their own
+        if name.split(".")[0] in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
 
