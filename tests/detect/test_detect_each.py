@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braggflow.config import DetectConfig, resolve_config
-from braggflow.detect import detect, detect_each
+from braggflow.detect import SearchedAgain, detect, detect_each
 from tests.stores import spots
 
 #: All that is known of a peak but its area, which other levels of the search leave unknown.
@@ -58,6 +58,42 @@ def test_each_setting_finds_what_it_finds_alone(seed, dtype, background, filters
     areas = "min_area" in filters or "max_area" in filters
     for setting, of_setting in zip(wanted, found, strict=True):
         assert_same(of_setting, detect(image, mask, setting, bin=2, read_noise=1.0), area=areas)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    asked=st.lists(
+        st.tuples(LEVELS, LEVELS, FALSE_PEAKS, FILTERS, st.sampled_from(["none", "local"])), min_size=2, max_size=8
+    ),
+)
+def test_one_setting_after_another_finds_what_it_finds_alone(seed, asked):
+    image = spots((64, 80), 14, seed=seed)
+    mask = np.zeros(image.shape, bool)
+    mask[:, 50] = mask[20:24] = True
+    search = SearchedAgain()
+    for minval, minscore, false, filters, background in asked:
+        setting = section(
+            minval=minval, minscore=minscore, false_peaks=false, background=background, background_cell=16, **filters
+        )
+        found = search(image[None], mask, setting, bin=2, read_noise=1.0)
+        areas = "min_area" in filters or "max_area" in filters
+        assert_same(found, detect(image, mask, setting, bin=2, read_noise=1.0), area=areas)
+
+
+def test_levels_and_filters_alone_make_no_search_anew(monkeypatch):
+    image, mask, searches = spots((64, 64), 6, seed=2), np.zeros((64, 64), bool), []
+    from braggflow.detect import searching
+
+    maxima = searching.maxima_of
+    monkeypatch.setattr(searching, "maxima_of", lambda *args, **more: searches.append(0) or maxima(*args, **more))
+    search = SearchedAgain()
+    for keys in ({}, {"false_peaks": 0.001}, {"minval": 20}, {"minscore": 9}, {"min_edge_distance": 3}, {}):
+        search(image[None], mask, section(**keys))
+    assert len(searches) == 1
+    for keys in ({"false_peaks": 10}, {"background": "none"}, {"min_area": 3}):
+        search(image[None], mask, section(**keys))
+    assert len(searches) == 4
 
 
 def test_areas_are_those_of_the_search_also_where_one_level_alone_is_in_sigma():

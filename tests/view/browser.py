@@ -30,7 +30,11 @@ _PAINTED = """async ([name, key, value, watched]) => {
   const source = document.get_model_by_name(watched)
   const begun = performance.now()
   const came = new Promise(resolve => {
-    const hear = () => { source.properties.data.change.disconnect(hear); resolve() }
+    const hear = () => {
+      if (!Object.values(source.data)[0].length) return  // what was there is taken away first
+      source.properties.data.change.disconnect(hear)
+      resolve()
+    }
     source.properties.data.change.connect(hear)
   })
   model[key] = value
@@ -160,7 +164,7 @@ class Browser:
         return str(self.value(name, "text"))
 
     def painted(self, name: str, value: Any, *, watched: str, key: str = "value") -> float:
-        """Milliseconds from a change of a widget until what it changed is painted."""
+        """Milliseconds from a change of a widget until what it changed is painted: something, of a data source."""
         return float(self.tab.evaluate(_PAINTED, [name, key, value, watched]))
 
     def place(self, y: float, x: float) -> tuple[float, float]:

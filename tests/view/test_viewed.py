@@ -116,6 +116,23 @@ def test_constants_that_were_found_once_are_not_found_anew(tmp_path: Path) -> No
     assert changes(tuned.asked)["frames"] == {"counts_per_photon": "auto", "read_noise": "auto"}
 
 
+def test_a_shown_frame_has_the_peaks_of_a_search_of_it_alone_whatever_was_tried_before(store: Path) -> None:
+    viewed = open_viewed(store)
+    for sections in (
+        {},
+        {"detect": {"false_peaks": 0.001}},
+        {"detect": {"minval": 30.0, "minscore": 20.0}},
+        {"frames": {"bin": 2}},
+        {"frames": {"bin": 2}, "detect": {"minval": {"sigma": 5.0}}},
+        {"detect": {"background": "none", "min_area": 3}},
+        {},
+    ):
+        viewed = viewed.with_settings(sections)
+        shown, alone = viewed.located(viewed.detected(viewed.frame(1))), viewed.search(1)
+        assert len(alone["y"])
+        assert_same_rows({**shown, "area": alone["area"]}, alone)
+
+
 def test_files_arrays_and_stores_can_be_looked_at(store: Path) -> None:
     data = braggflow.open_frames(store)
     for source in (data, data["frames"], data["frames"].values, data["frames"].values[0]):

@@ -1,7 +1,7 @@
 """Peaks of one frame by threshold and persistence, and the patches around them."""
 
 from braggflow.detect.cut import cut_patches, cut_stack, measure_patches
-from braggflow.detect.detection import detect, detect_each, detect_stack
+from braggflow.detect.detection import SearchedAgain, detect, detect_each, detect_stack
 from braggflow.detect.filters import Detection
 from braggflow.detect.judged import JudgedMaxima, judge_maxima
 from braggflow.detect.levels import mean_counts
@@ -13,6 +13,7 @@ __all__ = [
     "SEARCHED",
     "Detection",
     "JudgedMaxima",
+    "SearchedAgain",
     "arcs",
     "as_searched",
     "cut_patches",

@@ -13,7 +13,7 @@ decides.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from braggflow.detect.persistence import dead_below
 from braggflow.detect.pixels import as_searched
 from braggflow.detect.searching import (
     Background,
+    Levels,
     Told,
     background_of,
     frames_floor,
@@ -195,6 +196,43 @@ def detect_each(
     return [found[at] for at in range(len(settings))]
 
 
+class SearchedAgain:
+    """`detect_stack` for the same frames by one setting after another.
+
+    A search is made where the last one does not hold what is asked for; else `false_peaks`, `minval`, `minscore` and
+    filters take from it, as `detect_each` does, with the same exceptions and the same `area`.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[_Search, tuple[Any, ...]] | None = None
+
+    def __call__(
+        self,
+        frames: NDArray[Any],
+        mask: NDArray[np.bool_],
+        config: DetectConfig,
+        *,
+        bin: int = 1,  # noqa: A002 - the configuration's word
+        **known: Any,
+    ) -> Detection:
+        """As `detect_stack`; `frames` and `mask` are those of the first call."""
+        if config.false_peaks is None or known.get("background_frame") is not None:
+            return detect_stack(frames, mask, config, bin=bin, **known)
+        told = Told(**known)
+        frames, mask = as_searched(frames, mask)
+        kind = (_search_of(config), told.geometry, told.constants)
+        levels = None
+        if self._last is not None and self._last[1] == kind:
+            search = self._last[0]
+            levels = frames_levels(search.source, mask, config, search.level)
+            if least_significance(config.false_peaks) < search.least or (levels[0] < search.lowest).any():
+                levels = None
+        if levels is None:
+            search, (levels,) = _search(frames, mask, [config], told)
+            self._last = search, kind
+        return _taken(search, [levels], frames, mask, [config], told, bin)[0]
+
+
 def _search_of(config: DetectConfig) -> tuple[Any, ...]:
     """What decides a search: settings of which it is the same share one."""
     by_levels = config.false_peaks is None
@@ -212,6 +250,40 @@ def _search_for(settings: Sequence[DetectConfig]) -> Callable[..., list[Detectio
     return _by_levels if settings[0].false_peaks is None else _by_significance
 
 
+class _Search(NamedTuple):
+    """What one search of frames by significance has found, at the loosest of the levels that it was made for."""
+
+    noise: Noise
+    background: Background
+    source: NDArray[Any]
+    level: NDArray[np.float32]
+    maxima: NDArray[np.void]
+    lowest: NDArray[np.float64]
+    """(n,) the counts that maxima have at least."""
+    least: float
+    """The significance from which on that of maxima is exact."""
+
+
+def _search(
+    frames: NDArray[Any], mask: NDArray[np.bool_], settings: Sequence[DetectConfig], told: Told
+) -> tuple[_Search, list[Levels]]:
+    """The search that the settings share, and the levels of each."""
+    config = settings[0]
+    noise = noise_of(frames, mask, config, told)
+    background = background_of(frames, mask, config, told, noise)
+    source = frames if config.background == "local" else subtract_background(frames, mask, config, background)
+    level = frames_level(source, mask, config, noise)
+    levels = [frames_levels(source, mask, each, level) for each in settings]
+    least = min(least_significance(each.false_peaks or 0.0) for each in settings)
+    lowest = np.min([minval for minval, _ in levels], axis=0)
+    foreground = frames_foreground(source, mask, config, noise, level, level + frames_floor(config, noise))
+    maxima = frames_maxima(foreground, mask.shape, config, lowest)
+    if (lowest > 0).any():
+        maxima = maxima[maxima["birth"] >= lowest[maxima["frame"]]]
+    maxima["significance"] = significance_over(background, frames, mask, maxima, noise, least=least)
+    return _Search(noise, background, source, level, maxima, lowest, least), levels
+
+
 def _by_significance(
     frames: NDArray[Any],
     mask: NDArray[np.bool_],
@@ -220,24 +292,24 @@ def _by_significance(
     bin: int,  # noqa: A002 - the configuration's word
 ) -> list[Detection]:
     """What each of the settings, which share a search, finds in it by `false_peaks` and levels."""
-    config = settings[0]
-    noise = noise_of(frames, mask, config, told)
-    background = background_of(frames, mask, config, told, noise)
-    source = frames if config.background == "local" else subtract_background(frames, mask, config, background)
-    level = frames_level(source, mask, config, noise)
-    levels = [frames_levels(source, mask, each, level) for each in settings]
-    leasts = [least_significance(each.false_peaks or 0.0) for each in settings]
-    lowest = np.min([minval for minval, _ in levels], axis=0)
-    foreground = frames_foreground(source, mask, config, noise, level, level + frames_floor(config, noise))
-    maxima = frames_maxima(foreground, mask.shape, config, lowest)
-    if (lowest > 0).any():
-        maxima = maxima[maxima["birth"] >= lowest[maxima["frame"]]]
-    maxima["significance"] = significance_over(background, frames, mask, maxima, noise, least=min(leasts))
-    found = []
-    for each, (minval, minscore), least in zip(settings, levels, leasts, strict=True):
-        is_lowest = bool((minval == lowest).all())
+    return _taken(*_search(frames, mask, settings, told), frames, mask, settings, told, bin)
+
+
+def _taken(
+    search: _Search,
+    levels: Sequence[Levels],
+    frames: NDArray[Any],
+    mask: NDArray[np.bool_],
+    settings: Sequence[DetectConfig],
+    told: Told,
+    bin: int,  # noqa: A002 - the configuration's word
+) -> list[Detection]:
+    """What of a search each of the settings takes."""
+    maxima, found = search.maxima, []
+    for each, (minval, minscore) in zip(settings, levels, strict=True):
+        is_lowest = bool((minval == search.lowest).all())
         high = maxima if is_lowest else maxima[maxima["birth"] >= minval[maxima["frame"]]]
-        significant = high["significance"] >= least
+        significant = high["significance"] >= least_significance(each.false_peaks or 0.0)
         removed = {"false_peaks": int(np.count_nonzero(~significant))}
         high = high[significant]
         kept = dead_below(high, minval[high["frame"]])
@@ -245,8 +317,8 @@ def _by_significance(
             kept["area"] = 0
         minscores = minscore[kept["frame"]]
         found.append(filter_peaks(kept, mask.shape, minscores, each, removed, geometry=told.geometry, bin=bin))
-    _flag_ridges(found, frames, mask, noise, background)
-    return _with_level(found, background)
+    _flag_ridges(found, frames, mask, search.noise, search.background)
+    return _with_level(found, search.background)
 
 
 def _by_levels(

@@ -16,6 +16,7 @@ from braggflow.pipeline.stages import (
     locate_peaks,
     on_cpu,
     search_chunk,
+    search_frames,
     sum_counts,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "regroup",
     "sample_warnings",
     "search_chunk",
+    "search_frames",
     "search_part",
     "settings_of",
     "sum_counts",

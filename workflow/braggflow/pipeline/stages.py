@@ -79,13 +79,10 @@ def search_chunk(
 
     The chunk with the selected frame at position `following` is read from its file meanwhile.
     """
-    config = opened.config
     skip = {**opened.missing, **skip} if opened.missing else skip
     positions = [position for position in range(first, stop) if position not in skip]
     numbers = [opened.numbers[position] for position in positions]
-    seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
-    tables, cuts, removed = [], [patches.empty(config.patches)], Counter[str]()
-    means: dict[int, float] = {}
+    seconds = {"read": 0.0}
     failures = [
         {"frame": opened.numbers[position], "reason": skip[position]}
         for position in range(first, stop)
@@ -96,16 +93,33 @@ def search_chunk(
             raw = _read(opened, positions, following) if positions else np.empty(0)
     except UNREADABLE as error:
         failures += [_failure(number, error) for number in numbers]
-        return ChunkPeaks(peak_table.empty(), patches.empty(config.patches), {}, failures, seconds)
+        return ChunkPeaks(peak_table.empty(), patches.empty(opened.config.patches), {}, failures, seconds)
+    found = search_frames(opened, numbers, raw)
+    return replace(found, failures=failures + found.failures, seconds=found.seconds | seconds)
+
+
+def search_frames(
+    opened: OpenedSeries,
+    numbers: Sequence[int],
+    raw: NDArray[Any],
+    *,
+    detector: Callable[..., Detection] = detect_stack,
+) -> ChunkPeaks:
+    """Correct, detect and cut raw frames (n, y, x) of these numbers; `detector` is called as `detect_stack` is."""
+    config = opened.config
+    seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
+    tables, cuts, removed = [], [patches.empty(config.patches)], Counter[str]()
+    means, failures = dict[int, float](), list[dict[str, Any]]()
     if opened.growing:
         written = np.array([pixels.min() != pixels.max() for pixels in raw], bool)
         unwritten = [number for number, there in zip(numbers, written, strict=True) if not there]
         failures += [{"frame": n, "reason": "not written yet: all of its pixels are equal"} for n in unwritten]
         numbers = [number for number in numbers if number not in unwritten]
         raw = raw[written] if unwritten else raw
+    attempt = partial(_peaks_of, opened, seconds=seconds, detector=detector)
     for first_of, stack in _stacks(opened, raw):
         of_stack = numbers[first_of : first_of + len(stack)]
-        for some, attempted in _attempts(config, partial(_peaks_of, opened, seconds=seconds), stack):
+        for some, attempted in _attempts(config, attempt, stack):
             if isinstance(attempted, Exception):
                 failures.append(_failure(of_stack[some.start], attempted))
                 continue
@@ -154,7 +168,7 @@ def _attempts(
 
 
 def _peaks_of(
-    opened: OpenedSeries, stack: NDArray[Any], *, seconds: dict[str, float]
+    opened: OpenedSeries, stack: NDArray[Any], *, seconds: dict[str, float], detector: Callable[..., Detection]
 ) -> tuple[dict[str, int], patches.Patches, peak_table.Table, list[float]]:
     """What is found in a stack of raw frames: what was dropped, patches of the peaks, their rows of the table with the
     position of their frame, and the mean of each frame; adds to `seconds`.
@@ -169,7 +183,7 @@ def _peaks_of(
         frame = replace(frame, counts=counts, mask=mask)
         means = _mean_counts(counts, mask)
     with _timed(seconds, "detect"):
-        detection = detect_stack(
+        detection = detector(
             frame.counts,
             frame.mask,
             config.detect,

@@ -46,8 +46,8 @@ def open_run_frames(folder: RunFolder) -> OpenedSeries:
     return without_bad_pixels(open_series(data, config), info.get("detector", {}).get("bad_pixels", {}))
 
 
-def read_run_frame(series: OpenedSeries, number: int) -> SearchedFrame:
-    """Read frame `number` and prepare it as the run did.
+def read_run_frame(series: OpenedSeries, number: int, raw: NDArray[Any] | None = None) -> SearchedFrame:
+    """Read frame `number`, unless its `raw` counts are at hand, and prepare it as the run did.
 
     Raises `InputError` naming the frame where it cannot be read or prepared.
     """
@@ -55,7 +55,7 @@ def read_run_frame(series: OpenedSeries, number: int) -> SearchedFrame:
 
     config = series.config
     try:
-        raw = series.raw(series.position_of(number))
+        raw = series.raw(series.position_of(number)) if raw is None else raw
         frame = series.corrected(raw)
         image, floor = searched_image(frame, config.detect, **series.known)
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them

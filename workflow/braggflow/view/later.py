@@ -1,4 +1,4 @@
-"""Work that takes longer than a page may wait: done beside it, one at a time, of each kind the latest alone."""
+"""Work that takes longer than a page may wait: done beside it, of each kind one at a time, the latest alone."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +12,12 @@ _T = TypeVar("_T")
 
 
 class Later:
-    """Calls functions in a thread, and hands what they return to the page's own."""
+    """Calls functions in threads, one for each kind of them, and hands what they return to the page's own."""
 
     def __init__(self, document: Document, failed: Callable[[str], None]) -> None:
         self._document, self._failed = document, failed
         self._latest: dict[str, int] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="braggflow-view")
+        self._threads: dict[str, ThreadPoolExecutor] = {}
         document.on_session_destroyed(lambda _: self.stop())
 
     def do(self, kind: str, work: Callable[[Callable[[], bool]], _T], done: Callable[[_T], None]) -> None:
@@ -41,7 +41,9 @@ class Later:
             else:
                 self.tell(lambda: done(result) if wanted() else None)
 
-        self._thread.submit(call).add_done_callback(lambda future: future.result())
+        if kind not in self._threads:
+            self._threads[kind] = ThreadPoolExecutor(1, thread_name_prefix=f"braggflow-view-{kind}")
+        self._threads[kind].submit(call).add_done_callback(lambda future: future.result())
 
     def drop(self, kind: str) -> None:
         """Nothing of this kind is wanted any more."""
@@ -55,4 +57,5 @@ class Later:
         """End: what has not begun is dropped."""
         for kind in self._latest:
             self.drop(kind)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for thread in self._threads.values():
+            thread.shutdown(wait=False, cancel_futures=True)

@@ -40,6 +40,8 @@ LISTED = {
     "fwhm_minor": "0.00",
     "disagreement": "0.00",
 }
+#: More than a row of any frame has, so that y times it and x are one number.
+_ROW = 2**32
 _NAMES = np.array([" ".join(str(flag.name) for flag in Flag if bits & flag) for bits in range(2 * max(Flag))], object)
 
 
@@ -87,6 +89,6 @@ def maxima_of(columns: Columns) -> NDArray[np.int64]:
 
 def gone_and_new(before: Columns, after: Columns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The maxima (n, 2) that only the first of two searches of a frame has, and those that only the second has."""
-    first, second = ({(int(y), int(x)) for y, x in maxima_of(columns)} for columns in (before, after))
-    gone, new = (np.array(sorted(places), np.int64).reshape(-1, 2) for places in (first - second, second - first))
+    first, second = (maxima_of(columns) @ [_ROW, 1] for columns in (before, after))
+    gone, new = (np.column_stack(np.divmod(np.setdiff1d(*pair), _ROW)) for pair in ((first, second), (second, first)))
     return gone, new

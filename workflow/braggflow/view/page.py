@@ -2,7 +2,7 @@
 
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bokeh.document import Document
 from bokeh.events import MouseMove, Tap
@@ -27,7 +27,10 @@ from braggflow.view.frame_plot import FramePlot
 from braggflow.view.later import Later
 from braggflow.view.marks import LISTED, MOST, marks_of, nothing
 from braggflow.view.panels import ExplainPanel, LookPanel, MaskPanel, TrackPanel, TunePanel
-from braggflow.view.viewed import Columns, Viewed, at_maxima
+from braggflow.view.viewed import Columns, ShownFrame, Viewed, at_maxima
+
+if TYPE_CHECKING:
+    from braggflow.pipeline import ChunkPeaks
 
 #: Width of the panels beside the picture, pixels of the screen, and milliseconds between frames that are played.
 PANEL, PLAY = 430, 200
@@ -63,7 +66,7 @@ class Page:
         self.document, self.viewed, self.base, self.folder, self.dark = document, viewed, viewed, folder, dark
         self.position = _position(viewed, frame)
         self.columns: Columns | None = None
-        self._waiting = self._locating = self._moved = False
+        self._waiting = self._locating = self._moved = self._unsearched = False
         self.later = Later(document, self.fail)
         self.plot = FramePlot(viewed.frame(self.position).counts.extent, self._window_moved, dark=dark)
         self.head = Div(name="head", styles={"font-size": "15px"}, sizing_mode="stretch_width")
@@ -97,26 +100,27 @@ class Page:
         self.track.moved()
         self.show_trails()
         self.redraw()
-        self.find_peaks()
+        if self.viewed is self.base and self.base.run is not None:
+            self.find_peaks()
+        else:
+            self._unsearched = True
 
     def _show_first(self) -> None:
         """The first frame: its picture is there at once, its peaks when the browser has loaded the page.
 
         The first search loads the machine code of its kernels, which takes longer than anything else here.
         """
-        viewed, position = self.viewed, self.position
-        self._name_frame(position)
+        self._name_frame(self.position)
+        self._unsearched = True
         self._draw()
-        self._locating, self.counted.text = True, "looking for peaks …"
-        self.later.do("locate", lambda _: _peaks_or_why_not(viewed, position), self._came_first)
 
-    def _came_first(self, found: Columns | str) -> None:
-        if isinstance(found, str):
-            self.fail(found)
-            self._locating = False
-            self.list_peaks()
-        else:
-            self._located(found)
+    def _look_for_peaks(self) -> None:
+        """The peaks of the shown frame, when its picture is on its way."""
+        self._unsearched = False
+        viewed, frame, stored = self.viewed, self.viewed.frame(self.position), self.viewed is self.base
+        self.columns, self._locating = None, True
+        self.list_peaks()
+        self.later.do("locate", lambda _: _peaks_or_why_not(viewed, frame, stored=stored), self._came)
 
     def _name_frame(self, position: int) -> None:
         self.position = position
@@ -163,34 +167,36 @@ class Page:
 
     def find_peaks(self) -> None:
         """The peaks of the shown frame: the run's where the settings are the run's, else those of a search now."""
-        viewed, position = self.viewed, self.position
+        viewed, self._unsearched = self.viewed, False
         self.later.drop("locate")
-        self._locating = False
         try:
-            columns = viewed.peaks_of_run(position) if viewed is self.base else None
-            if columns is None:
-                detected = viewed.detected(position)
-                if len(detected.table) > _MANY:
-                    columns, self._locating = at_maxima(detected), True
-                    self.later.do("locate", lambda _: viewed.located(detected), self._located)
-                else:
-                    columns = viewed.located(detected)
-            self.columns = columns
-            self.tune.found(columns)
+            frame = viewed.frame(self.position)
         except InputError as error:
-            self.columns = None
-            self.fail(str(error))
-        self.list_peaks()
+            self._came(str(error))
+        else:
+            self._came(_peaks_or_why_not(viewed, frame, stored=viewed is self.base))
 
-    def _located(self, columns: Columns) -> None:
-        self.columns, self._locating = columns, False
+    def _came(self, found: "tuple[Columns, ChunkPeaks | None] | str") -> None:
+        if isinstance(found, str):
+            self.columns, self._locating = None, False
+            self.fail(found)
+            self.list_peaks()
+            return
+        viewed, (columns, rest) = self.viewed, found
+        self._located(columns, all_of_them=rest is None)
+        if rest is not None:
+            self.later.do("locate", lambda _: viewed.located(rest), self._located)
+
+    def _located(self, columns: Columns, *, all_of_them: bool = True) -> None:
+        self.columns, self._locating = columns, not all_of_them
         self.tune.found(columns)
         self.list_peaks()
 
     def list_peaks(self) -> None:
         """Markers and rows of the peaks in the window."""
         if self.columns is None:
-            self.plot.peaks.data, self.counted.text = nothing(), "no peaks: the frame could not be searched"
+            self.plot.peaks.data = nothing()
+            self.counted.text = "looking for peaks …" if self._locating else "no peaks: the frame could not be searched"
             return
         listed = marks_of(self.columns, self.plot.shown, self.look.colour_by.value)
         self.plot.peaks.data = listed
@@ -292,6 +298,8 @@ class Page:
             self.list_peaks()
             self.show_trails()
         self._moved = False
+        if self._unsearched:
+            self._look_for_peaks()
 
     # ---- what a visitor does ----
 
@@ -359,11 +367,20 @@ class Page:
         self.plot.mark((y, x))
 
 
-def _peaks_or_why_not(viewed: Viewed, position: int) -> Columns | str:
-    """The peaks of a frame, the run's where it has them; what is to be said where it cannot be searched."""
+def _peaks_or_why_not(viewed: Viewed, frame: ShownFrame, *, stored: bool) -> "tuple[Columns, ChunkPeaks | None] | str":
+    """The peaks of a frame, of a run those `stored`; or what is to be said where it cannot be searched.
+
+    Of many peaks that are not located yet the maxima, and what is still to be located.
+    """
+    from braggflow.pipeline import compile_ahead  # which takes long to load: the picture is there before
+
     try:
-        columns = viewed.peaks_of_run(position)
-        return viewed.search(position) if columns is None else columns
+        columns = viewed.peaks_of_run(frame.position) if stored else None
+        if columns is not None:
+            return columns, None
+        compile_ahead()
+        found = viewed.detected(frame)
+        return (at_maxima(found), found) if len(found.table) > _MANY else (viewed.located(found), None)
     except InputError as error:
         return str(error)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from braggflow.config import RunConfig
 from braggflow.errors import InputError
-from braggflow.pipeline import compile_ahead
 from braggflow.results import Run
 from braggflow.view.page import Page
 from braggflow.view.serving import PageServer
@@ -143,7 +142,6 @@ def _page_maker(viewed: Viewed, frame: int | None, folder: Path, dark: bool) -> 
         raise InputError(
             f"frame {frame}: {viewed.name} has no such frame; there are {len(numbers):,}, {numbers[0]} to {numbers[-1]}"
         )
-    compile_ahead()
 
     def make(document: Document) -> None:
         Page(document, viewed, folder.resolve(), frame=frame, dark=dark)

@@ -16,8 +16,8 @@ from braggflow.view.viewed import Viewed
 
 #: Frames, spread evenly over the series, that settings are tried on.
 SAMPLE = 20
-#: Seconds in which an answer is on its way.
-_MOMENT = 0.1
+#: Seconds without another change after which the series is looked at: what a visitor waits for has the machine alone.
+_MOMENT = 0.6
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -23,10 +23,15 @@ from braggflow.frames import (
     searched_geometry,
     settled_constants,
 )
-from braggflow.pipeline import ChunkPeaks, complete_peaks, locate_peaks, on_cpu, search_chunk
 from braggflow.results import Run, RunFolder, SearchedFrame, open_run, open_run_frames, read_run_frame
 from braggflow.view.followed import Followed, followed_of
 from braggflow.view.windows import Picture
+
+if TYPE_CHECKING:
+    from braggflow.detect import SearchedAgain
+    from braggflow.pipeline import ChunkPeaks
+
+# What searches is imported where it is needed: it takes seconds to load, and the first picture does not wait for it.
 
 #: Frames that are kept in memory, so that going back and forth reads none again.
 _KEPT_FRAMES = 4
@@ -43,13 +48,14 @@ class ShownFrame:
     position: int
     number: int
     opened: OpenedSeries
+    raw: NDArray[Any]
     counts: Picture
     """After correction and binning, NaN where a pixel is ignored."""
 
     @cached_property
     def seen(self) -> SearchedFrame:
         """As the search sees it; made when it is asked for."""
-        return read_run_frame(self.opened, self.number)
+        return read_run_frame(self.opened, self.number, self.raw)
 
     @cached_property
     def above(self) -> Picture:
@@ -100,6 +106,7 @@ class Viewed:
     """What the user should know of the detector's constants."""
     kept_constants: Mapping[str, Any] | None = None
     _frames: "OrderedDict[int, ShownFrame]" = field(default_factory=OrderedDict, repr=False)
+    _searches: "OrderedDict[int, SearchedAgain]" = field(default_factory=OrderedDict, repr=False)
 
     @property
     def title(self) -> str:
@@ -145,12 +152,14 @@ class Viewed:
         """The frame at a position; raises `InputError` where it cannot be read."""
         if position not in self._frames:
             try:
-                corrected = self.opened.corrected(self.opened.raw(position))
+                raw = self.opened.raw(position)
+                corrected = self.opened.corrected(raw)
             except (OSError, ValueError, RuntimeError, ArithmeticError) as error:
                 raise InputError(f"frame {self.numbers[position]}: {error}") from error
-            counts = np.where(corrected.mask, np.float32(np.nan), corrected.counts).astype(np.float32)
+            counts = corrected.counts.astype(np.float32)
+            counts[corrected.mask] = np.nan
             picture = Picture(counts, self.opened.correction.bin)
-            self._frames[position] = ShownFrame(position, self.numbers[position], self.opened, picture)
+            self._frames[position] = ShownFrame(position, self.numbers[position], self.opened, raw, picture)
             while len(self._frames) > _KEPT_FRAMES:
                 self._frames.popitem(last=False)
         self._frames.move_to_end(position)
@@ -206,17 +215,28 @@ class Viewed:
 
         Raises `InputError` with the reason where the frame cannot be processed.
         """
-        return self.located(self.detected(position))
+        from braggflow.pipeline import search_chunk
 
-    def detected(self, position: int) -> ChunkPeaks:
-        """The first half of a search, by far the shorter one of a frame with many peaks: its maxima and patches."""
-        found = search_chunk(self.opened, position, position + 1)
-        if found.failures:
-            raise InputError(f"frame {self.numbers[position]}: {found.failures[0]['reason']}")
-        return found
+        return self.located(_maxima(search_chunk(self.opened, position, position + 1)))
 
-    def located(self, found: ChunkPeaks) -> Columns:
+    def detected(self, frame: ShownFrame) -> "ChunkPeaks":
+        """The first half of a search, by far the shorter one of a frame with many peaks: its maxima and patches.
+
+        By levels and filters alone no search is made anew; `area` may then be 0. Raises as `search` does.
+        """
+        from braggflow.detect import SearchedAgain
+        from braggflow.pipeline import search_frames
+
+        search = self._searches.pop(frame.position, None) or SearchedAgain()
+        self._searches[frame.position] = search
+        while len(self._searches) > _KEPT_FRAMES:
+            self._searches.popitem(last=False)
+        return _maxima(search_frames(self.opened, [frame.number], frame.raw[None], detector=search))
+
+    def located(self, found: "ChunkPeaks") -> Columns:
         """The second half: positions, fits, peaks that have no maximum of their own."""
+        from braggflow.pipeline import complete_peaks, locate_peaks, on_cpu
+
         config = on_cpu(self.opened.config)
         return _columns(peak_table.sort(complete_peaks(config, [found], locate_peaks(config, [found]))[0]))
 
@@ -244,13 +264,24 @@ class Viewed:
         else:
             opened = open_series(self.opened.data, asked)
         opened, constants = settled_constants(opened, kept)
-        kept_frames = OrderedDict[int, ShownFrame]()
+        frames, searches = OrderedDict[int, ShownFrame](), OrderedDict[int, "SearchedAgain"]()
         if same_counts:
-            kept_frames = OrderedDict((at, replace(frame, opened=opened)) for at, frame in self._frames.items())
-        return replace(self, opened=opened, asked=asked, kept_constants=constants.record(), _frames=kept_frames)
+            frames = OrderedDict((at, replace(frame, opened=opened)) for at, frame in self._frames.items())
+            searches = self._searches
+        constants_now = constants.record()
+        return replace(
+            self, opened=opened, asked=asked, kept_constants=constants_now, _frames=frames, _searches=searches
+        )
 
 
-def at_maxima(found: ChunkPeaks) -> Columns:
+def _maxima(found: "ChunkPeaks") -> "ChunkPeaks":
+    """What was found in a frame; raises `InputError` with the reason where it cannot be searched."""
+    for failure in found.failures:
+        raise InputError(f"frame {failure['frame']}: {failure['reason']}")
+    return found
+
+
+def at_maxima(found: "ChunkPeaks") -> Columns:
     """Peaks that are not located yet, at the pixels of their maxima."""
     table = found.table.copy()
     table["y"], table["x"] = table["y_pixel"], table["x_pixel"]
