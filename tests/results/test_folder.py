@@ -15,7 +15,7 @@ from braggflow.config import RunConfig
 from braggflow.errors import InputError
 from braggflow.files import write_atomic
 from braggflow.frames import open_frames
-from braggflow.peak_table import Flag
+from braggflow.peak_table import Flag, Method
 from braggflow.results import (
     Part,
     RunFolder,
@@ -52,6 +52,7 @@ def table_of(frame_numbers, seed=0):
     table["y_pixel"], table["x_pixel"] = rng.integers(0, 1000, (2, len(table)))
     table["y"], table["x"] = rng.normal(size=(2, len(table)))
     table["flags"][::3] = Flag.edge
+    table["method"] = rng.choice([*Method], len(table))
     return peak_table.sort(table)
 
 
@@ -81,6 +82,7 @@ def test_the_table_has_the_schema_in_contiguous_ragged_form(folder):
         assert data[name].dtype == variable.dtype
         assert data[name].attrs == peak_table.cf_attributes(name)
     assert counted["flags"]["edge"] == (expected["flags"] & Flag.edge != 0).sum()
+    assert counted["methods"] == {method.name: list(expected["method"]).count(method) for method in Method}
     assert not list(folder.path.glob("peaks.wip*"))
 
 
