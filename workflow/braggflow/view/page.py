@@ -116,10 +116,7 @@ class Page:
 
     def _look_for_peaks(self) -> None:
         """The peaks of the shown frame, when its picture is on its way."""
-        self._unsearched = False
         viewed, frame, stored = self.viewed, self.viewed.frame(self.position), self.viewed is self.base
-        self.columns, self._locating = None, True
-        self.list_peaks()
         self.later.do("locate", lambda _: _peaks_or_why_not(viewed, frame, stored=stored), self._came)
 
     def _name_frame(self, position: int) -> None:
@@ -289,7 +286,10 @@ class Page:
         return self.viewed.frame(self.position).counts.extent
 
     def _draw(self) -> None:
-        self._waiting = False
+        self._waiting, unsearched = False, self._unsearched
+        if unsearched:  # markers of another frame go with its picture: many take long to paint
+            self.columns, self._locating, self._unsearched = None, True, False
+            self.list_peaks()
         try:
             self.look.draw(self.mask.drawn(), self.mask.version)
         except InputError as error:
@@ -298,7 +298,7 @@ class Page:
             self.list_peaks()
             self.show_trails()
         self._moved = False
-        if self._unsearched:
+        if unsearched:
             self._look_for_peaks()
 
     # ---- what a visitor does ----
