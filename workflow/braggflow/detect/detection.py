@@ -221,9 +221,9 @@ class SearchedAgain:
         told = Told(**known)
         frames, mask = as_searched(frames, mask)
         kind = (_search_of(config), told.geometry, told.constants)
-        levels = None
-        if self._last is not None and self._last[1] == kind:
-            search = self._last[0]
+        last, levels = self._last, None
+        if last is not None and last[1] == kind:
+            search = last[0]
             levels = frames_levels(search.source, mask, config, search.level)
             if least_significance(config.false_peaks) < search.least or (levels[0] < search.lowest).any():
                 levels = None

@@ -106,7 +106,8 @@ class Viewed:
     """What the user should know of the detector's constants."""
     kept_constants: Mapping[str, Any] | None = None
     _frames: "OrderedDict[int, ShownFrame]" = field(default_factory=OrderedDict, repr=False)
-    _searches: "OrderedDict[int, SearchedAgain]" = field(default_factory=OrderedDict, repr=False)
+    _searches: "OrderedDict[int, tuple[NDArray[Any], SearchedAgain]]" = field(default_factory=OrderedDict, repr=False)
+    """By position: of which counts (those of a series that is written may change), and the search."""
 
     @property
     def title(self) -> str:
@@ -227,8 +228,10 @@ class Viewed:
         from braggflow.detect import SearchedAgain
         from braggflow.pipeline import search_frames
 
-        search = self._searches.pop(frame.position, None) or SearchedAgain()
-        self._searches[frame.position] = search
+        searched, search = self._searches.pop(frame.position, (None, None))
+        if search is None or searched is not frame.raw:
+            search = SearchedAgain()
+        self._searches[frame.position] = frame.raw, search
         while len(self._searches) > _KEPT_FRAMES:
             self._searches.popitem(last=False)
         return _maxima(search_frames(self.opened, [frame.number], frame.raw[None], detector=search))
@@ -264,14 +267,12 @@ class Viewed:
         else:
             opened = open_series(self.opened.data, asked)
         opened, constants = settled_constants(opened, kept)
-        frames, searches = OrderedDict[int, ShownFrame](), OrderedDict[int, "SearchedAgain"]()
+        frames, searches = OrderedDict[int, ShownFrame](), type(self._searches)()
         if same_counts:
             frames = OrderedDict((at, replace(frame, opened=opened)) for at, frame in self._frames.items())
             searches = self._searches
-        constants_now = constants.record()
-        return replace(
-            self, opened=opened, asked=asked, kept_constants=constants_now, _frames=frames, _searches=searches
-        )
+        known = constants.record()
+        return replace(self, opened=opened, asked=asked, kept_constants=known, _frames=frames, _searches=searches)
 
 
 def _maxima(found: "ChunkPeaks") -> "ChunkPeaks":
