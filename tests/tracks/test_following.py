@@ -12,7 +12,7 @@ import braggflow
 from braggflow.config import TrackConfig
 from braggflow.evaluate import score_tracks
 from braggflow.simulate import simulate_moving_peaks
-from braggflow.tracks import follow_peaks, rows
+from braggflow.tracks import follow_peaks, rows, said_of_tracks
 from tests.tracks.peak_tables import plain_table, table_of
 
 N_FRAMES = 240
@@ -196,6 +196,28 @@ def test_what_is_usual_is_found_and_said(followed):
     assert said["intensity_scatter"] == pytest.approx(0.07, abs=0.02)
     assert followed.attrs["position_std_scale"] == pytest.approx(1, abs=0.05)
     assert json.loads(followed.attrs["settings"])["max_gap"] == 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_whose_peaks_have_nothing_to_do_with_each_other_are_said(seed):
+    rng, n, n_frames = np.random.default_rng(seed), 60, 40
+    frame = np.repeat(np.arange(n_frames), n)
+    for moved, warned in ((0.0, False), (15.0, True)):
+        places = rng.uniform(0, 500, (n, 2)) + rng.normal(0, 0.1, (n_frames, n, 2))
+        places[1::2] += moved
+        found = follow_peaks(plain_table(frame, *places.reshape(-1, 2).T, n_frames), TrackConfig())
+        assert ("hardly nearer to each other than by chance" in found.attrs["warning"]) == warned
+        assert ("warning" in said_of_tracks(found)) == warned
+
+
+def test_nothing_is_said_of_few_peaks_of_a_lattice_or_of_peaks_that_move(followed):
+    grid = np.stack(np.meshgrid(np.arange(20, 500, 24.0), np.arange(20, 500, 24.0)), -1).reshape(-1, 2)
+    for places in (np.array([[5.0, 5.0]]), np.array([[5.0, 5.0], [9.0, 9.0]]), grid):
+        n, n_frames = len(places), 30
+        noisy = places + np.random.default_rng(0).normal(0, 0.05, (n_frames, n, 2))
+        table = plain_table(np.repeat(np.arange(n_frames), n), *noisy.reshape(-1, 2).T, n_frames)
+        assert follow_peaks(table, TrackConfig()).attrs["warning"] == ""
+    assert followed.attrs["warning"] == ""
 
 
 def test_the_correlation_of_errors_is_that_of_the_shape():

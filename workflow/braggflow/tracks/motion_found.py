@@ -1,7 +1,7 @@
 """How peaks move and change from frame to frame, found from the series itself: what linking takes for usual."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +15,11 @@ _OF_SPACING = 0.4
 #: few peaks may be much faster than most, or bend more, unless they stand still.
 _SPEEDS: tuple[Sequence[tuple[int, float]], ...] = (((50, 1.177), (95, 2.448)), ((50, 1.177),))
 _BENDS: tuple[Sequence[tuple[int, float]], ...] = (((50, 0.455), (95, 3.84)), ((50, 0.455),))
+#: In so many pairs of frames it is seen which pairs of peaks there are by chance: those of one frame are put elsewhere,
+#: by these shares of what all of them span. Where there are not so many times more, nor nearer than this share of how
+#: far those are apart, that is said; not of fewer pairs than that, nor where peaks span fewer times the reach.
+_LOOKED_AT, _MORE, _NEARER, _FEW, _ROOM = 12, 3.0, 0.5, 10, 4
+_ELSEWHERE = ((0.382, 0.271), (0.169, 0.443), (0.271, 0.618), (0.557, 0.169), (0.731, 0.382))
 #: Least values, so that nothing has no scatter: pixels a frame, pixel² per frame³, of logarithms.
 _LEAST_SPEED, _LEAST_WANDER, _LEAST_SCATTER = 0.02, 1e-6, 0.03
 #: Blends lie off by up to about this share of a width; without widths, pixels.
@@ -46,6 +51,21 @@ class Motion:
     """Median displacement between frames, pixels, as it was seen."""
     pairs: int
     """Pairs of peaks that all this is from."""
+    pairs_by_chance: int
+    """About as many there would be if the peaks of neighbouring frames had nothing to do with each other."""
+    nearness: float
+    """Median distance of the pairs over that of those by chance."""
+
+    @property
+    def warning(self) -> str:
+        """What a user must know of it; "" where there is nothing."""
+        chance = self.pairs_by_chance
+        if chance < _FEW or self.pairs >= _MORE * chance or self.nearness < _NEARER:
+            return ""
+        return (
+            f"peaks of neighbouring frames lie hardly nearer to each other than by chance ({self.pairs:,} pairs, "
+            f"{chance:,} by chance): they may not be the same ones, or move too far from frame to frame"
+        )
 
 
 def find_motion(
@@ -59,7 +79,8 @@ def find_motion(
     neighbours by chance.
     """
     moves, bends, changes = [], [], []
-    spacing = _spacing([frame for _, frames in triples for frame in frames])
+    every = [frame for _, frames in triples for frame in frames]
+    spacing = _spacing(every)
     for times, frames in triples:
         follow = [_nearest(a, b, _OF_SPACING * spacing) for a, b in pairwise(frames)]
         for (a, b), pair, dt in zip(pairwise(frames), follow, np.diff(times), strict=True):
@@ -68,7 +89,9 @@ def find_motion(
             changes.append(b[there, 5:] - a[here, 5:])
         if len(follow) == 2:
             bends.append(_bends(times, frames, *follow))
-    return _motion(moves, bends, changes, [frame for _, frames in triples for frame in frames], spacing, area, still)
+    motion = _motion(moves, bends, changes, every, spacing, area, still)
+    share, nearness = _by_chance([frames for _, frames in triples], _OF_SPACING * spacing)
+    return replace(motion, pairs_by_chance=round(share * motion.pairs), nearness=nearness)
 
 
 def _motion(
@@ -98,7 +121,40 @@ def _motion(
         density=float(_NEW * max(1.0, counts.mean() if len(counts) else 1.0) / area),
         displacement=float(np.median(move)) if len(move) else np.nan,
         pairs=len(move),
+        pairs_by_chance=0,
+        nearness=0.0,
     )
+
+
+def _by_chance(frames: Sequence[Sequence[NDArray[np.float64]]], reach: float) -> tuple[float, float]:
+    """Pairs that are each the other's nearest, within `reach`, if one frame's peaks are put elsewhere, over those that
+    there are; and the median distance of these over that of those elsewhere.
+
+    0 where there is no room for an elsewhere.
+    """
+    pairs = [[frame[:, :2] for frame in of_place[:2]] for of_place in frames if all(map(len, of_place[:2]))]
+    pairs = [pairs[k] for k in np.unique(np.linspace(0, len(pairs) - 1, _LOOKED_AT).astype(int))] if pairs else []
+    every = np.concatenate([np.zeros((1, 2)), *(places for pair in pairs for places in pair)])[1:]
+    if not len(every):
+        return 0.0, 0.0
+    low, size = every.min(axis=0), np.ptp(every, axis=0) + 1
+    size = size * min(1.0, (2 * len(pairs) * _PEAKS / len(every)) ** 0.5)  # of many peaks those in a part
+    if (size < _ROOM * reach).any():
+        return 0.0, 0.0
+    pairs = [[places[(places <= low + size).all(axis=1)] for places in pair] for pair in pairs]
+    there = np.concatenate([_distances(a, b, reach) for a, b in pairs])
+    elsewhere = [
+        _distances(a, low + (b - low + share * size) % size, reach) for share in np.array(_ELSEWHERE) for a, b in pairs
+    ]
+    by_chance = np.concatenate(elsewhere)
+    if not (len(there) and len(by_chance)):
+        return 0.0, 0.0
+    return len(by_chance) / len(_ELSEWHERE) / len(there), float(np.median(there) / np.median(by_chance))
+
+
+def _distances(a: NDArray[np.float64], b: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+    here, there = _nearest(a, b, reach)
+    return np.asarray(np.hypot(*(b[there] - a[here]).T))
 
 
 def _strength(bend: NDArray[np.float64], expectations: Sequence[tuple[int, float]]) -> float:

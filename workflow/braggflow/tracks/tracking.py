@@ -105,7 +105,7 @@ def track_run(folder: RunFolder, settings: TrackConfig, *, locked: bool = False)
     else:
         with run_lock(folder):
             write_tracks(folder, data)
-    said = {name: data.attrs[name] for name in ("kind", "peaks_on_tracks", "peaks_left_out")}
+    said = {name: data.attrs[name] for name in ("kind", "peaks_on_tracks", "peaks_left_out", "warning")}
     return {"tracks": data.sizes["track"], **said, "seconds": round(clock.perf_counter() - start, 3)}
 
 
@@ -147,6 +147,8 @@ def said_of_tracks(tracks: xr.Dataset) -> dict[str, Any]:
     else:
         drift = np.hypot(tracks["y_drift"].values, tracks["x_drift"].values)
         said["common shift, at most (pixel)"] = round(float(np.nanmax(drift)), 4) if np.isfinite(drift).any() else None
+    if warning := tracks.attrs.get("warning"):  # which tracks of before have not
+        said["warning"] = warning
     return said
 
 
@@ -189,6 +191,7 @@ def follow_peaks(peaks: xr.Dataset, settings: TrackConfig) -> xr.Dataset:
             "kind": kind,
             "settings": json.dumps(settings.model_dump(mode="json") | {"max_gap": max_gap, "min_length": shortest}),
             "motion": json.dumps(asdict(motion)),
+            "warning": motion.warning,
             "time_units": frames.units,
             "rotation_axis": rotation or "",
             "peaks_on_tracks": on_tracks,

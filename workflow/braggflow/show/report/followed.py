@@ -65,6 +65,12 @@ def waterfall_pictures(shown: ShownRun) -> list[Picture]:
 
 
 def _told(tracks: xr.Dataset, rotation: str) -> str:
+    """A sentence or two on all tracks, and what is to be known of how peaks were linked."""
+    warning = str(tracks.attrs.get("warning", ""))
+    return _counted(tracks, rotation) + (f" {warning[0].upper()}{warning[1:]}." if warning else "")
+
+
+def _counted(tracks: xr.Dataset, rotation: str) -> str:
     on, off = tracks.attrs["peaks_on_tracks"], tracks.attrs["peaks_left_out"]
     share = on / max(1, on + off)
     if rotation:
