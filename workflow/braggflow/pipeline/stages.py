@@ -103,9 +103,9 @@ def search_frames(
     numbers: Sequence[int],
     raw: NDArray[Any],
     *,
-    detector: Callable[..., Detection] = detect_stack,
+    detector: Callable[..., Detection] | None = None,
 ) -> ChunkPeaks:
-    """Correct, detect and cut raw frames (n, y, x) of these numbers; `detector` is called as `detect_stack` is."""
+    """Correct, detect and cut raw frames (n, y, x) of these numbers, by another `detector` than `detect_stack`."""
     config = opened.config
     seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
     tables, cuts, removed = [], [patches.empty(config.patches)], Counter[str]()
@@ -116,7 +116,7 @@ def search_frames(
         failures += [{"frame": n, "reason": "not written yet: all of its pixels are equal"} for n in unwritten]
         numbers = [number for number in numbers if number not in unwritten]
         raw = raw[written] if unwritten else raw
-    attempt = partial(_peaks_of, opened, seconds=seconds, detector=detector)
+    attempt = partial(_peaks_of, opened, seconds=seconds, detector=detector or detect_stack)
     for first_of, stack in _stacks(opened, raw):
         of_stack = numbers[first_of : first_of + len(stack)]
         for some, attempted in _attempts(config, attempt, stack):
