@@ -143,7 +143,10 @@ class Browser:
         raise AssertionError("the server does not answer")
 
     def _somewhere(self) -> tuple[float, float]:
-        """Another place of the shown part of the frame each time: a mouse that does not move says nothing."""
+        """Another place of the shown part of the frame each time: a mouse that does not move says nothing.
+
+        Most lie above the picture of an explanation, which may come meanwhile and hides the lower part.
+        """
         x_start, x_end, y_start, y_end = self.tab.evaluate(
             """() => {
               const {x_range, y_range} = Bokeh.documents[0].get_model_by_name('figure')
@@ -151,8 +154,8 @@ class Browser:
             }"""
         )
         self._asked += 1
-        share = 0.4 + 0.2 * (self._asked * 0.618 % 1)
-        return y_end + share * (y_start - y_end), x_start + share * (x_end - x_start)
+        share = self._asked * 0.618 % 1
+        return y_end + (0.15 + 0.4 * share) * (y_start - y_end), x_start + (0.4 + 0.2 * share) * (x_end - x_start)
 
     def wait_for_text(self, name: str, pattern: str, *, seconds: float = PATIENCE) -> str:
         """Wait until a line of the page matches, and return it."""
