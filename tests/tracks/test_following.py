@@ -210,6 +210,15 @@ def test_frames_whose_peaks_have_nothing_to_do_with_each_other_are_said(seed):
         assert ("warning" in said_of_tracks(found)) == warned
 
 
+@pytest.mark.parametrize("n_frames", [1, 2])
+def test_fewer_frames_than_motion_is_found_from_are_followed_without_a_warning(n_frames):
+    places = np.tile(np.random.default_rng(0).uniform(0, 500, (60, 2)), (n_frames, 1))
+    frame = np.repeat(np.arange(n_frames), 60)
+    found = follow_peaks(plain_table(frame, *places.T, n_frames), TrackConfig(min_length=1))
+    assert found.sizes["track"] == 60
+    assert found.attrs["warning"] == ""
+
+
 def test_nothing_is_said_of_few_peaks_of_a_lattice_or_of_peaks_that_move(followed):
     grid = np.stack(np.meshgrid(np.arange(20, 500, 24.0), np.arange(20, 500, 24.0)), -1).reshape(-1, 2)
     for places in (np.array([[5.0, 5.0]]), np.array([[5.0, 5.0], [9.0, 9.0]]), grid):

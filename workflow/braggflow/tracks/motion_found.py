@@ -132,19 +132,20 @@ def _by_chance(frames: Sequence[Sequence[NDArray[np.float64]]], reach: float) ->
 
     0 where there is no room for an elsewhere.
     """
-    pairs = [[frame[:, :2] for frame in of_place[:2]] for of_place in frames if all(map(len, of_place[:2]))]
-    pairs = [pairs[k] for k in np.unique(np.linspace(0, len(pairs) - 1, _LOOKED_AT).astype(int))] if pairs else []
-    every = np.concatenate([np.zeros((1, 2)), *(places for pair in pairs for places in pair)])[1:]
-    if not len(every):
+    both = [of_place[:2] for of_place in frames if len(of_place) > 1]
+    pairs = [(a[:, :2], b[:, :2]) for a, b in both if len(a) and len(b)]
+    if not pairs:
         return 0.0, 0.0
+    pairs = [pairs[k] for k in np.unique(np.linspace(0, len(pairs) - 1, _LOOKED_AT).astype(int))]
+    every = np.concatenate([places for pair in pairs for places in pair])
     low, size = every.min(axis=0), np.ptp(every, axis=0) + 1
     size = size * min(1.0, (2 * len(pairs) * _PEAKS / len(every)) ** 0.5)  # of many peaks those in a part
     if (size < _ROOM * reach).any():
         return 0.0, 0.0
-    pairs = [[places[(places <= low + size).all(axis=1)] for places in pair] for pair in pairs]
-    there = np.concatenate([_distances(a, b, reach) for a, b in pairs])
+    near = [[places[(places <= low + size).all(axis=1)] for places in pair] for pair in pairs]
+    there = np.concatenate([_distances(a, b, reach) for a, b in near])
     elsewhere = [
-        _distances(a, low + (b - low + share * size) % size, reach) for share in np.array(_ELSEWHERE) for a, b in pairs
+        _distances(a, low + (b - low + share * size) % size, reach) for share in np.array(_ELSEWHERE) for a, b in near
     ]
     by_chance = np.concatenate(elsewhere)
     if not (len(there) and len(by_chance)):
