@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 
 from braggflow.config import DetectConfig
 from braggflow.detect import detect, searched_image
 from braggflow.detect.gaps import bridges
-from braggflow.detect.noise import frames_noise
-from braggflow.detect.persistence import dead_below, persistence
+from braggflow.detect.noise import Noise, frames_noise
+from braggflow.detect.persistence import MAXIMUM_DTYPE, dead_below, persistence
 from braggflow.detect.searching import in_frames
 from braggflow.detect.significance import HIGHEST, least_significance, significance
 from braggflow.errors import InputError
@@ -203,6 +204,33 @@ def test_short_cuts_decide_as_the_whole_calculation_does(seed, mean, false_peaks
     assert len(maxima) > 10
     np.testing.assert_array_equal(quick >= least, whole >= least)
     np.testing.assert_array_equal(quick[quick >= least], whole[whole >= least])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_significance_is_the_binomial_of_the_core_within_core_and_ring(dtype):
+    rng, shape = np.random.default_rng(3), (90, 110)
+    image, mask = rng.poisson(3000, shape).astype(dtype), np.zeros(shape, bool)
+    image[20:25, 30:34] = 6000  # another peak in some of the rings; from 10,000 photons on no tie is drawn
+    mask[:, 70:73] = mask[60, 15] = True
+    y, x = (each.ravel() for each in np.mgrid[:90:3, :110:3])
+    y, x = y[~mask[y, x]], x[~mask[y, x]]
+    maxima = np.zeros(len(y), MAXIMUM_DTYPE)
+    maxima["y_pixel"], maxima["x_pixel"], maxima["saddle"] = y, x, -1
+    noise = Noise(np.full((1, 3, 4), 3000, np.float32), 32, np.ones(1), np.zeros(1))
+    expected, clipped = [], 0
+    for row, column in zip(y, x, strict=True):
+        far = np.maximum(*(abs(axis - at) for axis, at in zip(np.ogrid[:90, :110], (row, column), strict=True)))
+        core, ring = (image[near & ~mask].astype(float) for near in (far <= 1, (far > 3) & (far <= 7)))
+        left, kept = np.empty(0), ring
+        while len(left) != len(kept):
+            left, mean = kept, kept.mean()
+            kept = ring[ring <= mean + 4 * np.sqrt(mean) + 3]
+        clipped += len(kept) < len(ring)
+        binomial = stats.binom(core.sum() + kept.sum(), len(core) / (len(core) + len(kept)))
+        expected.append(-special.ndtri(binomial.sf(core.sum()) + binomial.pmf(core.sum()) / 2))
+    assert 0 < clipped < len(y) / 4
+    found = significance(image[None], mask, maxima, noise)
+    np.testing.assert_allclose(found, np.clip(expected, -HIGHEST, HIGHEST), atol=1e-4)
 
 
 def test_significance_is_finite_sorted_out_at_edges_and_in_small_frames():

@@ -25,48 +25,68 @@ def bridges(
     higher of the two lines holds, so that a ridge is not cut. Where a missing row meets a missing column, the pixels in
     both are joined from those bridged beside them.
     """
-    masked = np.flatnonzero(mask)
-    if len(masked) == 0:
-        return masked, np.empty(0, np.float32), np.zeros(len(images), np.int64)
-    found = [_bridge(image, mask, masked) for image in images]
-    pixels, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return pixels, values, np.cumsum([len(part) for part, _ in found])
+    pixels, sides, ways = _spans(mask, np.flatnonzero(mask))
+    if len(pixels) == 0:
+        return pixels, np.empty(0, np.float32), np.zeros(len(images), np.int64)
+    found = [_with_crossings(pixels, _values(image.ravel(), sides, ways), mask) for image in images]
+    all_pixels, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return all_pixels, values, np.cumsum([len(part) for part, _ in found])
 
 
 @kernel(nogil=True)
-def _bridge(image: Any, mask: Any, masked: Any) -> Any:
-    width = image.shape[1]
-    pixels, values = np.empty_like(masked), np.empty(len(masked), np.float32)
-    n = 0
+def _spans(mask: Any, masked: Any) -> Any:
+    """Which of the masked pixels are bridged, between which pixels, and how far of the way from one to the other each is.
+
+    Sides are flat indices (m, along x and y, before and after); ways are pixels (m, along x and y, from the one before
+    and of all), 0 where a gap is too wide that way.
+    """
+    height, width = mask.shape
+    ignored = mask.ravel()
+    pixels = np.empty_like(masked)
+    sides, ways = np.empty((len(masked), 2, 2), np.int64), np.empty((len(masked), 2, 2), np.int64)
+    n, y = 0, 0
     for p in masked:
-        y, x = p // width, p % width
-        value = max(_line(image, mask, y, x, 0, 1), _line(image, mask, y, x, 1, 0))
-        if value > -np.inf:
-            pixels[n], values[n] = p, value
-            n += 1
-    return _with_crossings(pixels[:n], values[:n], mask)
+        while p >= (y + 1) * width:
+            y += 1
+        across, down = _gap(ignored, p, 1, p - y * width, width), _gap(ignored, p, width, y, height)
+        if across[0] == 0 and down[0] == 0:
+            continue
+        pixels[n] = p
+        for k, (before, after), step in ((0, across, 1), (1, down, width)):
+            sides[n, k, 0], sides[n, k, 1] = p - before * step, p + after * step
+            ways[n, k, 0], ways[n, k, 1] = before, before + after
+        n += 1
+    return pixels[:n], sides[:n], ways[:n]
 
 
 @inner(nogil=True)
-def _line(image: Any, mask: Any, y: int, x: int, dy: int, dx: int) -> float:
-    """The line between the unmasked pixels on either side of a gap along (dy, dx); -inf where it is too wide."""
+def _gap(ignored: Any, p: int, step: int, at: int, length: int) -> tuple[int, int]:
+    """How far the unmasked pixels on either side of a gap are along a line; 0 if it is too wide, or the line ends.
+
+    `ignored` is flat; pixel `p` is at `at` of the `length` pixels of the line, which are `step` apart.
+    """
     before, after = 1, 1
-    while before <= WIDEST and _masked(mask, y - before * dy, x - before * dx):
+    while before <= WIDEST and at >= before and ignored[p - before * step]:
         before += 1
-    while after <= WIDEST and _masked(mask, y + after * dy, x + after * dx):
+    while before + after <= WIDEST + 1 and at + after < length and ignored[p + after * step]:
         after += 1
-    if before + after - 1 > WIDEST:
-        return -np.inf
-    one_y, one_x, other_y, other_x = y - before * dy, x - before * dx, y + after * dy, x + after * dx
-    if one_y < 0 or one_x < 0 or other_y >= mask.shape[0] or other_x >= mask.shape[1]:
-        return -np.inf  # beyond the frame there is no other side
-    one, other = float(image[one_y, one_x]), float(image[other_y, other_x])
-    return one + (other - one) * before / (before + after)
+    if before + after > WIDEST + 1 or at < before or at + after >= length:
+        return 0, 0
+    return before, after
 
 
-@inner(nogil=True)
-def _masked(mask: Any, y: int, x: int) -> bool:
-    return 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and bool(mask[y, x])
+@kernel(nogil=True)
+def _values(counts: Any, sides: Any, ways: Any) -> Any:
+    """The higher of the lines across each pixel; `counts` is flat."""
+    values = np.empty(len(sides), np.float32)
+    for i in range(len(sides)):
+        value = -np.inf
+        for k in range(2):
+            if ways[i, k, 0] > 0:
+                one, other = float(counts[sides[i, k, 0]]), float(counts[sides[i, k, 1]])
+                value = max(value, one + (other - one) * ways[i, k, 0] / ways[i, k, 1])
+        values[i] = value
+    return values
 
 
 @kernel(nogil=True)

@@ -170,22 +170,22 @@ def _count(
             if sigma[i] < least:
                 continue
         inside, n_inside = _inside(counts, mask, y, x, per_count, shift)
-        number = _number(counts, y, x) if inside < _MOST_TIES else 0.5
         # If there were nothing around it, as far as it is looked at.
-        if inside < _FEW and number * (n_inside / _WIDEST_PIXELS) ** max(inside, 1e-9) > chance:
-            sigma[i] = -np.inf
-            continue
+        if inside < _FEW:
+            sparsest = (n_inside / _WIDEST_PIXELS) ** max(inside, 1e-9)
+            if _number(counts, y, x) * sparsest > chance:
+                sigma[i] = -np.inf
+                continue
         # More than that the border of the hole could not tell if it held nothing.
         if inside * (8 * _HOLE) > _BEYOND_DOUBT**2 * n_inside:
             near, n_near = _square_border(counts, mask, y, x, per_count, shift)
             if _normal(inside, n_inside, near, n_near) > _BEYOND_DOUBT:  # though the border holds its own flanks
                 sigma[i] = min(sigma[i], HIGHEST)
                 continue
-        outside, n_outside, half = 0.0, 0, _FIRST_RING
-        while True:
+        half = _FIRST_RING
+        outside, n_outside = _around_free(counts, mask, y, x, per_count, shift)
+        while outside < _ENOUGH_PHOTONS and half <= _WIDEST_RING:
             outside, n_outside = _around(counts, mask, y, x, half, per_count, shift, values, weights)
-            if outside >= _ENOUGH_PHOTONS or half >= _WIDEST_RING:
-                break
             half = 2 * half + 1
         if n_outside < _LEAST_RING:
             coarse = level[min(y // cell, level.shape[0] - 1), min(x // cell, level.shape[1] - 1)] * per_count + shift
@@ -196,7 +196,7 @@ def _count(
             continue
         core[i], ring[i] = max(inside, 1e-9), max(outside, 0.0)
         share[i] = n_inside / (n_inside + n_outside)
-        tie[i] = number
+        tie[i] = _number(counts, y, x) if inside < _MOST_TIES else 0.5
     return sigma, core, ring, share, tie
 
 
@@ -269,6 +269,32 @@ def _square_border(counts: Any, mask: Any, y: int, x: int, per_count: float, shi
                 total += counts[j, k] * per_count + shift
                 n += 1
     return total, n
+
+
+@inner(nogil=True)
+def _around_free(counts: Any, mask: Any, y: int, x: int, per_count: float, shift: float) -> tuple[float, int]:
+    """As `_around`, of the first ring where no pixel of it is masked or left out, as of most; else -1 photons."""
+    top, left, side = y - _FIRST_RING, x - _FIRST_RING, 2 * _FIRST_RING + 1
+    if top < 0 or left < 0 or top + side > counts.shape[0] or left + side > counts.shape[1]:
+        return -1.0, 0
+    total = highest = 0 * counts[y, x]  # a whole number where counts are
+    ignored = False
+    for j in range(side):
+        row, masked = counts[top + j], mask[top + j]
+        is_cut = abs(j - _FIRST_RING) <= _HOLE
+        for k in range(np.uint64(left), np.uint64(left + (_FIRST_RING - _HOLE if is_cut else side))):
+            total += row[k]
+            highest = max(highest, row[k])
+            ignored |= masked[k]
+        for k in range(np.uint64(left + (_FIRST_RING + _HOLE + 1 if is_cut else side)), np.uint64(left + side)):
+            total += row[k]
+            highest = max(highest, row[k])
+            ignored |= masked[k]
+    photons = total * per_count + _COARSE_RING * shift
+    mean = max(photons, 0.0) / _COARSE_RING
+    if ignored or highest * per_count + shift > mean + 4 * np.sqrt(mean) + 3:
+        return -1.0, 0
+    return photons, _COARSE_RING
 
 
 @inner(nogil=True)
