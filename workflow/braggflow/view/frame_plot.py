@@ -188,7 +188,8 @@ class FramePlot:
     def show_changes(self, gone: NDArray[Any], new: NDArray[Any]) -> None:
         """Mark maxima (n, 2) that other settings have lost, and those that they have found."""
         for source, places in ((self.gone, gone), (self.new, new)):
-            source.data = {"y": places[:, 0], "x": places[:, 1]}
+            if len(places) or len(source.data["y"]):  # else the page would paint once more for nothing
+                source.data = {"y": places[:, 0], "x": places[:, 1]}
 
     def mark(self, place: Point | None) -> None:
         """Frame one place (y, x), or none."""

@@ -13,7 +13,7 @@ from braggflow.view.viewed import Columns
 from braggflow.view.windows import Extent
 
 #: Peaks that are drawn as markers and listed, at most; of more the ones of the highest SNR.
-MOST = 10_000
+MOST = 5_000
 #: What markers can be coloured by.
 COLOUR_BY = ("flags", "method", "snr", "significance", "disagreement")
 _METHODS = {

@@ -186,8 +186,8 @@ class Page:
 
     def _located(self, columns: Columns, *, all_of_them: bool = True) -> None:
         self.columns, self._locating = columns, not all_of_them
+        self.list_peaks()  # first: what is marked as gone and new is another message, and a page paints after each
         self.tune.found(columns)
-        self.list_peaks()
 
     def list_peaks(self) -> None:
         """Markers and rows of the peaks in the window."""
