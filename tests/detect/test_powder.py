@@ -285,16 +285,16 @@ def test_bins_keep_places_and_angles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("detect_keys", "geometry", "said"),
     [
-        ({"background": "radial"}, {}, "geometry: is incomplete; has nothing, lacks distance_mm"),
+        ({"background": "radial"}, {}, "detect.background: goes by angles; geometry: is incomplete; has nothing"),
         (
-            {"azimuth_range": (0, 90)},
+            {"azimuth_range": (0, 90), "exclude_two_theta": [[0, 1]]},
             {"distance_mm": 200},
-            "geometry: is incomplete; has distance_mm, lacks beam_centre_px",
+            "detect.azimuth_range, detect.exclude_two_theta: go by angles; geometry: is incomplete; has distance_mm, lacks beam_centre_px",
         ),
         (
             {"exclude_q": [[1.6, 1.7]]},
             {key: STATED[key] for key in ("distance_mm", "beam_centre_px", "pixel_size_um")},
-            "geometry: lacks the wavelength",
+            "detect.exclude_q: goes by angles; geometry: lacks the wavelength",
         ),
     ],
 )

@@ -132,10 +132,10 @@ class DetectConfig(Section):
         return none[0] if self.minval is None else self.minval, none[1] if self.minscore is None else self.minscore
 
     @property
-    def asks_geometry(self) -> bool:
-        """Whether anything is decided by scattering angles."""
-        filters = self.q_range, self.two_theta_range, self.azimuth_range, self.exclude_q, self.exclude_two_theta
-        return self.background == "radial" or any(filters)
+    def by_angles(self) -> list[str]:
+        """The keys that go by scattering angles."""
+        filters = "q_range", "two_theta_range", "azimuth_range", "exclude_q", "exclude_two_theta"
+        return ["background"] * (self.background == "radial") + [key for key in filters if getattr(self, key)]
 
     @property
     def in_sigma(self) -> bool:

@@ -108,11 +108,15 @@ def searched_geometry(data: xr.Dataset, config: RunConfig) -> Geometry | None:
 
     Raises `InputError` where it is asked for and incomplete or wrong.
     """
-    if not config.detect.asks_geometry:
+    keys = config.detect.by_angles
+    if not keys:
         return None
-    geometry = Geometry.from_config(config.geometry, data.attrs.get("geometry"))
-    if config.detect.q_range is not None or config.detect.exclude_q:
-        geometry.q(0, 0)  # raises without a wavelength
+    try:
+        geometry = Geometry.from_config(config.geometry, data.attrs.get("geometry"))
+        if config.detect.q_range is not None or config.detect.exclude_q:
+            geometry.q(0, 0)  # raises without a wavelength
+    except InputError as error:
+        raise InputError(f"detect.{', detect.'.join(keys)}: go{'es' * (len(keys) == 1)} by angles; {error}") from error
     return geometry.binned(config.frames.bin)
 
 
