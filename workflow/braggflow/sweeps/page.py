@@ -30,6 +30,9 @@ _HELP = (
     "95th percentile. False: expected a frame, at most."
 )
 
+#: Rows of a table that is unfolded at first.
+_FEW = 30
+
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
     """Write files into a folder, which is made; raises `InputError` where they cannot be written."""
@@ -58,10 +61,11 @@ def page(source: str, looked: str, parts: str, settings: "Figure | None", config
 def as_html(reason: str, figure: "Figure", radius: float, rows: Sequence[Sequence[str]], marked: int | None) -> str:
     """Reason, picture and table; of the `rows` the first are the heads, and the one `marked` is recommended."""
     head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
-    body = "".join(_row(cells, marked=at == marked) for at, cells in enumerate(rows[1:]))
+    body, n = "".join(_row(cells, marked=at == marked) for at, cells in enumerate(rows[1:])), len(rows) - 1
     return (
         f'<p>{escape(reason)}</p><img style="max-width: 100%" src="{_as_url(figure)}" alt="the map of the sweep">'
-        f"<p>{_HELP.format(radius=radius)}</p><table><tr>{head}</tr>{body}</table>"
+        f"<details{' open' * (n <= _FEW)}><summary>{n:,} settings</summary><p>{_HELP.format(radius=radius)}</p>"
+        f"<table><tr>{head}</tr>{body}</table></details>"
     )
 
 

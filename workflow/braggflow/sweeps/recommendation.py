@@ -128,10 +128,10 @@ def _trusted(found: Candidates) -> tuple[NDArray[np.bool_], float]:
 def _reason(found: Candidates, levels: Levels, place: tuple[int, ...], change: float, best: float) -> str:
     peaks = found.peaks[place]
     told = [
-        f"{in_words([of[at] for of, at in zip(levels, place, strict=True)])}: {peaks:.4g} peaks a frame, and one step "
-        f"of any levels changes that by {_percent(change)} at most"
+        f"{in_words([of[at] for of, at in zip(levels, place, strict=True)])}: {peaks:.4g} peaks a frame on "
+        f"average, and one step of any levels changes that by {_percent(change)} at most"
         if np.isfinite(change) and found.peaks.size > 1
-        else f"{peaks:.4g} peaks a frame"
+        else f"{peaks:.4g} peaks a frame on average"
     ]
     persisting = found.persisting[place]
     if np.isfinite(persisting):

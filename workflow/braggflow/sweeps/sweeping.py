@@ -89,7 +89,7 @@ def sweep(
     >>> found.map["peak_count"].sel(minval=40, false_peaks=0.1).dims
     ('minscore', 'frame')
     >>> print(found.reason)
-    false_peaks ... peaks a frame, and one step of any levels changes that by ...
+    false_peaks ... peaks a frame on average, and one step of any levels changes that by ...
     >>> found.figure.savefig("sweep.png")
     """
     opened, name = _opened(source, config)
