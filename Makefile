@@ -9,8 +9,9 @@ PYTHONS := 3.12 3.13
         test-pythons $(PYTHONS:%=test-python-%) lint bench mutants \
         bench-peers gpu test-exchange docs clean
 
-# uv installs in seconds what takes pip minutes; it looks for wheels where pip is told to.
-UV = $(BIN)/uv pip install --quiet $(addprefix --find-links ,$(PIP_FIND_LINKS)) --python
+# uv installs in seconds what takes pip minutes; it looks for wheels where pip is told to. It compiles modules, as pip
+# does: where Python may not keep what it compiles (PYTHONDONTWRITEBYTECODE), each process would do it anew, for seconds.
+UV = $(BIN)/uv pip install --quiet --compile-bytecode $(addprefix --find-links ,$(PIP_FIND_LINKS)) --python
 DEVELOPED := --constraint constraints.txt --editable ".[dev]"
 
 # pip where uv cannot: it knows no index that only pip's own settings name.
