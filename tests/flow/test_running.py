@@ -465,6 +465,20 @@ def test_a_coordinate_that_the_table_has_already_is_refused(tmp_path, images):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_report_that_was_never_drawn_is_made_by_the_next_run(tmp_path, data):
+    # As where the run was killed between its record and its report.
+    (first,) = run(settings(), [data], out=tmp_path)
+    before = open_peaks(first.folder).load()
+    assert not (first.folder / "report.html").exists()
+    (again,) = run(settings(output={"report": True}), [data], out=tmp_path)
+    assert again.status == "complete"
+    assert again.message == "of the run as it was found, report.html is missing; made again"
+    assert (first.folder / "report.html").exists()
+    assert_same_table(open_peaks(first.folder), before)
+    (third,) = run(settings(output={"report": True}), [data], out=tmp_path)
+    assert third.message == ""
+
+
 def test_a_report_that_fails_does_not_spoil_the_table(tmp_path, data, monkeypatch):
     folder = RunFolder(tmp_path / "scan")
     with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as local, Client(local) as client:

@@ -334,11 +334,12 @@ def take_up_parts(work: DataSetRun) -> bool:
             work.repaired.append("the geometry was another one")
         gone = [folder.part(group.first, group.stop) for group in work.todo]
         work.repaired += [f"parts/{path.name} was missing" for path in gone if not path.exists()]
-        work.repaired += [
-            damaged
-            for damaged in damage_of_run(folder, info)
-            if work.config.output.report or not damaged.startswith(folder.report.name)
-        ]
+        damaged, report = damage_of_run(folder, info), folder.report.name
+        if not work.config.output.report:
+            damaged = [each for each in damaged if not each.startswith(report)]
+        elif not folder.report.exists() and f"{report} is missing" not in damaged:  # killed before it was drawn
+            damaged.append(f"{report} is missing")
+        work.repaired += damaged
     return complete and not work.todo and not work.repaired
 
 
