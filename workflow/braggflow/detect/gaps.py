@@ -35,7 +35,7 @@ def bridges(
 
 @kernel(nogil=True)
 def _spans(mask: Any, masked: Any) -> Any:
-    """Which of the masked pixels are bridged, between which pixels, and how far of the way from one to the other each is.
+    """Which of the masked pixels are bridged, between which pixels, and how far along the way between them each is.
 
     Sides are flat indices (m, along x and y, before and after); ways are pixels (m, along x and y, from the one before
     and of all), 0 where a gap is too wide that way.
