@@ -22,7 +22,7 @@ BUILD = REPOSITORY / "build" / "mutants"
 PACKAGE = Path("workflow/braggflow")
 #: Rooms whose code is plain Python, and the tests that answer for each.
 ROOMS = {
-    "config.py": "tests/test_config.py tests/test_architecture.py",
+    "config.py": "tests/test_config.py tests/test_site.py tests/test_architecture.py",
     "results": "tests/results tests/evaluate/test_verification.py tests/flow/test_in_process.py",
     "frames": "tests/frames tests/test_reported_inputs.py",
     "pipeline": "tests/pipeline",
@@ -79,8 +79,21 @@ def session_of(tree: Path, module: Path, room: str) -> Path:
 
 
 def cosmic_ray(*words: str, tree: Path) -> None:
+    in_tree(tree, str(BUILD / "venv" / "bin" / "cosmic-ray"), *words)
+
+
+def in_tree(tree: Path, *command: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(tree / "workflow"), "NUMBA_CACHE_DIR": f"{tree}-kernels"}
-    subprocess.run([BUILD / "venv" / "bin" / "cosmic-ray", *words], cwd=tree, env=environment, check=True)
+    subprocess.run(command, cwd=tree, env=environment, check=True)
+
+
+def made_ready(tree: Path, rooms: list[str]) -> None:
+    """A copy of the tree in which all tests pass, and have their kernels: none is stopped for compiling them."""
+    shutil.rmtree(tree, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", REPOSITORY, tree], check=True)
+    in_tree(tree, sys.executable, "-c", "from braggflow.pipeline import compile_ahead; compile_ahead()")
+    tests = [word for room in rooms for word in ROOMS[room].split()]
+    in_tree(tree, sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "2", *tests)
 
 
 def changes_of(session: Path) -> list[tuple[str, ...]]:
@@ -119,15 +132,13 @@ def main() -> None:
     given = parser.parse_args()
     trees: SimpleQueue = SimpleQueue()
     for lane in range(given.lanes):
-        tree = BUILD / f"tree-{lane}"
-        shutil.rmtree(tree, ignore_errors=True)
-        subprocess.run(["git", "clone", "--quiet", REPOSITORY, tree], check=True)
-        trees.put(tree)
+        made_ready(BUILD / f"tree-{lane}", given.rooms)
+        trees.put(BUILD / f"tree-{lane}")
     sessions = []
     for room in given.rooms:
         place = REPOSITORY / PACKAGE / room
         files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-        sessions += [session_of(tree, file.relative_to(REPOSITORY), room) for file in files]
+        sessions += [session_of(BUILD / "tree-0", file.relative_to(REPOSITORY), room) for file in files]
     # Sorted by their places in the code, for jobs have random names.
     changes = sorted(change for session in sessions for change in changes_of(session))
     chosen = {change[-1] for change in Random(given.seed).sample(changes, min(given.number, len(changes)))}

@@ -9,6 +9,7 @@ from braggflow.cli.config_commands import config_schema, starter_config
 from braggflow.config import (
     NoiseMultiple,
     RunConfig,
+    as_config,
     digest,
     load_config,
     resolve_config,
@@ -37,6 +38,16 @@ def test_starter_holds_every_key_at_its_default():
 def test_yaml_round_trip_keeps_everything():
     settings = resolve_config({"detect": {"minval": {"sigma": 4}, "minscore": 3}, "data": ["a.zarr"]})
     assert resolve_config(yaml.safe_load(settings.to_yaml())) == settings
+
+
+def test_a_configuration_is_given_as_one_as_plain_data_or_as_a_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("detect: {minval: 10}\n")
+    settings = load_config(path)
+    assert settings.detect.minval == 10
+    assert as_config(settings) is settings
+    for stated in (path, str(path), {"detect": {"minval": 10}}):
+        assert as_config(stated) == settings
 
 
 def test_empty_file_is_all_defaults(tmp_path):

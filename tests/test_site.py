@@ -36,6 +36,13 @@ def test_the_configuration_page_has_every_key_with_its_default_and_meaning(made:
     assert "| `detect.minval` | `null` | number ≥ 0 or {sigma: number > 0} or null |" in made["configuration"]
 
 
+def test_keys_defaults_and_what_is_accepted_are_as_they_were_written_down(made: dict[str, str]) -> None:
+    """A change of any is made on purpose: here, and in CHANGELOG.md where it changes results."""
+    lines = [line for name in ("configuration", "profiles") for line in made[name].splitlines()]
+    keys = [line.rpartition(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| `")]
+    assert keys == (Path(__file__).parent / "keys.txt").read_text(encoding="utf-8").splitlines()
+
+
 @pytest.mark.parametrize("profile", [LocalProfile, ExistingProfile, BatchProfile, JobGroup, GpuGroup])
 def test_the_profiles_page_has_every_key_of_every_kind(profile: type[Section], made: dict[str, str]) -> None:
     for key, field in profile.model_fields.items():
