@@ -128,7 +128,7 @@ def test_a_shown_frame_has_the_peaks_of_a_search_of_it_alone_whatever_was_tried_
         {},
     ):
         viewed = viewed.with_settings(sections)
-        shown, alone = viewed.located(viewed.detected(viewed.frame(1))), viewed.search(1)
+        shown, alone = viewed.located(viewed.detected(viewed.frame(1)).patches()), viewed.search(1)
         assert len(alone["y"])
         assert_same_rows({**shown, "area": alone["area"]}, alone)
 

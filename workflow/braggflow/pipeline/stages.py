@@ -104,8 +104,12 @@ def search_frames(
     raw: NDArray[Any],
     *,
     detector: Callable[..., Detection] | None = None,
+    cut: bool = True,
 ) -> ChunkPeaks:
-    """Correct, detect and cut raw frames (n, y, x) of these numbers, by another `detector` than `detect_stack`."""
+    """Correct, detect and cut raw frames (n, y, x) of these numbers, by another `detector` than `detect_stack`.
+
+    Without `cut` there are no patches, and no row has what is measured in them, nor is any dropped for it.
+    """
     config = opened.config
     seconds = dict.fromkeys(("read", "correct", "detect", "patches"), 0.0)
     tables, cuts, removed = [], [patches.empty(config.patches)], Counter[str]()
@@ -116,22 +120,22 @@ def search_frames(
         failures += [{"frame": n, "reason": "not written yet: all of its pixels are equal"} for n in unwritten]
         numbers = [number for number in numbers if number not in unwritten]
         raw = raw[written] if unwritten else raw
-    attempt = partial(_peaks_of, opened, seconds=seconds, detector=detector or detect_stack)
+    attempt = partial(_peaks_of, opened, seconds=seconds, detector=detector or detect_stack, cut=cut)
     for first_of, stack in _stacks(opened, raw):
         of_stack = numbers[first_of : first_of + len(stack)]
         for some, attempted in _attempts(config, attempt, stack):
             if isinstance(attempted, Exception):
                 failures.append(_failure(of_stack[some.start], attempted))
                 continue
-            dropped, cut, table, of_frames = attempted
-            kept = table["snr"] >= config.detect.min_snr
+            dropped, shown, table, of_frames = attempted
+            kept = table["snr"] >= config.detect.min_snr if cut else np.ones(len(table), bool)
             table["peak_frame"] = np.array(of_stack[some])[table["peak_frame"]]
             means.update(zip(of_stack[some], of_frames, strict=True))
             removed.update(dropped, min_snr=int(np.count_nonzero(~kept)))
             if not kept.all():
-                table, cut = table[kept], patches.select(cut, kept)
+                table, shown = table[kept], patches.select(shown, kept)
             tables.append(table)
-            cuts.append(cut)
+            cuts.append(shown)
     table = peak_table.concatenate(tables)
     return ChunkPeaks(table, patches.concatenate(cuts), dict(removed), failures, seconds, means)
 
@@ -168,10 +172,15 @@ def _attempts(
 
 
 def _peaks_of(
-    opened: OpenedSeries, stack: NDArray[Any], *, seconds: dict[str, float], detector: Callable[..., Detection]
+    opened: OpenedSeries,
+    stack: NDArray[Any],
+    *,
+    seconds: dict[str, float],
+    detector: Callable[..., Detection],
+    cut: bool,
 ) -> tuple[dict[str, int], patches.Patches, peak_table.Table, list[float]]:
-    """What is found in a stack of raw frames: what was dropped, patches of the peaks, their rows of the table with the
-    position of their frame, and the mean of each frame; adds to `seconds`.
+    """What is found in a stack of raw frames: what was dropped, patches of the peaks (none without `cut`), their rows
+    of the table with the position of their frame, and the mean of each frame; adds to `seconds`.
     """
     config = opened.config
     with _timed(seconds, "correct"):
@@ -191,8 +200,10 @@ def _peaks_of(
             **opened.known,
         )
         detection = accepted(config, frame, detection)
+    if not cut:
+        return detection.removed, patches.empty(config.patches), detection.table.copy(), means
     with _timed(seconds, "patches"):
-        cut, table = cut_stack(
+        shown, table = cut_stack(
             frame.counts,
             frame.mask,
             detection.table,
@@ -203,7 +214,7 @@ def _peaks_of(
             level=detection.level,
             **config.frames.noise,
         )
-    return detection.removed, cut, table, means
+    return detection.removed, shown, table, means
 
 
 def accepted(config: RunConfig, frame: CorrectedFrame, detection: Detection) -> Detection:

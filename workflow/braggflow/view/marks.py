@@ -45,13 +45,13 @@ _ROW = 2**32
 _NAMES = np.array([" ".join(str(flag.name) for flag in Flag if bits & flag) for bits in range(2 * max(Flag))], object)
 
 
-def marks_of(columns: Columns, shown: Extent, colour_by: str) -> dict[str, Any]:
-    """The peaks within a part of the detector, as columns of a data source: at most `MOST`, of the highest SNR."""
+def marks_of(columns: Columns, shown: Extent, colour_by: str, *, first: str = "snr") -> dict[str, Any]:
+    """The peaks within a part of the detector, as columns of a data source: at most `MOST`, of the highest `first`."""
     y, x = columns["y"], columns["x"]
     within = (y >= shown.top) & (y <= shown.bottom) & (x >= shown.left) & (x <= shown.right)
     rows = np.flatnonzero(within)
     if len(rows) > MOST:
-        rows = np.sort(rows[np.argsort(-np.nan_to_num(columns["snr"][rows]), kind="stable")[:MOST]])
+        rows = np.sort(rows[np.argsort(-np.nan_to_num(columns[first][rows]), kind="stable")[:MOST]])
     found: dict[str, Any] = {name: columns[name][rows].astype(np.float64) for name in LISTED}
     flags = columns["flags"][rows].astype(np.int64)
     found["row"] = rows

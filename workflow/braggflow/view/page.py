@@ -2,7 +2,7 @@
 
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bokeh.document import Document
 from bokeh.events import MouseMove, Tap
@@ -27,10 +27,7 @@ from braggflow.view.frame_plot import FramePlot
 from braggflow.view.later import Later
 from braggflow.view.marks import LISTED, MOST, marks_of, nothing
 from braggflow.view.panels import ExplainPanel, LookPanel, MaskPanel, TrackPanel, TunePanel
-from braggflow.view.viewed import Columns, ShownFrame, Viewed, at_maxima
-
-if TYPE_CHECKING:
-    from braggflow.pipeline import ChunkPeaks
+from braggflow.view.viewed import Columns, Detected, ShownFrame, Viewed
 
 #: Width of the panels beside the picture, pixels of the screen, and milliseconds between frames that are played.
 PANEL, PLAY = 430, 200
@@ -173,7 +170,7 @@ class Page:
         else:
             self._came(_peaks_or_why_not(viewed, frame, stored=viewed is self.base))
 
-    def _came(self, found: "tuple[Columns, ChunkPeaks | None] | str") -> None:
+    def _came(self, found: tuple[Columns, Detected | None] | str) -> None:
         if isinstance(found, str):
             self.columns, self._locating = None, False
             self.fail(found)
@@ -182,7 +179,7 @@ class Page:
         viewed, (columns, rest) = self.viewed, found
         self._located(columns, all_of_them=rest is None)
         if rest is not None:
-            self.later.do("locate", lambda _: viewed.located(rest), self._located)
+            self.later.do("locate", lambda _: viewed.located(rest.patches()), self._located)
 
     def _located(self, columns: Columns, *, all_of_them: bool = True) -> None:
         self.columns, self._locating = columns, not all_of_them
@@ -195,12 +192,13 @@ class Page:
             self.plot.peaks.data = nothing()
             self.counted.text = "looking for peaks …" if self._locating else "no peaks: the frame could not be searched"
             return
-        listed = marks_of(self.columns, self.plot.shown, self.look.colour_by.value)
+        first = "score" if self._locating else "snr"  # which is known when their patches were cut
+        listed = marks_of(self.columns, self.plot.shown, self.look.colour_by.value, first=first)
         self.plot.peaks.data = listed
         n, shown = len(self.columns["y"]), len(listed["y"])
         text = f"{n:,} peak{'s' * (n != 1)}" + ("" if shown == n else f", {shown:,} in the window")
         if shown == MOST:
-            text += " (those of the highest SNR)"
+            text += f" (those of the highest {_HEADS[first]})"
         if self._locating:
             text += "; being located …"
         self.counted.text = text
@@ -367,10 +365,10 @@ class Page:
         self.plot.mark((y, x))
 
 
-def _peaks_or_why_not(viewed: Viewed, frame: ShownFrame, *, stored: bool) -> "tuple[Columns, ChunkPeaks | None] | str":
+def _peaks_or_why_not(viewed: Viewed, frame: ShownFrame, *, stored: bool) -> tuple[Columns, Detected | None] | str:
     """The peaks of a frame, of a run those `stored`; or what is to be said where it cannot be searched.
 
-    Of many peaks that are not located yet the maxima, and what is still to be located.
+    Of many peaks that are not located yet the maxima, and what locates them.
     """
     from braggflow.pipeline import compile_ahead  # which takes long to load: the picture is there before
 
@@ -380,7 +378,9 @@ def _peaks_or_why_not(viewed: Viewed, frame: ShownFrame, *, stored: bool) -> "tu
             return columns, None
         compile_ahead()
         found = viewed.detected(frame)
-        return (at_maxima(found), found) if len(found.table) > _MANY else (viewed.located(found), None)
+        if len(found.table) > _MANY and found.all_count:
+            return found.at_maxima(), found
+        return viewed.located(found.patches()), None
     except InputError as error:
         return str(error)
 

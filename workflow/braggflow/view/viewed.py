@@ -1,9 +1,9 @@
 """What is looked at: a run, a store or a file, its frames one at a time, and their peaks by any settings."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from braggflow.frames import (
     read_background_frame,
     searched_geometry,
     settled_constants,
+    unbinned,
 )
 from braggflow.results import Run, RunFolder, SearchedFrame, open_run, open_run_frames, read_run_frame
 from braggflow.view.followed import Followed, followed_of
@@ -90,6 +91,27 @@ class ShownFrame:
         if counts != raw[row, column]:
             told += f", {counts:.6g} corrected"
         return f"{told}, {above:.4g} above background"
+
+
+@dataclass(frozen=True)
+class Detected:
+    """The maxima of a frame, before what is around them was looked at."""
+
+    table: peak_table.Table
+    patches: "Callable[[], ChunkPeaks]"
+    """Cuts their patches, and drops those that are too faint in them."""
+    config: RunConfig
+
+    @property
+    def all_count(self) -> bool:
+        """No maximum will be dropped for what its patch shows."""
+        return self.config.detect.min_snr == 0
+
+    def at_maxima(self) -> Columns:
+        """Peaks that are not located yet, at the pixels of their maxima."""
+        table, scale = self.table.copy(), self.config.frames.bin
+        table["y"], table["x"] = unbinned(table["y_pixel"], scale), unbinned(table["x_pixel"], scale)
+        return _columns(table)
 
 
 @dataclass
@@ -220,12 +242,12 @@ class Viewed:
 
         return self.located(_maxima(search_chunk(self.opened, position, position + 1)))
 
-    def detected(self, frame: ShownFrame) -> "ChunkPeaks":
-        """The first half of a search, by far the shorter one of a frame with many peaks: its maxima and patches.
+    def detected(self, frame: ShownFrame) -> Detected:
+        """The first part of a search, by far the shortest one of a frame with many peaks: its maxima.
 
         By levels and filters alone no search is made anew; `area` may then be 0. Raises as `search` does.
         """
-        from braggflow.detect import SearchedAgain
+        from braggflow.detect import Detection, SearchedAgain
         from braggflow.pipeline import search_frames
 
         searched, search = self._searches.pop(frame.position, (None, None))
@@ -234,10 +256,21 @@ class Viewed:
         self._searches[frame.position] = frame.raw, search
         while len(self._searches) > _KEPT_FRAMES:
             self._searches.popitem(last=False)
-        return _maxima(search_frames(self.opened, [frame.number], frame.raw[None], detector=search))
+        made = list[Detection]()
+
+        def first(*frames: Any, **settings: Any) -> Detection:
+            made.append(search(*frames, **settings))
+            return made[-1]
+
+        def again(*_: Any, **__: Any) -> Detection:
+            return made[-1]
+
+        look = partial(search_frames, self.opened, [frame.number], frame.raw[None])
+        found = _maxima(look(detector=first, cut=False))
+        return Detected(found.table, lambda: _maxima(look(detector=again)), self.opened.config)
 
     def located(self, found: "ChunkPeaks") -> Columns:
-        """The second half: positions, fits, peaks that have no maximum of their own."""
+        """The last part: positions, fits, peaks that have no maximum of their own."""
         from braggflow.pipeline import complete_peaks, locate_peaks, on_cpu
 
         config = on_cpu(self.opened.config)
@@ -280,13 +313,6 @@ def _maxima(found: "ChunkPeaks") -> "ChunkPeaks":
     for failure in found.failures:
         raise InputError(f"frame {failure['frame']}: {failure['reason']}")
     return found
-
-
-def at_maxima(found: "ChunkPeaks") -> Columns:
-    """Peaks that are not located yet, at the pixels of their maxima."""
-    table = found.table.copy()
-    table["y"], table["x"] = table["y_pixel"], table["x_pixel"]
-    return _columns(table)
 
 
 def _columns(table: peak_table.Table) -> Columns:
