@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from braggflow import peak_table
@@ -73,7 +73,6 @@ def table_of(peaks_of_frame):
     return peak_table.to_dataset(table, xr.Dataset(coords={"frame": list(peaks_of_frame)}), [], {})
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.integers(-3, 30), st.integers(0, 4), min_size=1, max_size=6))
 def test_the_peaks_of_a_frame_are_selected_however_many_they_are(peaks_of_frame):
     table = table_of(dict(sorted(peaks_of_frame.items())))

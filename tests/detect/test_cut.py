@@ -102,7 +102,7 @@ def test_saturated_pixels_keep_their_counts_and_are_told_apart():
     st.lists(st.tuples(*[st.integers(-20, 20)] * 2).filter(any), max_size=4, unique=True),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_others_are_the_pixels_nearer_to_a_neighbour_than_to_the_centre(size, offsets, random):
     half = size // 2
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
@@ -303,7 +303,7 @@ def test_flat_patch_has_no_intensity_and_low_snr():
 POSITIONS = st.lists(st.tuples(st.integers(0, 24), st.integers(0, 30)), min_size=1, max_size=8, unique=True)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(POSITIONS, st.integers(0, 9), st.sampled_from(["fit_together", "mask", "ignore"]))
 def test_a_patch_depends_on_its_neighbourhood_only(positions, shift, rule):
     rng = np.random.default_rng(5)
@@ -326,7 +326,7 @@ def test_a_patch_depends_on_its_neighbourhood_only(positions, shift, rule):
     np.testing.assert_array_equal(without(table["flags"]), without(table2["flags"]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(POSITIONS, st.sampled_from([9, 11]))
 def test_every_pixel_belongs_to_the_nearest_maximum(positions, size):
     image = np.random.default_rng(6).poisson(20, (25, 31)).astype(np.uint16)

@@ -36,7 +36,7 @@ def assert_same(found, alone, *, area):
     assert found.removed == alone.removed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from(["uint16", "int32", "float32", "float64"]),
@@ -60,7 +60,7 @@ def test_each_setting_finds_what_it_finds_alone(seed, dtype, background, filters
         assert_same(of_setting, detect(image, mask, setting, bin=2, read_noise=1.0), area=areas)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     asked=st.lists(

@@ -60,7 +60,7 @@ def test_native_engine_equals_findpeaks(seed):
         np.testing.assert_allclose(native[name], reference[name], rtol=0, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=3, max_side=9), elements=st.integers(0, 5)),
     st.integers(1, 4),
@@ -71,7 +71,7 @@ def test_native_engine_equals_findpeaks_on_tiny_frames_full_of_ties(image, minva
     np.testing.assert_array_equal(canonical(native), canonical(reference))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     hnp.arrays(np.uint16, (12, 11), elements=st.integers(0, 30)),
     st.floats(1, 15),
@@ -88,7 +88,7 @@ def test_one_run_gives_every_higher_minval_and_minscore(image, minval, more, min
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 7))
 def test_shifting_the_frame_shifts_the_peaks(seed, dy, dx):
     image = spots((40, 36), 5, seed=seed)
@@ -241,7 +241,7 @@ def test_local_background_of_a_constant_frame_is_exact_for_any_cell():
         np.testing.assert_array_equal(local_background(image, no_mask(image), cell=cell), 600)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(
         np.int16, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=70), elements=st.integers(-9, 60)

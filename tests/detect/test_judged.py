@@ -43,7 +43,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), configs, st.sampled_from(["uint16", "float32"]), st.booleans(), st.sampled_from([1, 2]))
 def test_the_maxima_kept_are_the_table_and_those_dropped_are_counted_alike(
     seed: int, keys: dict[str, Any], dtype: str, gap: bool, bin_: int

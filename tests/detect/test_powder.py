@@ -181,7 +181,7 @@ def test_levels_alone_are_above_the_rings_too() -> None:
     assert (table["birth"] >= 40).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     centre=st.tuples(st.floats(-300, 500), st.floats(-300, 500)),
     shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),

@@ -96,7 +96,7 @@ def test_false_peaks_null_is_the_levels_alone_and_says_significance_too():
     assert set(map(tuple, by_noise[["y_pixel", "x_pixel"]])) <= set(map(tuple, found.table[["y_pixel", "x_pixel"]]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from(["none", "local"]), st.floats(8, 60), st.floats(0, 40))
 def test_one_run_gives_every_higher_minval_minscore_and_significance(seed, background, minval, minscore):
     image = spots((70, 64), 8, seed=seed)
@@ -108,7 +108,7 @@ def test_one_run_gives_every_higher_minval_minscore_and_significance(seed, backg
     np.testing.assert_array_equal(derived[PERSISTENCE], fresh[PERSISTENCE])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from(["none", "local"]), st.booleans())
 def test_engines_judge_the_same_maxima(seed, background, gap):
     image = spots((40, 44), 5, seed=seed)
@@ -181,7 +181,7 @@ def test_counts_that_a_detector_cut_off_are_no_photons_each():
     assert noise.counts_per_photon.tolist() == [20]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     mean=st.sampled_from([0.01, 0.1, 0.6, 3.0, 20.0, 300.0]),
@@ -243,7 +243,7 @@ def test_significance_is_finite_sorted_out_at_edges_and_in_small_frames():
         assert ((found["significance"] > 0) & (found["significance"] <= HIGHEST)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.floats(0.001, 0.2), st.sampled_from(["none", "local"]))
 def test_a_pixel_without_counts_is_never_a_peak(seed, mean, background):
     # Levels of cells of few counts differ by more than themselves, also where they are extrapolated to the corners.
@@ -302,7 +302,7 @@ def test_a_wide_gap_is_a_wall():
     assert len(detect(image, mask, DetectConfig()).table) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.floats(0, 0.4))
 def test_bridged_pixels_are_masked_ones_and_never_above_their_surroundings(seed, share):
     rng = np.random.default_rng(seed)

@@ -48,7 +48,7 @@ def apart(draw: st.DrawFn) -> NDArray[np.float64]:
 
 
 @given(apart())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_perfect_copy_scores_one_without_error(places: NDArray[np.float64]) -> None:
     result = score(table_of(places), truth_of(places))
     assert result.precision == 1
@@ -59,7 +59,7 @@ def test_a_perfect_copy_scores_one_without_error(places: NDArray[np.float64]) ->
 
 
 @given(apart())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_order_of_peaks_and_truth_changes_nothing(places: NDArray[np.float64]) -> None:
     rng = np.random.default_rng(len(places))
     shifted = places + np.array([0, 0.3, -0.2]) * rng.random((len(places), 1))
@@ -74,7 +74,7 @@ def test_the_order_of_peaks_and_truth_changes_nothing(places: NDArray[np.float64
 
 
 @given(apart(), st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_missing_and_spurious_peaks_are_counted(places: NDArray[np.float64], data: st.DataObject) -> None:
     missing = data.draw(st.integers(0, len(places)))
     spurious = data.draw(st.integers(0, 3))

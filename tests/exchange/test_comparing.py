@@ -36,7 +36,7 @@ def grid(frames: int = FRAMES) -> xr.Dataset:
     return in_frames(peak_table.sort(table), frames)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(dy=st.floats(-1, 1), dx=st.floats(-1, 1), dropped=st.sets(st.integers(0, 62)), added=st.integers(0, 20))
 def test_a_shift_what_is_dropped_and_what_is_added_are_found(
     dy: float, dx: float, dropped: set[int], added: int

@@ -60,7 +60,7 @@ def store() -> xr.Dataset:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(peaks=tables)
 def test_what_a_format_holds_comes_back(kind: str, folder: Path, peaks: xr.Dataset) -> None:
     needs(kind)

@@ -26,7 +26,7 @@ def by_falling_water(image: NDArray[np.int64], maximum: tuple[int, int]) -> tupl
     return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 100_000))
 def test_the_higher_maximum_is_that_of_the_falling_water(seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 9, (7, 8))  # with many ties

@@ -175,7 +175,7 @@ def test_a_wrong_gain_splits_no_single_peaks() -> None:
     assert found.blend.mean() <= 0.01
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.permutations(range(24)), st.integers(1, 24))
 def test_what_is_found_in_a_patch_does_not_depend_on_the_others(order: list[int], first: int) -> None:
     mean = np.concatenate([expected((5.1, 4.6, 1200.0), (5.0, 6.6, h)) for h in (0.0, 150.0, 500.0, 1200.0)])

@@ -159,7 +159,7 @@ def test_without_a_finite_neighbour_the_fit_is_that_of_one_peak_to_the_last_bit(
 
 
 @given(seed=st.integers(0, 2**32 - 1), model=st.sampled_from(["gaussian", "pseudo_voigt"]))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_a_joint_fit_does_not_depend_on_its_batch_to_the_last_bit(seed: int, model: str) -> None:
     rng = np.random.default_rng(seed)
     config = PatchSimulation(neighbour_share=0.6, saturated_share=0.3)
@@ -184,7 +184,7 @@ def test_turning_or_mirroring_a_patch_turns_its_result() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), likelihood=st.sampled_from(["poisson", "least_squares"]))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_any_input_gives_numbers_or_all_nan(seed: int, likelihood: str) -> None:
     rng = np.random.default_rng(seed)
     size, n_neighbours = rng.choice([3, 5, 9, 11, 15]), rng.integers(1, 4)

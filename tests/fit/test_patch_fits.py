@@ -275,7 +275,7 @@ def test_a_centre_beyond_the_patch_is_accepted_up_to_one_pixel() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), model=st.sampled_from(["gaussian", "pseudo_voigt"]))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_a_fit_does_not_depend_on_its_batch_to_the_last_bit(seed: int, model: str) -> None:
     rng = np.random.default_rng(seed)
     counts = simulate_patches(40, rng=rng).counts
@@ -291,7 +291,7 @@ def test_a_fit_does_not_depend_on_its_batch_to_the_last_bit(seed: int, model: st
     model=st.sampled_from(["gaussian", "pseudo_voigt"]),
     likelihood=st.sampled_from(["poisson", "least_squares"]),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_any_input_gives_a_peak_inside_sane_bounds_or_all_nan(seed: int, model: str, likelihood: str) -> None:
     rng = np.random.default_rng(seed)
     size = rng.choice([3, 5, 9, 11, 15])

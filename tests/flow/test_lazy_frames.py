@@ -35,7 +35,7 @@ def expected(data):
     return found
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(1, N), min_size=1, max_size=N),
     rows=st.sampled_from([64, 17]),

@@ -22,7 +22,7 @@ def in_memory():
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     dtype=st.sampled_from(["u1", "<u2", ">u2", "<i4", ">u4", "<f4", "<f8"]),
     shape=st.tuples(st.integers(1, 9), st.integers(1, 13), st.integers(1, 13)),

@@ -117,7 +117,7 @@ def test_what_is_no_series_of_numeric_frames_is_refused(tmp_path: Path, data: np
 # ---------------------------------------------------------------- which files, in which order
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations([f"frame_{number}.tif" for number in (1, 2, 9, 10, 11, 100)] + ["frame_010b.tif"]))
 def test_order_is_natural_however_files_are_given(tmp_path: Path, order: list[str]) -> None:
     for name in order:

@@ -89,7 +89,7 @@ def test_marks_and_saturated_pixels_do_not_count():
     assert settled(data).counts_per_photon == pytest.approx(1, rel=0.05)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(factor=st.sampled_from([2, 3, 8]), offset=st.integers(0, 50), turns=st.integers(0, 3))
 def test_counts_that_are_scaled_scale_the_gain_and_a_pedestal_or_a_turn_changes_nothing(factor, offset, turns):
     frames = EXAMPLE

@@ -217,7 +217,7 @@ def invariant_case() -> Callable[[str, int], Case]:
     st.integers(1, 2),
     st.integers(1, 5000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_peaks_position_is_the_same_bits_in_any_company_order_and_thread_count(
     invariant_case: Callable[[str, int], Case],
     name: str,

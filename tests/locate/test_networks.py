@@ -88,7 +88,7 @@ def test_braggnn_answers_x_first_and_locate_y_first() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 1e4), st.floats(-100, 1e4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_scaled_patches_do_not_show_scale_or_offset(seed: int, scale: float, offset: float) -> None:
     rng = np.random.default_rng(seed)
     photons = torch.from_numpy(rng.uniform(0, 100, (4, 9, 9)))

@@ -17,7 +17,7 @@ FRAME = (13, 17)
 coordinates = st.integers(-40, 160).map(lambda eighths: eighths / 8)
 places = st.tuples(coordinates, coordinates)
 lengths = st.integers(1, 80).map(lambda eighths: eighths / 8)
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=150)
 
 
 def by_pixel(inside: Callable[[Fraction, Fraction], bool]) -> NDArray[np.bool_]:
@@ -79,7 +79,7 @@ def test_ring(centre: tuple[float, float], one: float, other: float) -> None:
     assert np.array_equal(drawn.array, by_pixel(lambda y, x: low**2 <= (y - cy) ** 2 + (x - cx) ** 2 <= high**2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(places, min_size=3, max_size=8))
 def test_polygon(points: list[tuple[float, float]]) -> None:
     corners = [exact(*point) for point in points]

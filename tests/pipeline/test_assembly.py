@@ -235,7 +235,7 @@ def test_no_peaks_are_assembled_to_no_peaks():
     assert len(assembled(*case(0))) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0.05, 0.95), st.integers(0, 1000), st.integers(0, 1000))
 def test_the_fitted_sample_depends_on_the_peak_and_the_seed_alone(fraction, seed, shuffle):
     table = peak_table.empty(2000)

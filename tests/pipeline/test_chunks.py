@@ -40,7 +40,7 @@ def assert_same(whole, alone):
         assert whole.removed[key] == sum(each.removed.get(key, 0) for each in alone)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from(["uint16", "int32"]),

@@ -103,7 +103,7 @@ def check(given_series, folder):
 
 
 def run_examples(n):
-    @settings(max_examples=n, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=n, suppress_health_check=list(HealthCheck))
     @given(series())
     def examples(one):
         with tempfile.TemporaryDirectory() as folder:

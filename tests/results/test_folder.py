@@ -93,7 +93,7 @@ def test_one_frames_peaks_are_one_short_call(folder):
     assert data.sel(peak_frame=slice(3, 3)).sizes["peak"] == 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(range(12)), st.integers(1, 5), st.integers(0, 100))
 def test_frames_stored_in_any_order_and_any_parts_give_the_same_table(tmp_path_factory, order, size, seed):
     folder = RunFolder(tmp_path_factory.mktemp("run"))

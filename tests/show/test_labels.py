@@ -28,7 +28,7 @@ def _overlap(one, other):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([3.0, 30.0, 300.0]))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_labels_lie_over_no_other_label_and_within_the_axes(seed, spread):
     points = np.clip(256 + np.random.default_rng(seed).normal(0, spread, (6, 2)), 0, 511)
     boxes, axes = _drawn(points, points)

@@ -58,7 +58,7 @@ def _texts(figure):
 
 
 @given(arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=20)), st.integers(1, 20))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_shrinking_keeps_the_highest_count_and_its_place(image, longest):
     image = np.nan_to_num(image, nan=0, posinf=1, neginf=-1)
     small, factor = shrink(image, longest)
@@ -81,7 +81,7 @@ def test_shrinking_ignores_pixels_only_where_all_are_ignored():
         elements=st.floats(-100, 60000, width=32) | st.just(np.nan),
     )
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_grey_scale_rises_with_counts_and_can_be_inverted(image):
     norm = intensity_norm(image)
     assert norm.vmin < norm.vmax

@@ -36,7 +36,7 @@ def subsampled(p: np.void, size: int, *, m: int = 101) -> NDArray[np.float64]:
     y=st.floats(2, 4),
     x=st.floats(2, 4),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_pixels_hold_the_integral_of_the_curve_to_a_ten_thousandth_of_its_height(
     sigma: float, ratio: float, angle: float, eta: float, y: float, x: float
 ) -> None:
@@ -52,7 +52,7 @@ def test_a_sharp_peak_of_half_a_pixel_is_within_a_ten_thousandth_in_every_positi
 
 
 @given(sigma=st.floats(0.3, 4), ratio=st.floats(1, 3), angle=st.floats(-90, 90), y=st.floats(50, 51))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_all_counts_of_a_gaussian_are_on_the_frame(sigma: float, ratio: float, angle: float, y: float) -> None:
     p = profile(height=100, y=y, x=50.3, sigma_minor=sigma, sigma_major=sigma * ratio, angle=angle)
     volume = 2 * np.pi * sigma**2 * ratio * 100
@@ -60,7 +60,7 @@ def test_all_counts_of_a_gaussian_are_on_the_frame(sigma: float, ratio: float, a
 
 
 @given(sigma=st.floats(0.3, 3), ratio=st.floats(1, 3), angle=st.floats(-90, 90), eta=st.sampled_from([0.0, 0.5]))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_mirrored_and_turned_peaks_give_mirrored_and_turned_patches(
     sigma: float, ratio: float, angle: float, eta: float
 ) -> None:

@@ -19,7 +19,7 @@ def pairs(draw):
 
 
 @given(pairs())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_sum_of_costs_is_the_least_there_is(given_pairs):
     left, right, cost = given_pairs
     chosen, cut = cheapest_pairs(left, right, cost)
@@ -31,7 +31,7 @@ def test_the_sum_of_costs_is_the_least_there_is(given_pairs):
 
 
 @given(pairs())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_sure_pair_stands_in_every_cheapest_choice(given_pairs):
     left, right, cost = given_pairs
     dense = np.zeros((left.max() + 1, right.max() + 1))

@@ -82,7 +82,7 @@ def same(a: xr.Dataset, b: xr.Dataset) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_the_order_of_rows_and_frames_changes_nothing(random):
     rows = simulate_moving_peaks(60, 20, size=300, seed=3).detections
     found = follow_peaks(table_of(rows, 60), TrackConfig())

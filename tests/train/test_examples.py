@@ -60,7 +60,7 @@ def test_peaks_that_cannot_be_told_from_noise_say_nothing_of_the_domain() -> Non
 
 
 @given(st.integers(0, 7), st.integers(0, 20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_turned_lesson_is_the_same_lesson_seen_from_another_side(view: int, seed: int) -> None:
     one = draw(20, seed, CLASSES["sharp"])
     other = turned(one, view)

@@ -186,7 +186,7 @@ def test_a_run_whose_frames_are_gone_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 700), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_blocks_are_consecutive_frames_of_about_one_length(n: int, seed: int) -> None:
     place = np.sort(np.random.default_rng(seed).integers(n, size=3 * n))
     block = block_of(place, n)
@@ -199,7 +199,7 @@ def test_blocks_are_consecutive_frames_of_about_one_length(n: int, seed: int) ->
 
 
 @given(st.integers(1, 700), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_of_many_labels_the_first_frames_of_each_block_are_read(n: int, most: int) -> None:
     place = np.repeat(np.arange(n), 10)
     with pytest.MonkeyPatch.context() as patch:
