@@ -258,6 +258,34 @@ def test_the_window_is_zoomed_and_its_pixels_are_told(tab: Browser, store: Path)
     assert "in the window" not in tab.value("counted", "text")
 
 
+def test_of_many_peaks_the_maxima_are_shown_while_they_are_located(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    height = np.zeros((80, 12, 80, 12))
+    height[:, 2:5, :, 2:5] = np.exp(-(np.hypot(*np.mgrid[-1:2, -1:2])[:, None] ** 2) / 2)
+    bright = rng.uniform(80, 400, (2, 80, 1, 80, 1))
+    images = rng.poisson(4 + bright * height).reshape(2, 960, 960).astype(np.uint16)
+    store = make_store(tmp_path / "crowded.zarr", images)
+    with served(store, "--frame", 0, folder=tmp_path) as page, browser() as tab:
+        tab.open(page.url)
+        tab.wait_for_text("counted", "highest SNR")
+        tab.tab.evaluate(
+            """() => {
+              window.said = []
+              const counted = Bokeh.documents[0].get_model_by_name('counted')
+              counted.properties.text.change.connect(() => window.said.push(counted.text))
+            }"""
+        )
+        tab.set("frame", 1)
+        tab.wait_for_text("counted", "highest SNR")
+        n = braggflow.find_peaks(images[1]).sizes["peak"]
+        assert n > 5_000
+        assert tab.tab.evaluate("window.said")[-2:] == [
+            f"{n:,} peaks, 5,000 in the window (those of the highest persistence); being located …",
+            f"{n:,} peaks, 5,000 in the window (those of the highest SNR)",
+        ]
+        assert tab.said == []
+
+
 def test_words_of_the_frames_are_text_and_never_run(tmp_path: Path) -> None:
     hostile, worse = "<i>omega", "<img src=x onerror=alert(1)>"
     images = np.stack([spots((60, 80), 4, seed=seed) for seed in range(3)])

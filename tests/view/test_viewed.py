@@ -133,6 +133,21 @@ def test_a_shown_frame_has_the_peaks_of_a_search_of_it_alone_whatever_was_tried_
         assert_same_rows({**shown, "area": alone["area"]}, alone)
 
 
+def test_maxima_lie_where_their_peaks_are_located_until_these_are_there(store: Path) -> None:
+    for scale in (1, 2, 3):
+        viewed = open_viewed(store, {"frames": {"bin": scale}})
+        found = viewed.detected(viewed.frame(1))
+        maxima, peaks = found.at_maxima(), viewed.located(found.patches())
+        own = peaks["parent"] < 0
+        assert found.all_count
+        assert len(maxima["y"]) == own.sum() > 2
+        for axis in "yx":
+            assert np.abs(maxima[axis] - peaks[axis][own]).max() <= 1.5 * scale
+        marked = marks_of(maxima, Extent(0, 90, 0, 120), "flags", first="score")
+        np.testing.assert_array_equal(marked["score"], maxima["score"])
+    assert not open_viewed(store, {"detect": {"min_snr": 3}}).detected(viewed.frame(1)).all_count
+
+
 def test_files_arrays_and_stores_can_be_looked_at(store: Path) -> None:
     data = braggflow.open_frames(store)
     for source in (data, data["frames"], data["frames"].values, data["frames"].values[0]):
