@@ -23,7 +23,8 @@ PACKAGE = Path("workflow/braggflow")
 #: Rooms whose code is plain Python, and the tests that answer for each.
 ROOMS = {
     "config.py": "tests/test_config.py tests/test_site.py tests/test_architecture.py",
-    "results": "tests/results tests/evaluate/test_verification.py tests/flow/test_in_process.py",
+    "results": "tests/results tests/formats_of_before tests/evaluate/test_verification.py "
+    "tests/flow/test_in_process.py",
     "frames": "tests/frames tests/test_reported_inputs.py",
     "pipeline": "tests/pipeline",
     "flow": "tests/flow",

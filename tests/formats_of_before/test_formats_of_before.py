@@ -128,6 +128,16 @@ def test_a_run_opens_with_the_peaks_that_it_had(number, unpacked):
 
 
 @pytest.mark.parametrize("number", RUNS)
+def test_the_peaks_of_a_run_are_followed_whatever_wrote_it(number, unpacked, tmp_path):
+    folder = shutil.copytree(unpacked("peaks", number), tmp_path / "scan")
+    shutil.rmtree(folder / "tracks.zarr", ignore_errors=True)
+    made = braggflow.track(folder)
+    assert made.sizes["track"] == braggflow.open_tracks(folder).sizes["track"] > 0
+    on_tracks = np.bincount(1 + braggflow.open_peaks(folder)["track_id"].values)[1:]
+    np.testing.assert_array_equal(on_tracks, made["length"])
+
+
+@pytest.mark.parametrize("number", RUNS)
 def test_a_run_is_verified_as_far_as_it_was_guarded(number, unpacked):
     (found,) = verify(unpacked("peaks", number), frames=0)
     states = {check.what: (check.state, check.said) for check in found.checks}
