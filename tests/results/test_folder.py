@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -167,6 +168,36 @@ def test_a_part_that_another_run_wrote_over_ours_is_not_joined(folder):
     write_part(folder, Part(0, 4, table_of([0])), "other")
     with pytest.raises(ValueError, match="another run"):
         consolidate(folder, [summary], coords([0, 1]), [], {})
+
+
+class Trap:
+    """What runs code as soon as it is unpickled."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return Path.touch, (self._path,)
+
+
+def test_nothing_that_a_part_holds_is_ever_run(folder, tmp_path):
+    summary = write_part(folder, Part(0, 1, table_of([0])), "id")
+    trapped = np.empty(1, object)
+    trapped[0] = Trap(tmp_path / "sprung")
+    np.savez(folder.part(0, 1), peaks=trapped, meta=trapped)
+    assert read_parts(folder, "id") == {}
+    with pytest.raises(ValueError, match="allow_pickle"):
+        consolidate(folder, [summary], coords([0]), [], {})
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_damaged_table_names_a_file_and_how_many_others(folder):
+    joined(folder, [table_of([3, 4])], [3, 4])
+    chunks = [folder.peaks / name / "c" / "0" for name in ("y", "x", "snr", "flags")]
+    for chunk in chunks:
+        chunk.unlink()
+    with pytest.raises(InputError, match=r"peaks.zarr: \w+/c/0 is missing and 3 others; the run's command"):
+        open_peaks(folder.path)
 
 
 def test_a_folder_is_a_run_from_its_first_file_on_and_leftovers_go(folder):
