@@ -283,6 +283,14 @@ def test_of_many_peaks_the_maxima_are_shown_while_they_are_located(tmp_path: Pat
             f"{n:,} peaks, 5,000 in the window (those of the highest persistence); being located …",
             f"{n:,} peaks, 5,000 in the window (those of the highest SNR)",
         ]
+        listed, row = tab.tab.evaluate(
+            """() => {
+              const table = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name('peaks'))
+              return [table.model.source.data.y[0], table.shadow_el.querySelector('.slick-row').innerText]
+            }"""
+        )
+        assert row.split()[0] == f"{listed:.2f}"
+        assert listed % 1
         assert tab.said == []
 
 

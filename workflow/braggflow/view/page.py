@@ -9,6 +9,7 @@ from bokeh.events import MouseMove, Tap
 from bokeh.layouts import column, row
 from bokeh.models import (
     Button,
+    CustomJS,
     DataTable,
     Div,
     NumberFormatter,
@@ -277,6 +278,9 @@ class Page:
             source=self.plot.peaks, columns=[*numbers, *words], index_position=None, sizing_mode="stretch_both",
             min_height=160, autosize_mode="none", reorderable=False, name="peaks",
         )  # fmt: skip
+        # By itself a table of as many rows as before goes on showing those of before.
+        anew = CustomJS(args={"table": table}, code="table.view.change.emit()")
+        self.plot.peaks.js_on_change("data", anew)
         self.plot.peaks.selected.on_change("indices", lambda _, __, rows: self._row_chosen(rows))
         return table
 
