@@ -10,9 +10,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-# No example is timed, as a machine may be busy, and a suite has the same ones each time, as hypothesis itself has it
-# where it finds that it runs in CI; `make fuzz` looks for others.
-settings.register_profile("suite", deadline=None, derandomize=True)
+# No example is timed, as a machine may be busy; all else is as hypothesis has it.
+settings.register_profile("suite", settings(), deadline=None)
 settings.load_profile("suite")
 
 
