@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import special, stats
+from scipy import spatial, special, stats
 
 from braggflow.config import DetectConfig
 from braggflow.detect import detect, searched_image
@@ -168,6 +168,47 @@ def test_constants_that_nobody_gave_are_taken_from_the_frame(gain, read_noise, d
         assert near.any(axis=0).all()
         false += np.count_nonzero(~near.any(axis=1))
     assert false <= 8  # 2 are expected
+
+
+def lattice(rng, shape, pitch, height):
+    """Profiles on a lattice that is turned against the pixels, each up to half a pixel off."""
+    steps = np.arange(-max(shape), max(shape), pitch)
+    down, across = (each.ravel() for each in np.meshgrid(steps, steps, indexing="ij"))
+    y = shape[0] / 2 + np.cos(0.3) * down - np.sin(0.3) * across + rng.uniform(-0.5, 0.5, down.size)
+    x = shape[1] / 2 + np.sin(0.3) * down + np.cos(0.3) * across + rng.uniform(-0.5, 0.5, down.size)
+    inside = (y > 8) & (y < shape[0] - 8) & (x > 8) & (x < shape[1] - 8)
+    return profiles(*((*place, height, 1.2) for place in np.column_stack([y, x])[inside]))
+
+
+@pytest.mark.parametrize("side", [96, 400])
+@pytest.mark.parametrize("pitch", [8, 10, 14])
+@pytest.mark.parametrize("mean", [0.1, 10, 1000])
+def test_no_peak_is_taken_for_noise_where_there_are_many(side, pitch, mean):
+    for height in (100, 1000, 10_000):
+        if height < mean:
+            continue
+        rng = np.random.default_rng([side, pitch, height])
+        truth = lattice(rng, (side, side), pitch, height)
+        image = rng.poisson(render((side, side), truth, background=mean)).astype(np.uint16)
+        found = detect(image, no_mask(image), DetectConfig()).table
+        places = np.column_stack([found["y_pixel"], found["x_pixel"]]).astype(float)
+        distance = spatial.KDTree(places).query(np.column_stack([truth["y"], truth["x"]]))[0]
+        assert (distance < 1.5).mean() > 0.99
+        assert len(found) <= 1.01 * len(truth) + 1
+
+
+@pytest.mark.parametrize(
+    ("gain", "dark", "shown"),
+    [(1.0, 0.0, (1.0, 0.0)), (4.0, 0.0, (4.0, 0.0)), (1.0, 10.0, (1.0, 10.0))],
+    ids=["stated", "gain", "less its dark"],
+)
+def test_what_a_crowded_frame_shows_of_its_noise_is_that_of_its_dark_places(gain, dark, shown):
+    for pitch in (12, 16, 24):
+        rng = np.random.default_rng(pitch)
+        image = gain * rng.poisson(render((512, 512), lattice(rng, (512, 512), pitch, 500), background=10)) - dark
+        noise = frames_noise(image[None].astype(np.float32), no_mask(image), 32, counts_per_photon=1.0, read_noise=0.0)
+        assert noise.counts_per_photon[0] == pytest.approx(shown[0], rel=0.4)
+        assert noise.shift[0] == pytest.approx(shown[1], rel=0.4)
 
 
 def test_counts_that_a_detector_cut_off_are_no_photons_each():
