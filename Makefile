@@ -92,6 +92,7 @@ MUTANTS := build/mutants
 $(MUTANTS)/venv/installed: | $(INSTALLED)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet cosmic-ray==8.7.0
+	$(BIN)/python -m pip install --quiet --target $(@D)/coverage coverage==7.17.5
 	touch $@
 
 ## Small random changes of the code, one at a time: do the tests notice? Those that they do not are listed. Hours.

@@ -1,13 +1,15 @@
 """Can the tests fail? Small random changes of the code, one at a time, each of which the tests of its room must notice.
 
 `make mutants` makes 300 of them with cosmic-ray, in copies of the tree, and lists those that no test noticed, each as a
-diff. MUTATE="--number 40 --seed 1" for others, "--rooms results config.py" for some rooms, "--lanes 4" for four at a
-time.
+diff. A change is judged first by the tests that run its lines themselves, as coverage has it; by all of the room's
+where there are none, or where the lines also run elsewhere: in fixtures, threads, at import. MUTATE="--number 40
+--seed 1" for others, "--rooms results config.py" for some rooms, "--lanes 4" for four at a time.
 """
 
 import argparse
 import ast
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -33,15 +35,24 @@ ROOMS = {
 LEFT_OUT = ("core/ReplaceBinaryOperator_BitOr", "core/RemoveDecorator", "core/ExceptionReplacer")
 #: Seconds that the tests of a room, and one test, may take; a change that keeps them longer is noticed.
 TIMEOUT, TEST_TIMEOUT = 1800, 200
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+LIMITS = ["-o", f"faulthandler_timeout={TEST_TIMEOUT}", "-o", "faulthandler_exit_on_timeout=true"]
 _PLACE = ("module_path", "operator_name", "operator_args", "occurrence")
 _CONFIG = """[cosmic-ray]
 module-path = ["{module}"]
 timeout = {timeout}
 excluded-modules = []
-test-command = "{python} -m pytest -q -x -p no:cacheprovider {limits} {tests}"
+test-command = "{python} {this} --judge {room}"
 [cosmic-ray.distributor]
 name = "local"
 """
+
+
+def files_of(room: str) -> list[Path]:
+    """The modules of a room."""
+    place = REPOSITORY / PACKAGE / room
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    return [file.relative_to(REPOSITORY) for file in files]
 
 
 def tests_of(module: Path, room: str) -> list[str]:
@@ -56,18 +67,40 @@ def tests_of(module: Path, room: str) -> list[str]:
     return [str(file.relative_to(REPOSITORY)) for file in files]
 
 
+def coverage_of(room: str) -> Path:
+    return BUILD / f"{Path(room).stem}.coverage"
+
+
+def judge(room: str) -> int:
+    """Whether the tests notice the change that was made of the tree here, as pytest's exit status."""
+    from coverage import CoverageData  # in a folder of its own, which the tests' environment does not have
+
+    changed = subprocess.run(["git", "diff", "-U0"], capture_output=True, text=True, check=True).stdout
+    module = Path(re.findall(r"^--- a/(.*)$", changed, re.M)[0])
+    spans = [(int(first), int(n or 1)) for first, n in re.findall(r"^@@ -(\d+)(?:,(\d+))?", changed, re.M)]
+    ran: set[str] = set()
+    for one in ROOMS:  # tests of other rooms run its lines too
+        data = CoverageData(str(coverage_of(one)))
+        data.read()
+        by_line = data.contexts_by_lineno(str(module))
+        ran.update(*(by_line.get(line, []) for first, n in spans for line in range(first, first + n)))
+    # tests.frames.test_store.test_name
+    parts = [context.rsplit(".", 1) for context in ran if context]
+    own = [f"{place.replace('.', '/')}.py::{name}" for place, name in parts]
+    files = tests_of(module, room)
+    own.sort(key=lambda test: files.index(test.partition("::")[0]) if test.partition("::")[0] in files else len(files))
+    for tests in [own, files] if "" in ran or not own else [own]:
+        status = subprocess.run([*PYTEST, "-x", *LIMITS, *tests], check=False).returncode if tests else 0
+        if status not in (0, 5):  # 5: of these, no test is run here
+            return status
+    return 0
+
+
 def session_of(tree: Path, module: Path, room: str) -> Path:
     """All changes that cosmic-ray knows of a module."""
     session = BUILD / f"{'-'.join(module.with_suffix('').parts[2:])}.sqlite"
-    limits = f"-o faulthandler_timeout={TEST_TIMEOUT} -o faulthandler_exit_on_timeout=true"
     session.with_suffix(".toml").write_text(
-        _CONFIG.format(
-            module=module,
-            timeout=TIMEOUT,
-            python=sys.executable,
-            limits=limits,
-            tests=" ".join(tests_of(module, room)),
-        )
+        _CONFIG.format(module=module, timeout=TIMEOUT, python=sys.executable, this=Path(__file__), room=room)
     )
     session.unlink(missing_ok=True)
     cosmic_ray("init", str(session.with_suffix(".toml")), str(session), tree=tree)
@@ -84,17 +117,27 @@ def cosmic_ray(*words: str, tree: Path) -> None:
 
 
 def in_tree(tree: Path, *command: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(tree / "workflow"), "NUMBA_CACHE_DIR": f"{tree}-kernels"}
+    path = os.pathsep.join([str(tree), str(tree / "workflow"), str(BUILD / "venv" / "coverage")])
+    environment = os.environ | {"PYTHONPATH": path, "NUMBA_CACHE_DIR": f"{tree}-kernels"}
     subprocess.run(command, cwd=tree, env=environment, check=True)
 
 
-def made_ready(tree: Path, rooms: list[str]) -> None:
-    """A copy of the tree in which all tests pass, and have their kernels: none is stopped for compiling them."""
+def made_ready(tree: Path) -> None:
+    """A copy of the tree that has its kernels: no test is stopped for compiling them."""
     shutil.rmtree(tree, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", REPOSITORY, tree], check=True)
+    (tree / "coverage.ini").write_text("[run]\nrelative_files = true\ndynamic_context = test_function\n")
     in_tree(tree, sys.executable, "-c", "from braggflow.pipeline import compile_ahead; compile_ahead()")
-    tests = [word for room in rooms for word in ROOMS[room].split()]
-    in_tree(tree, sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "2", *tests)
+
+
+def covered(room: str, trees: SimpleQueue) -> None:
+    """Note which tests of a room run which lines; they must all pass."""
+    tree, words = trees.get(), ["--rcfile=coverage.ini", f"--data-file={coverage_of(room)}"]
+    words.append("--include=" + ",".join(str(file) for one in ROOMS for file in files_of(one)))
+    try:
+        in_tree(tree, sys.executable, "-m", "coverage", "run", *words, *PYTEST[1:], "-x", *ROOMS[room].split())
+    finally:
+        trees.put(tree)
 
 
 def changes_of(session: Path) -> list[tuple[str, ...]]:
@@ -130,16 +173,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=list(ROOMS))
     parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--judge", choices=ROOMS, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.judge:
+        sys.exit(judge(given.judge))
     trees: SimpleQueue = SimpleQueue()
     for lane in range(given.lanes):
-        made_ready(BUILD / f"tree-{lane}", given.rooms)
+        made_ready(BUILD / f"tree-{lane}")
         trees.put(BUILD / f"tree-{lane}")
-    sessions = []
-    for room in given.rooms:
-        place = REPOSITORY / PACKAGE / room
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-        sessions += [session_of(BUILD / "tree-0", file.relative_to(REPOSITORY), room) for file in files]
+    with ThreadPoolExecutor(given.lanes) as lanes:
+        list(lanes.map(lambda room: covered(room, trees), reversed(ROOMS)))
+    sessions = [session_of(BUILD / "tree-0", file, room) for room in given.rooms for file in files_of(room)]
     # Sorted by their places in the code, for jobs have random names.
     changes = sorted(change for session in sessions for change in changes_of(session))
     chosen = {change[-1] for change in Random(given.seed).sample(changes, min(given.number, len(changes)))}
