@@ -211,6 +211,49 @@ def test_what_a_crowded_frame_shows_of_its_noise_is_that_of_its_dark_places(gain
         assert noise.shift[0] == pytest.approx(shown[1], rel=0.4)
 
 
+@pytest.mark.parametrize(
+    ("mean", "dark", "scale"),
+    [(0.3, 0, 1e-3), (2, 0, 1e-3), (20, 0, 0.1), (20, 0, 1e-3), (20, 0, 1e-6), (500, 0, 1e-3), (20, 20, 1e-3),
+     (500, 500, 1e-4), (500, 500, 1e-6)],
+)  # fmt: skip
+def test_frames_that_were_scaled_down_give_the_peaks_of_their_counts(mean, dark, scale):
+    rng, shape, height = np.random.default_rng(9), (400, 400), max(40, 8 * np.sqrt(mean))
+    places = 30 + 50 * np.argwhere(np.ones((7, 7))) + rng.uniform(-5, 5, (49, 2))
+    peaks = profiles(*((y, x, height, 1.5) for y, x in places))
+    counts = rng.poisson(render(shape, peaks, background=mean)).astype(np.float32)
+    of_counts, scaled = (
+        detect(image, no_mask(image), DetectConfig()).table
+        for image in (counts - dark, np.float32(scale) * (counts - dark))
+    )
+    assert len(of_counts) >= 0.9 * len(peaks)
+    if not dark:
+        assert abs(len(scaled) - len(of_counts)) <= 1
+    else:  # its level says nothing, so that its noise is taken for a photon
+        assert len(of_counts) - 3 <= len(scaled) <= len(of_counts) + 1
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.001, 0.01])
+@pytest.mark.parametrize("noise", [0.03, 0.1, 0.3])
+@pytest.mark.parametrize("cut", [False, True], ids=["", "from 0"])
+def test_single_photons_of_an_integrating_detector_are_no_peaks(mean, noise, cut):
+    rng = np.random.default_rng(11)
+    image = (rng.poisson(mean, (1000, 1000)) + rng.normal(0, noise, (1000, 1000))).astype(np.float32)
+    image = np.maximum(image, 0) if cut else image
+    assert len(detect(image, no_mask(image), DetectConfig()).table) <= 3
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.2, 1, 2.5])
+def test_few_photons_that_were_corrected_are_not_taken_for_scaled_ones(mean):
+    rng = np.random.default_rng(5)
+    photons = rng.poisson(mean, (1000, 1000))
+    flat_fielded, less_mean = photons * rng.normal(1, 0.05, photons.shape), photons - rng.normal(mean, 0.01 * mean)
+    moved = 0.7 * photons + 0.3 * np.roll(photons, 1, axis=1)
+    for image in np.stack([flat_fielded, less_mean, moved]).astype(np.float32):
+        noise = frames_noise(image[None], no_mask(image), 32, counts_per_photon=1.0, read_noise=0.0)
+        assert 0.75 <= noise.counts_per_photon[0] <= 1.2
+        assert len(detect(image, no_mask(image), DetectConfig()).table) <= 3
+
+
 def test_counts_that_a_detector_cut_off_are_no_photons_each():
     rng = np.random.default_rng(4)
     expected = render((512, 512), profiles((100, 100, 200, 1.2)), background=10)

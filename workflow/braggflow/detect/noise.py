@@ -37,6 +37,8 @@ _ENOUGH_BLOCKS = 8
 _STEP_Y, _STEP_X = 0.7548776662466927, 0.5698402909980532
 #: The standard deviation of what the middle of a three is off, over that of a pixel.
 _OF_ONE_PIXEL = np.sqrt(6.0 * 9)
+#: The share of pixels without a photon where a pixel has 3; a noise, in photons, that no detector has.
+_NO_PHOTON, _TINY = np.exp(-FEW_PHOTONS), 0.005
 #: Pixels sampled.
 _SAMPLE = 8192
 #: Of frames of few counts, every so many rows are looked at for their lowest.
@@ -85,7 +87,7 @@ def frames_noise(
     gain, shifts, few = _constants(
         frames, mask, n, m, values, levels, curvatures, float(counts_per_photon), float(shift), float(read_noise)
     )
-    level = level_grid(frames, mask, cell, photon=np.where(few, counts_per_photon, 0.0))
+    level = level_grid(frames, mask, cell, photon=np.where(few, np.minimum(gain, counts_per_photon), 0.0))
     return Noise(level, cell, gain, shifts)
 
 
@@ -111,20 +113,35 @@ def _constants(
         counts = values[f, : n[f]]
         negative = n[f] - _number_from(counts, 0.0)  # NaN too
         fews[f] = n[f] > 0 and negative == 0 and _median_is_below(counts, FEW_PHOTONS * stated)
+        threes, off = levels[f, : m[f]], curvatures[f, : m[f]]
+        if m[f] >= _ENOUGH and not _is_whole(counts):
+            own, dark, dark_off = _own_photon(counts, negative > 0, threes, off, room), threes, off
+            if 0 < own < stated / 2:
+                dark, dark_off = _darkest(frames[f], mask)
+                sure = 1 + _CONTRADICTION * np.sqrt(2 / max(len(dark), 1))
+                least = _own_photon(counts, negative > 0, dark, dark_off, room)
+                if len(dark) >= _ENOUGH_BLOCKS and 0 < sure * least < own:
+                    own = least
+                # Numbers like these may be a few photons each with an integrating detector's noise.
+                few = negative > 0 or _holds_nothing(counts)
+                if not few or own < _TINY * stated or _lowest(frames[f], mask, stated / 2)[0] == 0:
+                    gains[f], shifts[f] = own, 1.0 if negative > 0 else 0.0
+                    fews[f] = negative == 0 and _median_is_below(counts, FEW_PHOTONS * own)
+                    continue
         if fews[f]:
-            above, lowest = _lowest(frames[f], mask)
+            above, lowest = _lowest(frames[f], mask, 0.0)
             # Nothing is known of what was set to 0: the least count that was not is one event.
             if above >= ENOUGH and lowest > LOW_COUNT:
                 gains[f], shifts[f] = max(stated, lowest), 0.0
         elif m[f] >= _ENOUGH:
-            gains[f], shifts[f] = _seen(levels[f, : m[f]], curvatures[f, : m[f]], stated, shift, read_noise, room)
+            gains[f], shifts[f] = _seen(threes, off, stated, shift, read_noise, room)
             if gains[f] > stated or shifts[f] > shift:
                 # What peaks add is less on the darkest places near by. Noise is not: how far the middle of a three is
                 # off the line says nothing of its level.
-                dark, off = _darkest(frames[f], mask)
+                dark, dark_off = _darkest(frames[f], mask)
                 sure = 1 + _CONTRADICTION * np.sqrt(2 / max(len(dark), 1))
-                if len(dark) >= _ENOUGH_BLOCKS and sure * _over(dark, off, gains[f], shifts[f], room) < 1:
-                    gains[f], shifts[f] = _seen(dark, off, stated, shift, read_noise, room)
+                if len(dark) >= _ENOUGH_BLOCKS and sure * _over(dark, dark_off, gains[f], shifts[f], room) < 1:
+                    gains[f], shifts[f] = _seen(dark, dark_off, stated, shift, read_noise, room)
     return gains, shifts, fews
 
 
@@ -150,6 +167,42 @@ def _seen(levels: Any, curvatures: Any, gain: float, shift: float, read_noise: f
     return gain, shift
 
 
+@inner(nogil=True)
+def _is_whole(values: Any) -> bool:
+    """Whether all numbers are whole ones, but for NaN."""
+    broken = 0
+    for i in range(len(values)):
+        broken += values[i] != np.floor(values[i]) and not np.isnan(values[i])
+    return broken == 0
+
+
+@inner(nogil=True)
+def _holds_nothing(counts: Any) -> bool:
+    """Whether as many pixels hold nothing as do where they hold a few photons."""
+    return len(counts) - np.count_nonzero(counts) > _NO_PHOTON * len(counts)
+
+
+@inner(nogil=True)
+def _own_photon(counts: Any, less_dark: bool, levels: Any, curvatures: Any, room: Any) -> float:
+    """Counts of a photon by what a frame shows alone: its noise, and where many pixels hold nothing, what others do.
+
+    Of a frame less its dark, whose level says nothing, the noise of a pixel is taken for one. 0 where there is none.
+    """
+    for i in range(len(levels)):
+        room[i] = abs(curvatures[i])
+    variance = _clipped_mean_square(room[: len(levels)])
+    if less_dark:
+        return float(np.sqrt(variance))
+    level, known = median_of(levels), 0
+    own = variance / level if level > 0 else 0.0
+    if _holds_nothing(counts):
+        for i in range(len(counts)):
+            room[known] = counts[i]
+            known += counts[i] > 0
+        own = max(own, median_of(room[:known]))
+    return own
+
+
 @inner(nogil=True, error_model="numpy")
 def _over(levels: Any, curvatures: Any, gain: float, shift: float, room: Any) -> float:
     """The variance that threes show over the one of these constants, peaks left out."""
@@ -164,12 +217,12 @@ def _over(levels: Any, curvatures: Any, gain: float, shift: float, room: Any) ->
 
 
 @inner(nogil=True)
-def _lowest(counts: Any, mask: Any) -> tuple[int, float]:
-    """Number and lowest of the unmasked pixels above 0 in every so many rows."""
+def _lowest(counts: Any, mask: Any, limit: float) -> tuple[int, float]:
+    """Number and lowest of the unmasked pixels above a limit in every so many rows."""
     n, lowest = 0, np.inf
     for y in range(0, counts.shape[0], _ROWS):
         for x in range(counts.shape[1]):
-            if counts[y, x] > 0 and not mask[y, x]:
+            if counts[y, x] > limit and not mask[y, x]:
                 lowest = min(lowest, float(counts[y, x]))
                 n += 1
     return n, lowest
