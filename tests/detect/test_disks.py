@@ -31,10 +31,14 @@ def frame(
 
 @pytest.mark.parametrize("radius", [3.0, 4.0, 5.0])
 @pytest.mark.parametrize(("amplitude", "background"), [((20, 100), 0.5), ((60, 100), 30), ((100, 2000), 5)])
-def test_a_disk_is_one_row_at_its_centre(radius: float, amplitude: tuple[float, float], background: float) -> None:
+@pytest.mark.parametrize("given", ["sigma", "counts"])
+def test_a_disk_is_one_row_at_its_centre(
+    radius: float, amplitude: tuple[float, float], background: float, given: str
+) -> None:
     image, centres = frame(radius, amplitude, background, seed=1)
-    # The levels in counts: disks cover a fifth of these frames, whose noise is theirs.
-    config = load_config(CONFIG, [f"detect.minval={amplitude[0] / 2}", f"detect.minscore={amplitude[0] / 4}"])
+    # Disks cover a fifth of these frames.
+    counts = [f"detect.minval={amplitude[0] / 2}", f"detect.minscore={amplitude[0] / 4}"]
+    config = load_config(CONFIG, counts if given == "counts" else [])
     table = braggflow.find_peaks(np.random.default_rng(2).poisson(image), config=config)
     assert table.sizes["peak"] == len(centres)
     error = np.stack([table["y"], table["x"]], 1)[:, None] - centres

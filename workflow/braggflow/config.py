@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 class NoiseMultiple(Section):
-    """A level as a multiple of each frame's own noise (1.4826 × median absolute deviation above the background)."""
+    """A level as a multiple of each frame's own noise (4-sigma-clipped standard deviation) above the background."""
 
     sigma: float = Field(gt=0, description="multiples of the frame's noise")
 

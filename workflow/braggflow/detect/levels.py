@@ -20,6 +20,8 @@ _FEW_COUNTS = 3.0
 LOW_COUNT, ENOUGH = 4, 8
 #: What is further from the others than this many times the noise is no noise.
 _CLIP = 4.0
+#: Times that it is left out; a few are enough.
+_CLIPPINGS = 50
 #: Bins in which numbers are counted for their median.
 _BINS = 1024
 
@@ -145,18 +147,24 @@ def _noise(sample: NDArray[np.float64]) -> tuple[float, float]:
 
 @kernel(nogil=True)
 def _clipped(sample: Any) -> tuple[float, float]:
-    """Median and standard deviation of numbers, without those that are beyond `_CLIP` of these, until none is."""
-    kept, n = sample.copy(), len(sample)
-    while True:
-        mean, sigma = _moments(kept[:n])
-        low, high, m = mean - _CLIP * sigma, mean + _CLIP * sigma, 0
-        for i in range(n):
-            value = kept[i]
-            kept[m] = value
-            m += low <= value <= high
-        if m == n:
-            return median_of(kept[:n]), sigma
-        n = m
+    """Median and standard deviation of numbers, without those that are beyond `_CLIP` of these, until none is.
+
+    Begun at the median and 1.4826 times the median absolute deviation, which a third of a frame full of peaks does not
+    move far; at mean and standard deviation where half of the numbers are one.
+    """
+    kept, n, centre = sample.copy(), 0, median_of(sample)
+    sigma = 1.4826 * median_of(np.abs(sample - centre))
+    if sigma == 0:
+        centre, sigma = _moments(sample)
+    for _ in range(_CLIPPINGS):
+        low, high, before, n = centre - _CLIP * sigma, centre + _CLIP * sigma, n, 0
+        for i in range(len(sample)):
+            kept[n] = sample[i]
+            n += low <= sample[i] <= high
+        centre, sigma = _moments(kept[:n])
+        if n == before:
+            break
+    return median_of(kept[:n]), sigma
 
 
 @inner(nogil=True)

@@ -14,7 +14,7 @@ from braggflow.config import DetectConfig
 from braggflow.detect.background import above_grid, level_grid, sample_above
 from braggflow.detect.findpeaks_engine import persistence_findpeaks
 from braggflow.detect.gaps import bridges
-from braggflow.detect.levels import levels_above, levels_in_counts, levels_of_sample, sample_step
+from braggflow.detect.levels import levels_above, levels_in_counts, sample_step
 from braggflow.detect.noise import Noise, foreground_grid, frames_noise
 from braggflow.detect.persistence import (
     Foreground,
@@ -175,10 +175,8 @@ def maxima_above_levels(
         if any(each.in_sigma for each in settings):
             samples = sample_above(frames, mask, grids, cell, sample_step(frames.shape[1:]))
         no_sample = [np.empty(0)] * len(frames)
-        levels = [
-            _of_each(levels_of_sample(sample, each) for sample in (no_sample if samples is None else samples))
-            for each in settings
-        ]
+        pairs = list(zip(frames, no_sample if samples is None else samples, strict=True))
+        levels = [_of_each(levels_above(counts, mask, sample, each) for counts, sample in pairs) for each in settings]
         lowest, dtype = np.min([minval for minval, _ in levels], axis=0), np.dtype(np.float32)
         maxima = maxima_of(
             Foreground(*foreground_above(frames, mask, grids, cell, lowest.astype(np.float32))), frames.shape[2]
