@@ -48,6 +48,16 @@ def test_gain_and_read_noise_of_a_series_are_found(gain, noise):
     assert "three at a time (15 read)" in found.how
 
 
+@pytest.mark.parametrize("less_dark", [False, True])
+def test_saturated_pixels_are_left_out(less_dark):
+    frames = np.minimum(shots(1.0, 0.0, background=300), 700)
+    data = frames_from_array(frames)
+    if less_dark:  # saturation is that of the raw counts
+        data["dark"] = ("y", "x"), np.zeros(frames.shape[1:], np.float32)
+    assert (frames == 700).sum() > 100
+    assert settled(data, saturation=700, read_noise=0.0).counts_per_photon == pytest.approx(1, rel=0.05)
+
+
 def test_a_wide_range_of_levels_gives_the_read_noise_too():
     found = settled(shots(1.0, 2.0, background=10, side=512))
     assert found.read_noise == pytest.approx(2, rel=0.1)

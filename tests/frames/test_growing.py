@@ -7,10 +7,11 @@ import pytest
 import zarr
 
 from braggflow.errors import InputError
-from braggflow.frames import GrowingSeries, done_mark, frame_stamps, growing_data, is_growing_series
+from braggflow.frames import GrowingSeries, done_mark, frame_stamps, growing_data, is_growing_series, open_frames
 from braggflow.frames.growing import arrival
+from braggflow.results import described_alike, frames_identity, growing_identity
 from tests.growing import NAMES, Writer
-from tests.stores import spots
+from tests.stores import make_store, spots
 
 IMAGES = np.stack([spots((40, 48), 3, seed=seed) for seed in range(12)])
 
@@ -157,3 +158,16 @@ def test_a_file_whose_writer_was_killed_says_so_for_ever(tmp_path):
     assert arrival.is_being_written(str(made.path))
     assert arrived(GrowingSeries(made.path)) == [0]
     assert not arrival.is_being_written(os.devnull)
+
+
+def test_a_series_that_grew_is_the_same_whole_and_no_other(tmp_path):
+    def identity(images, name):
+        path = make_store(tmp_path / name, images)
+        return path, open_frames(path)
+
+    path, data = identity(IMAGES[:4], "begun.zarr")
+    growing = {"frames": growing_identity(path, data, [0, 2])}
+    assert growing["frames"]["frame_shape"] == [40, 48]
+    assert described_alike(growing, {"frames": frames_identity(*identity(IMAGES, "whole.zarr"))})
+    for number, other in enumerate((IMAGES[:, :, :-1], IMAGES[:, 1:], IMAGES.astype("u4"))):
+        assert not described_alike(growing, {"frames": frames_identity(*identity(other, f"{number}.zarr"))})

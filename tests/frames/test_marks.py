@@ -128,6 +128,15 @@ def test_the_user_may_say_what_noise_is(choice, masked):
     np.testing.assert_array_equal(ignored(frames, negative=choice), (frames[0] < 0) if masked else pixels())
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "i4"])
+def test_numbers_below_0_are_counts_in_every_type_but_for_the_lowest_of_whole_ones(dtype):
+    frames = counts(2, mean=5).astype(dtype) - 5
+    lowest = dtype.startswith("i")
+    if lowest:
+        frames[:, GAP] = np.iinfo(dtype).min
+    np.testing.assert_array_equal(ignored(frames, negative="count"), GAP if lowest else pixels())
+
+
 @pytest.mark.parametrize(("choice", "masked"), [("auto", True), ("count", False), ("mark", True)])
 def test_the_user_may_say_what_marks_are(choice, masked):
     frames = counts(2).astype("i2")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 
 import h5py
@@ -92,6 +93,15 @@ def test_a_table_carries_the_sum_of_many_inputs(runs):
     (found,) = json.loads(made_from.provenance_attribute(info))["inputs"]
     assert found["name"] == f"{made_from.MOST_IN_TABLE + 1} in {runs['direct'].parent.parent}"
     assert (found["role"], found["bytes"]) == ("frames", 10 * (made_from.MOST_IN_TABLE + 1))
+
+
+@pytest.mark.parametrize("more", [0, 1, 31])
+def test_of_many_inputs_the_first_are_shown_and_the_others_counted(runs, more):
+    made = braggflow.provenance(runs["direct"])
+    shown = made_from._SHOWN
+    many = replace(made, inputs=made.inputs * (shown + more))
+    told = [text for role, text in many.lines() if role == "frames"]
+    assert told == [str(made.inputs[0])] * shown + [f"and {more} more"] * (more > 0)
 
 
 def test_what_is_no_table_of_a_run_is_refused(images, runs, tmp_path):

@@ -43,6 +43,14 @@ def test_rows_are_interpolated_only_where_that_is_asked_for(tmp_path: Path) -> N
     assert found["voltage"].attrs["comment"].startswith("interpolated of cycler.csv within 5 s")
 
 
+def test_blanks_after_separators_are_no_part_of_what_a_log_says(tmp_path: Path) -> None:
+    expected = join_log(frames(), log(tmp_path), tolerance="2 s")
+    quoted = "time (s), voltage (V), Ewe/V, temperature [K]\n" + "".join(
+        f'{at}, "{volts}", {at // 10 + 1}, "{300 + at // 10}"\n' for at, volts in ((0, 3.0), (10, 3.5), (20, 4.0))
+    )
+    xr.testing.assert_identical(join_log(frames(), log(tmp_path, quoted), tolerance="2 s"), expected)
+
+
 @pytest.mark.parametrize(("tolerance", "n"), [("2 s", 3), ("2000 ms", 3), (2, 3), ("0.1 min", 4), ("0 s", 0)])
 def test_tolerances_have_units(tmp_path: Path, tolerance: str | float, n: int) -> None:
     if n:

@@ -6,12 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from typer.testing import CliRunner
 
 import braggflow
 from braggflow import peak_table
 from braggflow.cli import app
 from braggflow.evaluate import verify
+from braggflow.frames import seal
 from braggflow.results import RunFolder
 from braggflow.tracks import track_or_why_not, tracking
 from tests.stores import make_store, spots
@@ -108,13 +110,18 @@ def test_damage_is_told(run):
     assert np.isfinite(braggflow.open_peaks(run)["y_smooth"].values).any()
 
 
-def test_a_newer_table_is_refused(run):
-    described = run / "tracks.zarr" / "zarr.json"
-    content = json.loads(described.read_text())
-    content["attributes"]["format_version"] = 99
-    del content["attributes"]["checksums"]
-    described.write_text(json.dumps(content))
-    with pytest.raises(braggflow.InputError, match=r"tracks.zarr: "):
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        ("format", "a-format", "is no table of tracks; braggflow track RUN makes it anew"),
+        ("format", "z-format", "is no table of tracks; braggflow track RUN makes it anew"),
+        ("format_version", 99, r"has format_version 99, this braggflow \(.*\) reads \d+; update it"),
+    ],
+)
+def test_what_is_no_table_of_tracks_or_a_newer_one_is_refused(run, attribute, value, said):
+    zarr.open_group(run / "tracks.zarr").attrs[attribute] = value
+    seal(run / "tracks.zarr")
+    with pytest.raises(braggflow.InputError, match=rf"tracks.zarr: {said}"):
         braggflow.open_tracks(run)
 
 

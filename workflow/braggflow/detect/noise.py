@@ -179,7 +179,7 @@ def _is_whole(values: Any) -> bool:
 @inner(nogil=True)
 def _holds_nothing(counts: Any) -> bool:
     """Whether as many pixels hold nothing as do where they hold a few photons."""
-    return len(counts) - np.count_nonzero(counts) > _NO_PHOTON * len(counts)
+    return bool(len(counts) - np.count_nonzero(counts) > _NO_PHOTON * len(counts))
 
 
 @inner(nogil=True)
