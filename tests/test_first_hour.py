@@ -214,12 +214,15 @@ def searched() -> tuple[np.ndarray, xr.Dataset]:
     return frames, braggflow.find_peaks(frames, network="none", config=loose)
 
 
-@pytest.mark.parametrize("levels", [{"minval": 12.0}, {"minscore": 9.0}, {"minval": 8.0, "minscore": 7.0}])
+@pytest.mark.parametrize("levels", [{"minval": 30.0}, {"minscore": 25.0}, {"minval": 25.0, "minscore": 20.0}])
 def test_a_search_by_loose_levels_counts_what_stricter_ones_find(searched: tuple, levels: dict[str, float]) -> None:
-    frames, loose = searched
-    strict = {"detect": {"false_peaks": 1, **levels}, "fit": {"fraction": 0}}
-    found = braggflow.find_peaks(frames, network="none", config=strict)
-    counted = loose.bragg.count(false_peaks=1, **levels)
+    frames, _ = searched
+    loose, found = (
+        braggflow.find_peaks(frames, network="none", config={"detect": keys, "fit": {"fraction": 0}})
+        for keys in ({"false_peaks": 0.1}, {"false_peaks": 0.01, **levels})
+    )
+    # Above 0.1 fainter pixels are searched, in which a maximum may merge with a higher one.
+    counted = loose.bragg.count(false_peaks=0.01, **levels)
     np.testing.assert_array_equal(counted.values, found["peak_count"].values)
     assert 0 < counted.sum() < loose.bragg.count().sum()
 

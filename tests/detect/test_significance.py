@@ -180,7 +180,7 @@ def lattice(rng, shape, pitch, height):
     return profiles(*((*place, height, 1.2) for place in np.column_stack([y, x])[inside]))
 
 
-@pytest.mark.parametrize("side", [96, 400])
+@pytest.mark.parametrize("side", [75, 400])
 @pytest.mark.parametrize("pitch", [8, 10, 14])
 @pytest.mark.parametrize("mean", [0.1, 10, 1000])
 def test_no_peak_is_taken_for_noise_where_there_are_many(side, pitch, mean):
@@ -232,7 +232,27 @@ def test_frames_that_were_scaled_down_give_the_peaks_of_their_counts(mean, dark,
         assert len(of_counts) - 3 <= len(scaled) <= len(of_counts) + 1
 
 
-@pytest.mark.parametrize("mean", [0.0, 0.001, 0.01])
+@pytest.mark.parametrize("change", ["by the maximum", "crowded", "a negative pixel", "a border of 0"])
+@pytest.mark.parametrize("dark", [0, 20])
+def test_what_else_is_odd_of_a_frame_that_was_scaled_does_not_hide_its_photon(change, dark):
+    rng, shape = np.random.default_rng(13), (224, 224)
+    truth = lattice(rng, shape, 10 if change == "crowded" else 40, 500)
+    image = rng.poisson(render(shape, truth, background=20)).astype(np.float32) - dark
+    if change == "a negative pixel":
+        image[5, ::7] = -3
+    if change == "a border of 0":
+        image[:, :12] = image[:, -12:] = 0
+    scales = [1 / image.max()] if change == "by the maximum" else [0.1, 0.03, 0.01] if dark == 0 else [0.001]
+    for scale in scales:
+        scaled = (image * scale).astype(np.float32)
+        noise = frames_noise(scaled[None], no_mask(scaled), 32, counts_per_photon=1.0, read_noise=0.0)
+        deviation = noise.at(*np.array([[0], [112], [112]]))[1]
+        # Peaks raise the level of a place, and with it the noise.
+        assert deviation[0] == pytest.approx(scale * np.sqrt(20), rel=1 if change == "crowded" else 0.5)
+        assert len(detect(scaled, no_mask(scaled), DetectConfig()).table) >= 0.99 * len(truth)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e-5, 0.001, 0.01])
 @pytest.mark.parametrize("noise", [0.03, 0.1, 0.3])
 @pytest.mark.parametrize("cut", [False, True], ids=["", "from 0"])
 def test_single_photons_of_an_integrating_detector_are_no_peaks(mean, noise, cut):
@@ -247,8 +267,9 @@ def test_few_photons_that_were_corrected_are_not_taken_for_scaled_ones(mean):
     rng = np.random.default_rng(5)
     photons = rng.poisson(mean, (1000, 1000))
     flat_fielded, less_mean = photons * rng.normal(1, 0.05, photons.shape), photons - rng.normal(mean, 0.01 * mean)
-    moved = 0.7 * photons + 0.3 * np.roll(photons, 1, axis=1)
-    for image in np.stack([flat_fielded, less_mean, moved]).astype(np.float32):
+    moved = 0.6 * photons + 0.4 * np.roll(photons, 1, axis=1)
+    spread = 0.7 * moved + 0.3 * np.roll(moved, 1, axis=0)
+    for image in np.stack([flat_fielded, less_mean, moved, spread]).astype(np.float32):
         noise = frames_noise(image[None], no_mask(image), 32, counts_per_photon=1.0, read_noise=0.0)
         assert 0.75 <= noise.counts_per_photon[0] <= 1.2
         assert len(detect(image, no_mask(image), DetectConfig()).table) <= 3

@@ -323,8 +323,10 @@ class BraggAccessor:
         """Peaks of each frame that a search by stricter levels would have found; nothing is searched.
 
         Levels as those of the configuration, `minval` and `minscore` in counts. Looser ones than the table was made
-        with give what it holds. Counted are maxima: rows with a `parent` have none of their own. Filters by area, edge
-        and neighbour stay as they were. Raises `InputError` where the table is of a version without `significance`.
+        with give what it holds; where that was made by a `false_peaks` above 0.1, whose search looks at fainter pixels
+        in which maxima merge, the number may be off by a few. Counted are maxima: rows with a `parent` have none of
+        their own. Filters by area, edge and neighbour stay as they were. Raises `InputError` where the table is of a
+        version without `significance`.
         """
         birth, death = self._maxima("birth"), self._maxima("death")
         there = np.ones(len(birth), bool)

@@ -20,8 +20,8 @@ _FEW_COUNTS = 3.0
 LOW_COUNT, ENOUGH = 4, 8
 #: What is further from the others than this many times the noise is no noise.
 _CLIP = 4.0
-#: Times that it is left out; a few are enough.
-_CLIPPINGS = 50
+#: So is that at first, when the deviation is too large by what the others add; times that it is left out.
+_FIRST_CLIP, _CLIPPINGS = 3.0, 50
 #: Bins in which numbers are counted for their median.
 _BINS = 1024
 
@@ -149,15 +149,17 @@ def _noise(sample: NDArray[np.float64]) -> tuple[float, float]:
 def _clipped(sample: Any) -> tuple[float, float]:
     """Median and standard deviation of numbers, without those that are beyond `_CLIP` of these, until none is.
 
-    Begun at the median and 1.4826 times the median absolute deviation, which a third of a frame full of peaks does not
-    move far; at mean and standard deviation where half of the numbers are one.
+    Begun at the median and 1.4826 times the median absolute deviation, which peaks on a third of a frame do not move
+    far; at mean and standard deviation where half of the numbers are one.
     """
     kept, n, centre = sample.copy(), 0, median_of(sample)
     sigma = 1.4826 * median_of(np.abs(sample - centre))
+    times = _FIRST_CLIP
     if sigma == 0:
+        times = _CLIP
         centre, sigma = _moments(sample)
     for _ in range(_CLIPPINGS):
-        low, high, before, n = centre - _CLIP * sigma, centre + _CLIP * sigma, n, 0
+        low, high, before, n, times = centre - times * sigma, centre + times * sigma, n, 0, _CLIP
         for i in range(len(sample)):
             kept[n] = sample[i]
             n += low <= sample[i] <= high

@@ -29,7 +29,7 @@ _APART = 4
 _CLIP = 4.0
 #: What looks like noise and is peaks is told by the darkest of so many threes in each block of a frame: about so many
 #: blocks, of so many pixels a side at least, which hold several peaks where these are close.
-_TRIES, _BLOCKS, _LEAST_BLOCK = 64, 484, 32
+_TRIES, _BLOCKS, _LEAST_BLOCK = 64, 484, 24
 #: Blocks without which nothing is told.
 _ENOUGH_BLOCKS = 8
 #: Steps of places that fill a square evenly, whatever their number (the powers of 1 / 1.3247..., the root of
@@ -37,8 +37,10 @@ _ENOUGH_BLOCKS = 8
 _STEP_Y, _STEP_X = 0.7548776662466927, 0.5698402909980532
 #: The standard deviation of what the middle of a three is off, over that of a pixel.
 _OF_ONE_PIXEL = np.sqrt(6.0 * 9)
-#: The share of pixels without a photon where a pixel has 3; a noise, in photons, that no detector has.
-_NO_PHOTON, _TINY = np.exp(-FEW_PHOTONS), 0.005
+#: The share of pixels without a photon where a pixel has 3; noises, in photons, that few detectors have, and none.
+_NO_PHOTON, _SMALL, _TINY = np.exp(-FEW_PHOTONS), 0.1, 0.005
+#: Lone pixels, of photons or hot, that a frame may have which was scaled.
+_FEW_LONE = 3
 #: Pixels sampled.
 _SAMPLE = 8192
 #: Of frames of few counts, every so many rows are looked at for their lowest.
@@ -107,7 +109,7 @@ def _constants(
     """Counts of a photon and shift of each frame, as stated or as samples show, and whether it holds few photons."""
     n_frames = len(frames)
     gains, shifts, fews = np.empty(n_frames), np.empty(n_frames), np.zeros(n_frames, np.bool_)
-    room = np.empty(values.shape[1])
+    room = np.empty(max(values.shape[1], 2 * _BLOCKS, (frames.shape[1] + frames.shape[2]) // _LEAST_BLOCK + 1))
     for f in range(n_frames):
         gains[f], shifts[f] = stated, shift
         counts = values[f, : n[f]]
@@ -115,29 +117,32 @@ def _constants(
         fews[f] = n[f] > 0 and negative == 0 and _median_is_below(counts, FEW_PHOTONS * stated)
         threes, off = levels[f, : m[f]], curvatures[f, : m[f]]
         if m[f] >= _ENOUGH and not _is_whole(counts):
-            own, dark, dark_off = _own_photon(counts, negative > 0, threes, off, room), threes, off
-            if 0 < own < stated / 2:
+            own, without_light = _own_photon(counts, negative > 0, threes, off, room)
+            if own > 0 and (own < stated / 2 or fews[f] or negative > 0):
                 dark, dark_off = _darkest(frames[f], mask)
                 sure = 1 + _CONTRADICTION * np.sqrt(2 / max(len(dark), 1))
-                least = _own_photon(counts, negative > 0, dark, dark_off, room)
+                least, least_without_light = _own_photon(counts, negative > 0, dark, dark_off, room)
                 if len(dark) >= _ENOUGH_BLOCKS and 0 < sure * least < own:
-                    own = least
-                # Numbers like these may be a few photons each with an integrating detector's noise.
-                few = negative > 0 or _holds_nothing(counts)
-                if not few or own < _TINY * stated or _lowest(frames[f], mask, stated / 2)[0] == 0:
-                    gains[f], shifts[f] = own, 1.0 if negative > 0 else 0.0
-                    fews[f] = negative == 0 and _median_is_below(counts, FEW_PHOTONS * own)
-                    continue
+                    own, without_light = least, least_without_light
+            # Numbers like these may be a few photons each with an integrating detector's noise, or spread over pixels.
+            few = without_light or (_holds_nothing(counts) and _median_is_below(counts, FEW_PHOTONS * own))
+            is_scaled = 0 < own < (_SMALL if few else 0.5) * stated
+            if is_scaled and few and own >= _TINY * stated:
+                is_scaled = _lone(frames[f], mask, stated / 2) <= _FEW_LONE
+            if is_scaled:
+                gains[f], shifts[f] = own, 1.0 if without_light else 0.0
+                fews[f] = negative == 0 and _median_is_below(counts, FEW_PHOTONS * own)
+                continue
         if fews[f]:
-            above, lowest = _lowest(frames[f], mask, 0.0)
+            above, lowest = _lowest(frames[f], mask)
             # Nothing is known of what was set to 0: the least count that was not is one event.
             if above >= ENOUGH and lowest > LOW_COUNT:
                 gains[f], shifts[f] = max(stated, lowest), 0.0
         elif m[f] >= _ENOUGH:
             gains[f], shifts[f] = _seen(threes, off, stated, shift, read_noise, room)
-            if gains[f] > stated or shifts[f] > shift:
-                # What peaks add is less on the darkest places near by. Noise is not: how far the middle of a three is
-                # off the line says nothing of its level.
+            if gains[f] != stated or shifts[f] != shift:
+                # What peaks add is less on the darkest places near by. Noise against its level is not: that of photons
+                # goes with the level, any other does not depend on it.
                 dark, dark_off = _darkest(frames[f], mask)
                 sure = 1 + _CONTRADICTION * np.sqrt(2 / max(len(dark), 1))
                 if len(dark) >= _ENOUGH_BLOCKS and sure * _over(dark, dark_off, gains[f], shifts[f], room) < 1:
@@ -183,24 +188,41 @@ def _holds_nothing(counts: Any) -> bool:
 
 
 @inner(nogil=True)
-def _own_photon(counts: Any, less_dark: bool, levels: Any, curvatures: Any, room: Any) -> float:
+def _lone(counts: Any, mask: Any, limit: float) -> int:
+    """Number of unmasked pixels above a limit of which no neighbour has half as much: photons, not peaks."""
+    n = 0
+    for y in range(1, counts.shape[0] - 1):
+        for x in range(1, counts.shape[1] - 1):
+            if counts[y, x] > limit and not mask[y, x]:
+                highest = -np.inf
+                for j in range(y - 1, y + 2):
+                    for k in range(x - 1, x + 2):
+                        if (j != y or k != x) and not mask[j, k]:
+                            highest = max(highest, float(counts[j, k]))
+                n += highest < limit / 2
+    return n
+
+
+@inner(nogil=True)
+def _own_photon(counts: Any, is_negative: bool, levels: Any, curvatures: Any, room: Any) -> tuple[float, bool]:
     """Counts of a photon by what a frame shows alone: its noise, and where many pixels hold nothing, what others do.
 
-    Of a frame less its dark, whose level says nothing, the noise of a pixel is taken for one. 0 where there is none.
+    Of a frame less its dark, whose level says nothing, the noise of a pixel without light is taken for one, which is
+    said. 0 where there is none.
     """
     for i in range(len(levels)):
         room[i] = abs(curvatures[i])
     variance = _clipped_mean_square(room[: len(levels)])
-    if less_dark:
-        return float(np.sqrt(variance))
     level, known = median_of(levels), 0
+    if is_negative and level <= np.sqrt(variance):
+        return float(np.sqrt(variance)), True
     own = variance / level if level > 0 else 0.0
-    if _holds_nothing(counts):
+    if _holds_nothing(counts) and (own == 0 or _median_is_below(counts, FEW_PHOTONS * own)):
         for i in range(len(counts)):
             room[known] = counts[i]
             known += counts[i] > 0
-        own = max(own, median_of(room[:known]))
-    return own
+        own = max(own, median_of(room[:known])) if known > 0 else 0.0
+    return own, False
 
 
 @inner(nogil=True, error_model="numpy")
@@ -217,12 +239,12 @@ def _over(levels: Any, curvatures: Any, gain: float, shift: float, room: Any) ->
 
 
 @inner(nogil=True)
-def _lowest(counts: Any, mask: Any, limit: float) -> tuple[int, float]:
-    """Number and lowest of the unmasked pixels above a limit in every so many rows."""
+def _lowest(counts: Any, mask: Any) -> tuple[int, float]:
+    """Number and lowest of the unmasked pixels above 0 in every so many rows."""
     n, lowest = 0, np.inf
     for y in range(0, counts.shape[0], _ROWS):
         for x in range(counts.shape[1]):
-            if counts[y, x] > limit and not mask[y, x]:
+            if counts[y, x] > 0 and not mask[y, x]:
                 lowest = min(lowest, float(counts[y, x]))
                 n += 1
     return n, lowest
@@ -346,7 +368,8 @@ def _darkest(counts: Any, mask: Any) -> tuple[Any, Any]:
             if is_free(mask, y, x - _APART) and is_free(mask, y, x) and is_free(mask, y, x + _APART):
                 sides = square(counts, y, x - _APART) + square(counts, y, x + _APART)
                 middle = square(counts, y, x)
-                if sides + middle < least:  # NaN is not
+                # Nor is NaN less. Where all is 0 nothing was measured.
+                if sides + middle < least and (sides != 0 or middle != 0):
                     least, off = float(sides + middle), float(sides) - 2 * float(middle)
         if least < np.inf:
             levels[n], curvatures[n] = least / 27, off / _OF_ONE_PIXEL
