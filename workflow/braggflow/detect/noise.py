@@ -117,21 +117,10 @@ def _constants(
         fews[f] = n[f] > 0 and negative == 0 and _median_is_below(counts, FEW_PHOTONS * stated)
         threes, off = levels[f, : m[f]], curvatures[f, : m[f]]
         if m[f] >= _ENOUGH and not _is_whole(counts):
-            own, without_light = _own_photon(counts, negative > 0, threes, off, room)
-            if own > 0 and (own < stated / 2 or fews[f] or negative > 0):
-                dark, dark_off = _darkest(frames[f], mask)
-                sure = 1 + _CONTRADICTION * np.sqrt(2 / max(len(dark), 1))
-                least, least_without_light = _own_photon(counts, negative > 0, dark, dark_off, room)
-                if len(dark) >= _ENOUGH_BLOCKS and 0 < sure * least < own:
-                    own, without_light = least, least_without_light
-            # Numbers like these may be a few photons each with an integrating detector's noise, or spread over pixels.
-            few = without_light or (_holds_nothing(counts) and _median_is_below(counts, FEW_PHOTONS * own))
-            is_scaled = 0 < own < (_SMALL if few else 0.5) * stated
-            if is_scaled and few and own >= _TINY * stated:
-                is_scaled = _lone(frames[f], mask, stated / 2) <= _FEW_LONE
-            if is_scaled:
-                gains[f], shifts[f] = own, 1.0 if without_light else 0.0
-                fews[f] = negative == 0 and _median_is_below(counts, FEW_PHOTONS * own)
+            photon, without_light = _scaled_photon(frames[f], mask, counts, negative > 0, threes, off, stated, room)
+            if photon > 0:
+                gains[f], shifts[f] = photon, 1.0 if without_light else 0.0
+                fews[f] = negative == 0 and _median_is_below(counts, FEW_PHOTONS * photon)
                 continue
         if fews[f]:
             above, lowest = _lowest(frames[f], mask)
@@ -143,9 +132,8 @@ def _constants(
             if gains[f] != stated or shifts[f] != shift:
                 # What peaks add is less on the darkest places near by. Noise against its level is not: that of photons
                 # goes with the level, any other does not depend on it.
-                dark, dark_off = _darkest(frames[f], mask)
-                sure = 1 + _CONTRADICTION * np.sqrt(2 / max(len(dark), 1))
-                if len(dark) >= _ENOUGH_BLOCKS and sure * _over(dark, dark_off, gains[f], shifts[f], room) < 1:
+                dark, dark_off, sure = _darkest(frames[f], mask)
+                if sure * _over(dark, dark_off, gains[f], shifts[f], room) < 1:
                     gains[f], shifts[f] = _seen(dark, dark_off, stated, shift, read_noise, room)
     return gains, shifts, fews
 
@@ -201,6 +189,32 @@ def _lone(counts: Any, mask: Any, limit: float) -> int:
                             highest = max(highest, float(counts[j, k]))
                 n += highest < limit / 2
     return n
+
+
+@inner(nogil=True)
+def _scaled_photon(
+    frame: Any,
+    mask: Any,
+    counts: Any,
+    is_negative: bool,
+    levels: Any,
+    curvatures: Any,
+    stated: float,
+    room: Any,
+) -> tuple[float, bool]:
+    """Counts of a photon of a frame that was scaled down, as `_own_photon` has them; 0 of one that may be as stated."""
+    own, without_light = _own_photon(counts, is_negative, levels, curvatures, room)
+    if own > 0 and (own < stated / 2 or is_negative or _median_is_below(counts, FEW_PHOTONS * stated)):
+        dark, off, sure = _darkest(frame, mask)
+        least, least_without_light = _own_photon(counts, is_negative, dark, off, room)
+        if 0 < sure * least < own:
+            own, without_light = least, least_without_light
+    if not (without_light or (_holds_nothing(counts) and _median_is_below(counts, FEW_PHOTONS * own))):
+        return (own if own < stated / 2 else 0.0), without_light
+    # Numbers like these may be a few photons each with an integrating detector's noise, or spread over pixels.
+    if own < _TINY * stated or (own < _SMALL * stated and _lone(frame, mask, stated / 2) <= _FEW_LONE):
+        return own, without_light
+    return 0.0, without_light
 
 
 @inner(nogil=True)
@@ -351,8 +365,10 @@ def _sample(frames: Any, mask: Any, step: int) -> Any:
 
 
 @inner(nogil=True)
-def _darkest(counts: Any, mask: Any) -> tuple[Any, Any]:
-    """Level and curvature, as `_sample` has them, of the darkest three of squares in each block of a frame."""
+def _darkest(counts: Any, mask: Any) -> tuple[Any, Any, float]:
+    """Level and curvature, as `_sample` has them, of the darkest three of squares in each block of a frame; and how
+    many times a variance must be that of these to be more for sure, infinite where blocks are too few to tell.
+    """
     height, width = counts.shape
     side = max(_LEAST_BLOCK, int(np.sqrt(height * width / _BLOCKS)))
     rows, columns = max(1, height // side), max(1, width // side)
@@ -374,7 +390,7 @@ def _darkest(counts: Any, mask: Any) -> tuple[Any, Any]:
         if least < np.inf:
             levels[n], curvatures[n] = least / 27, off / _OF_ONE_PIXEL
             n += 1
-    return levels[:n], curvatures[:n]
+    return levels[:n], curvatures[:n], (1 + _CONTRADICTION * np.sqrt(2 / n) if n >= _ENOUGH_BLOCKS else np.inf)
 
 
 @inner(nogil=True)
