@@ -104,53 +104,55 @@ def finish(futures: Sequence[Any]) -> None:
 
 
 class Bench:
-    """A series on the flow's workers, on plain ones, and in plain processes."""
+    """A series by one configuration on the flow's workers, on plain ones, and in plain processes.
 
-    def __init__(self, client: Client, plain: Client, pool: ProcessPoolExecutor, path: Path, out: Path) -> None:
-        self.client, self.plain, self.pool, self.path, self.out = client, plain, pool, path, out
+    It is opened once, before: a short series would be timed for that more than for its frames.
+    """
 
-    def groups(self, config: RunConfig) -> list[Group]:
-        return plan_groups(open_frames(self.path), config)
+    def __init__(
+        self, client: Client, plain: Client, pool: ProcessPoolExecutor, path: Path, out: Path, config: RunConfig
+    ) -> None:
+        self.client, self.plain, self.pool, self.path = client, plain, pool, path
+        self.series = series_of(path, config, out)
+        self.groups = plan_groups(open_frames(path), config)
 
-    def run(self, config: RunConfig) -> None:
-        series = series_of(self.path, config, self.out)
-        orders = [GroupTask(series, group) for group in self.groups(config)]
+    def run(self) -> None:
+        orders = [GroupTask(self.series, group) for group in self.groups]
         finish(submit_groups(self.client, orders, Pools(cpu=False, gpu=False), retries=0, priority=0))
 
-    def read(self, config: RunConfig) -> None:
-        series = series_of(self.path, config, self.out)
-        finish([self.client.submit(read_group, series, g.chunks, pure=False) for g in self.groups(config)])
+    def read(self) -> None:
+        finish([self.client.submit(read_group, self.series, g.chunks, pure=False) for g in self.groups])
 
-    def read_plain(self, config: RunConfig) -> None:
-        finish([self.plain.submit(read_plain, self.path, g.chunks, pure=False) for g in self.groups(config)])
+    def read_plain(self) -> None:
+        finish([self.plain.submit(read_plain, self.path, g.chunks, pure=False) for g in self.groups])
 
-    def loop(self, config: RunConfig) -> None:
-        series = series_of(self.path, config, self.out)
-        list(self.pool.map(partial(process, series), self.groups(config)))
+    def loop(self) -> None:
+        list(self.pool.map(partial(process, self.series), self.groups))
 
-    def rows(self, n_frames: int) -> list[dict[str, Any]]:
-        found = []
-        for name, changes in CASES.items():
-            config = configuration(changes)
-            calls = [partial(call, config) for call in (self.run, self.read_plain, self.read, self.loop)]
-            for call in calls:
-                call()  # compile, load the network, fill the file cache
-            # In turns, so that what else the machine does falls on all.
-            times = [[seconds(call) for call in calls] for _ in range(REPEATS)]
-            run, plain, *_ = (statistics.median(column) for column in zip(*times, strict=True))
-            ratios = [statistics.median(turn[k] / turn[0] for turn in times) for k in (1, 2, 3)]
-            found.append(
-                {
-                    "series": self.path.stem,
-                    "case": name,
-                    "frames_per_s": n_frames / run,
-                    "reading_with_xarray_frames_per_s": n_frames / plain,
-                    "of_reading_with_xarray": ratios[0],
-                    "of_own_reading": ratios[1],
-                    "dask_overhead": 1 / ratios[2] - 1,
-                }
-            )
-        return found
+
+def rows(make: Callable[[RunConfig], Bench], n_frames: int) -> list[dict[str, Any]]:
+    found = []
+    for name, changes in CASES.items():
+        bench = make(configuration(changes))
+        calls = (bench.run, bench.read_plain, bench.read, bench.loop)
+        for call in calls:
+            call()  # compile, load the network, fill the file cache
+        # In turns, so that what else the machine does falls on all.
+        times = [[seconds(call) for call in calls] for _ in range(REPEATS)]
+        run, plain, *_ = (statistics.median(column) for column in zip(*times, strict=True))
+        ratios = [statistics.median(turn[k] / turn[0] for turn in times) for k in (1, 2, 3)]
+        found.append(
+            {
+                "series": bench.path.stem,
+                "case": name,
+                "frames_per_s": n_frames / run,
+                "reading_with_xarray_frames_per_s": n_frames / plain,
+                "of_reading_with_xarray": ratios[0],
+                "of_own_reading": ratios[1],
+                "dask_overhead": 1 / ratios[2] - 1,
+            }
+        )
+    return found
 
 
 def ten_times(client: Client, pool: ProcessPoolExecutor, path: Path, n_frames: int, out: Path) -> dict[str, Any]:
@@ -168,10 +170,10 @@ def ten_times(client: Client, pool: ProcessPoolExecutor, path: Path, n_frames: i
         finish_store(longer)
     times, memory, overheads = [], [], []
     for one in (path, longer):
-        bench = Bench(client, client, pool, one, out)
-        bench.run(config)
-        bench.loop(config)
-        turns = [(seconds(partial(bench.run, config)), seconds(partial(bench.loop, config))) for _ in range(REPEATS)]
+        bench = Bench(client, client, pool, one, out, config)
+        bench.run()
+        bench.loop()
+        turns = [(seconds(bench.run), seconds(bench.loop)) for _ in range(REPEATS)]
         times.append(statistics.median(run for run, _ in turns))
         overheads.append(statistics.median(run / loop for run, loop in turns) - 1)
         memory.append(max(client.run(lambda: psutil.Process().memory_info().rss).values()))
@@ -198,7 +200,7 @@ def measure() -> dict[str, list[dict[str, Any]]]:
             path = frames_store(size=size, peaks=peaks, n_frames=n_frames)
             out = Path(tempfile.mkdtemp())
             try:
-                flow += Bench(client, plain, pool, path, out).rows(n_frames)
+                flow += rows(partial(Bench, client, plain, pool, path, out), n_frames)
                 longer.append(ten_times(client, pool, path, n_frames, out))
             finally:
                 shutil.rmtree(out)

@@ -116,6 +116,19 @@ def test_constants_that_were_found_once_are_not_found_anew(tmp_path: Path) -> No
     assert changes(tuned.asked)["frames"] == {"counts_per_photon": "auto", "read_noise": "auto"}
 
 
+def test_constants_that_the_frames_contradict_are_told_unless_they_were_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = (4 * rng.poisson(np.linspace(20, 60, 256) * np.ones((6, 256, 1)))).astype(np.float32)
+    given = open_viewed(frames, {"detect": {"background": "none"}})
+    (said,) = given.contradictions()
+    assert "frames.counts_per_photon: 1 and frames.read_noise: 0" in said
+    assert given.notes == ()  # what is shown first waits for no frame but its own
+    assert open_viewed(frames, {"frames": {"counts_per_photon": 4}}).contradictions() == ()
+    found = open_viewed(frames, {"frames": {"counts_per_photon": "auto"}})
+    assert found.contradictions() == ()
+    assert found.with_settings({"detect": {"background": "none"}}).contradictions() == ()
+
+
 def test_a_shown_frame_has_the_peaks_of_a_search_of_it_alone_whatever_was_tried_before(store: Path) -> None:
     viewed = open_viewed(store)
     for sections in (

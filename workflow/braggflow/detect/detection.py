@@ -357,7 +357,7 @@ def _flag_ridges(
     height, width = mask.shape
     rows = [(each.table["peak_frame"], each.table["y_pixel"], each.table["x_pixel"]) for each in found]
     places = [(frame * height + y) * width + x for frame, y, x in rows]
-    place = np.unique(np.concatenate(places))
+    place = places[0] if len(places) == 1 else np.unique(np.concatenate(places))  # rows are in order of places
     if not len(place):
         return
     frame, y, x = np.unravel_index(place, frames.shape)

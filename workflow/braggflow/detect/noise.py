@@ -373,20 +373,25 @@ def _darkest(counts: Any, mask: Any) -> tuple[Any, Any, float]:
     side = max(_LEAST_BLOCK, int(np.sqrt(height * width / _BLOCKS)))
     rows, columns = max(1, height // side), max(1, width // side)
     levels, curvatures, n = np.empty(rows * columns), np.empty(rows * columns), 0
+    tries = np.arange(1, _TRIES + 1)
+    downs = (tries * _STEP_Y % 1 * (height // rows)).astype(np.int64)
+    acrosses = (tries * _STEP_X % 1 * (width // columns)).astype(np.int64)
     for block in range(rows * columns):
         top, left = block // columns * height // rows, block % columns * width // columns
-        down, across = height // rows, width // columns
         least, off = np.inf, 0.0
-        for t in range(1, _TRIES + 1):
-            y, x = top + int(t * _STEP_Y % 1 * down), left + int(t * _STEP_X % 1 * across)
+        for t in range(_TRIES):
+            y, x = top + downs[t], left + acrosses[t]
             if not (1 <= y < height - 1 and _APART < x < width - _APART - 1):
                 continue
-            if is_free(mask, y, x - _APART) and is_free(mask, y, x) and is_free(mask, y, x + _APART):
-                sides = square(counts, y, x - _APART) + square(counts, y, x + _APART)
-                middle = square(counts, y, x)
-                # Nor is NaN less. Where all is 0 nothing was measured.
-                if sides + middle < least and (sides != 0 or middle != 0):
-                    least, off = float(sides + middle), float(sides) - 2 * float(middle)
+            sides = square(counts, y, x - _APART) + square(counts, y, x + _APART)
+            middle = square(counts, y, x)
+            # Nor is NaN less. Where all is 0 nothing was measured. The mask is asked last: it is another cache miss.
+            if (
+                sides + middle < least
+                and (sides != 0 or middle != 0)
+                and (is_free(mask, y, x - _APART) and is_free(mask, y, x) and is_free(mask, y, x + _APART))
+            ):
+                least, off = float(sides + middle), float(sides) - 2 * float(middle)
         if least < np.inf:
             levels[n], curvatures[n] = least / 27, off / _OF_ONE_PIXEL
             n += 1

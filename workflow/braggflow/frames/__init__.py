@@ -12,7 +12,13 @@ from braggflow.frames.correction import (
 )
 from braggflow.frames.data_sets import data_set_name, data_set_names, expand_data_sets
 from braggflow.frames.description import described, missing_frames, refuse_incomplete
-from braggflow.frames.detector import DetectorConstants, find_bad_pixels, settled_constants, without_bad_pixels
+from braggflow.frames.detector import (
+    DetectorConstants,
+    contradictions,
+    find_bad_pixels,
+    settled_constants,
+    without_bad_pixels,
+)
 from braggflow.frames.file_series import check_alike, series_of, stacks_of
 from braggflow.frames.follow import Follower
 from braggflow.frames.growing import (
@@ -64,6 +70,7 @@ __all__ = [
     "OpenedSeries",
     "accept_store",
     "check_alike",
+    "contradictions",
     "correct_frame",
     "correction_of",
     "create_store",

@@ -81,14 +81,14 @@ def colours_of(columns: Mapping[str, NDArray[Any]], colour_by: str) -> list[str]
     return [Viridis256[shade] for shade in shades]
 
 
-def maxima_of(columns: Columns) -> NDArray[np.int64]:
-    """(n, 2) the pixels (y, x) of the maxima that peaks have of their own."""
-    own = columns["parent"] < 0
-    return np.column_stack([columns["y_pixel"][own], columns["x_pixel"][own]]).astype(np.int64)
-
-
 def gone_and_new(before: Columns, after: Columns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The maxima (n, 2) that only the first of two searches of a frame has, and those that only the second has."""
-    first, second = (maxima_of(columns) @ [_ROW, 1] for columns in (before, after))
+    first, second = _places(before), _places(after)
     gone, new = (np.column_stack(np.divmod(np.setdiff1d(*pair), _ROW)) for pair in ((first, second), (second, first)))
     return gone, new
+
+
+def _places(columns: Columns) -> NDArray[np.int64]:
+    """(n,) the pixels of the maxima that peaks have of their own, each as one number."""
+    own = columns["parent"] < 0
+    return columns["y_pixel"][own].astype(np.int64) * _ROW + columns["x_pixel"][own]

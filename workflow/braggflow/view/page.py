@@ -65,6 +65,7 @@ class Page:
         self.position = _position(viewed, frame)
         self.columns: Columns | None = None
         self._waiting = self._locating = self._moved = self._unsearched = False
+        self._unjudged = True
         self.later = Later(document, self.fail)
         self.plot = FramePlot(viewed.frame(self.position).counts.extent, self._window_moved, dark=dark)
         self.head = Div(name="head", styles={"font-size": "15px"}, sizing_mode="stretch_width")
@@ -78,8 +79,7 @@ class Page:
         self.plot.figure.on_event(Tap, self._tapped)
         self._build()
         self._show_first()
-        for note in viewed.notes:
-            self.say(note)
+        self.say(" ".join(viewed.notes))
 
     # ---- what panels ask for ----
 
@@ -172,6 +172,9 @@ class Page:
             self._came(_peaks_or_why_not(viewed, frame, stored=viewed is self.base))
 
     def _came(self, found: tuple[Columns, Detected | None] | str) -> None:
+        if self._unjudged:  # frames are read for it: when the first picture and its peaks are there
+            self._unjudged = False
+            self.later.do("judge", lambda _: self.base.contradictions(), self._contradicted)
         if isinstance(found, str):
             self.columns, self._locating = None, False
             self.fail(found)
@@ -182,10 +185,15 @@ class Page:
         if rest is not None:
             self.later.do("locate", lambda _: viewed.located(rest.patches()), self._located)
 
+    def _contradicted(self, said: tuple[str, ...]) -> None:
+        if said:
+            self.say(" ".join(said))
+
     def _located(self, columns: Columns, *, all_of_them: bool = True) -> None:
         self.columns, self._locating = columns, not all_of_them
-        self.list_peaks()  # first: what is marked as gone and new is another message, and a page paints after each
-        self.tune.found(columns)
+        self.list_peaks()
+        # What is marked as gone and new is another message: the peaks are not kept waiting for it.
+        self.document.add_next_tick_callback(lambda: self.tune.found(columns) if self.columns is columns else None)
 
     def list_peaks(self) -> None:
         """Markers and rows of the peaks in the window."""

@@ -17,6 +17,7 @@ from braggflow.convert import open_source
 from braggflow.errors import InputError
 from braggflow.frames import (
     OpenedSeries,
+    contradictions,
     frames_from_array,
     open_series,
     read_background_frame,
@@ -109,9 +110,8 @@ class Detected:
 
     def at_maxima(self) -> Columns:
         """Peaks that are not located yet, at the pixels of their maxima."""
-        table, scale = self.table.copy(), self.config.frames.bin
-        table["y"], table["x"] = unbinned(table["y_pixel"], scale), unbinned(table["x_pixel"], scale)
-        return _columns(table)
+        table, scale = self.table, self.config.frames.bin
+        return _columns(table) | {"y": unbinned(table["y_pixel"], scale), "x": unbinned(table["x_pixel"], scale)}
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Viewed:
     """The configuration, constants of the detector as they were asked for (`auto`)."""
     run: Run | None = None
     notes: tuple[str, ...] = ()
-    """What the user should know of the detector's constants."""
+    """What the user should know of constants of the detector that were found."""
     kept_constants: Mapping[str, Any] | None = None
     _frames: "OrderedDict[int, ShownFrame]" = field(default_factory=OrderedDict, repr=False)
     _searches: "OrderedDict[int, tuple[NDArray[Any], SearchedAgain]]" = field(default_factory=OrderedDict, repr=False)
@@ -276,6 +276,13 @@ class Viewed:
         config = on_cpu(self.opened.config)
         return _columns(peak_table.sort(complete_peaks(config, [found], locate_peaks(config, [found]))[0]))
 
+    def contradictions(self) -> tuple[str, ...]:
+        """Where the frames' noise is not what constants make of it that were given, a sentence; it reads frames."""
+        asked = self.asked.frames
+        if self.run is not None or isinstance(asked.counts_per_photon, str) or isinstance(asked.read_noise, str):
+            return ()
+        return contradictions(self.opened)
+
     def with_settings(self, sections: Mapping[str, Mapping[str, Any]]) -> "Viewed":
         """The same series with keys of some sections changed.
 
@@ -315,7 +322,7 @@ def _maxima(found: "ChunkPeaks") -> "ChunkPeaks":
     return found
 
 
-def _columns(table: peak_table.Table) -> Columns:
+def _columns(table: peak_table.Table) -> dict[str, NDArray[Any]]:
     return {name: table[name] for name in peak_table.VARIABLES}
 
 
@@ -339,7 +346,7 @@ def open_viewed(
     in_memory = isinstance(source, xr.Dataset | xr.DataArray | np.ndarray)
     data = frames_from_array(source) if in_memory else open_source(source)  # type: ignore[arg-type]
     name = IN_MEMORY if in_memory else str(source)
-    opened, constants = settled_constants(open_series(data, settings), judge=True)
+    opened, constants = settled_constants(open_series(data, settings))
     if not opened.numbers:
         raise InputError(f"frames.start: {settings.frames.start} selects none of the frames of {name}")
     return Viewed(name, opened, settings, notes=constants.notes, kept_constants=constants.record())

@@ -139,7 +139,7 @@ def settled_constants(
         found = _found(opened)
     else:
         found = DetectorConstants(frames.counts_per_photon, frames.read_noise)
-        found = replace(found, notes=_contradictions(opened, found)) if judge else found
+        found = replace(found, notes=contradictions(opened)) if judge else found
     numbers = {"counts_per_photon": found.counts_per_photon, "read_noise": found.read_noise}
     config = opened.config.model_copy(update={"frames": frames.model_copy(update=numbers)})
     opened = replace(opened, config=config)
@@ -148,21 +148,22 @@ def settled_constants(
     return without_bad_pixels(opened, found.bad_pixels) if found.bad_pixels else opened, found
 
 
-def _contradictions(opened: OpenedSeries, given: DetectorConstants) -> tuple[str, ...]:
-    """A sentence where the noise of the frames is clearly not what the constants make of it."""
+def contradictions(opened: OpenedSeries) -> tuple[str, ...]:
+    """A sentence where the noise of frames, a few of which are read, is clearly not what the constants make of it."""
+    counts_per_photon, read_noise = opened.config.frames.detector_constants
     noise = _noise(opened, sets=_SETS_TO_JUDGE, pixels=_PIXELS_TO_JUDGE)
     if isinstance(noise, str) or noise.thresholded or noise.at_a_time == 1:
         return ()
     line = fitted_line(noise.points, noise.points.quiet)
     if line is None or neighbours_correlation(noise.points, line.used) > _SMOOTHED:
         return ()
-    made = given.counts_per_photon * line.level + given.read_noise**2
+    made = counts_per_photon * line.level + read_noise**2
     off = abs(line.variance - made)
     if made <= 0 or off < _CONTRADICTED * made or off < _CERTAIN * line.variance_std:
         return ()
     return (
         f"pixels of {line.level:.3g} counts have a noise of {line.variance**0.5:.3g} counts from frame to frame; with "
-        f"frames.counts_per_photon: {given.counts_per_photon:g} and frames.read_noise: {given.read_noise:g} it would "
+        f"frames.counts_per_photon: {counts_per_photon:g} and frames.read_noise: {read_noise:g} it would "
         f"be {made**0.5:.3g}, which the stated uncertainties are made of (auto finds both from the frames)",
     )
 
