@@ -59,6 +59,8 @@ ELSEWHERE = {
     "braggflow verify runs/scan": ("what it says of a long run", "tests/evaluate/test_verification.py"),
     "python benchmarks/bench_selfcheck.py": ("a measurement of minutes", "tests/selfcheck/test_self_check.py"),
     "python benchmarks/bench_tracks.py": ("a measurement of minutes", "tests/tracks/test_following.py"),
+    "python benchmarks/bench_bright.py": ("a measurement of a minute", "tests/locate/test_photon_limit.py"),
+    "python benchmarks/bench_smoothed.py": ("a measurement of a minute", "tests/frames/test_detector_constants.py"),
     "python benchmarks/bench_crowded.py": ("a measurement of a minute", "tests/detect/test_significance.py"),
     "python benchmarks/bench_rings.py 4": ("a measurement of minutes", "tests/detect/test_powder.py"),
     "python benchmarks/bench_sweep.py 12": ("a measurement of minutes", "tests/sweeps/test_recommendation.py"),

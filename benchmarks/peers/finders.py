@@ -21,10 +21,11 @@ Finder = Callable[[int], Positions]
 
 def braggflow(case: Case) -> Finder:
     """A task of the flow, but for reading and writing: correct, detect, cut, fit all peaks, assemble the table."""
+    opened, config = case.opened, case.config
 
     def find(n: int) -> Positions:
-        found = [search_chunk(case.opened, 0, n)]
-        table, _ = complete_peaks(case.config, found, NetworkResult(None))
+        found = [search_chunk(opened, 0, n)]
+        table, _ = complete_peaks(config, found, NetworkResult(None))
         positions = np.column_stack([table["y"], table["x"]])
         return np.split(positions, np.searchsorted(table["peak_frame"], case.numbers[1:n]))
 

@@ -161,6 +161,16 @@ def test_constants_that_the_frames_contradict_are_noted_and_others_are_not():
     assert settled(np.zeros((3, 64, 64), np.uint16), 1.0, 0.0).notes == ()
 
 
+@pytest.mark.parametrize(("sigma", "times"), [(0.5, 1.5), (0.7, 2.4), (1.0, 3.3)])
+def test_noise_that_neighbours_share_is_noted_with_what_it_makes_of_stated_errors(sigma, times):
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(shots(1.0, 0.0, background=300).astype(np.float32), (0, sigma, sigma))
+    note = settled(smooth, 1.0, 0.0).notes[0]
+    assert "neighbouring pixels share noise" in note
+    assert float(note.partition("about ")[2].split()[0]) == pytest.approx(times, abs=0.15)  # bench_smoothed.py
+
+
 def test_find_peaks_on_an_array_uses_and_states_what_was_found():
     frames = shots(4.0, 2.0, n=6, background=300)
     peaks = braggflow.find_peaks(frames, counts_per_photon="auto", read_noise=2.0, network="none", minval=4000)

@@ -15,6 +15,7 @@ from braggflow.locate.localiser import (
     cuda_device_name,
     locate_patches,
 )
+from braggflow.locate.photon_limit import least_std
 
 if TYPE_CHECKING:
     from braggflow.locate.networks import BraggNN, Compact, Network, NetworkOutput
@@ -30,6 +31,7 @@ __all__ = [
     "NetworkOutput",
     "compute_device",
     "cuda_device_name",
+    "least_std",
     "load_localiser",
     "locate_patches",
     "network_identity",

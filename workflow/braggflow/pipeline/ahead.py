@@ -20,7 +20,7 @@ from braggflow.config import DetectConfig, FitConfig, LocateConfig, PatchesConfi
 from braggflow.detect import SEARCHED, cut_patches, detect, on_disks, searched_image
 from braggflow.fit import deblend, fit_patches
 from braggflow.frames import CorrectedFrame
-from braggflow.locate import load_localiser, locate_patches
+from braggflow.locate import least_std, load_localiser, locate_patches
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,8 @@ def _fit_disk() -> None:
 
 
 def _locate() -> None:
-    counts = np.ones((1, 11, 11), np.float32)
+    counts, state = np.ones((1, 11, 11), np.float32), np.zeros((1, 11, 11), np.uint8)
+    least_std(counts, state, counts_per_photon=1.0, read_noise=0.0)
     for network in ("compact", "braggnn"):
         localiser = load_localiser(LocateConfig(network=network, device="cpu"), 11)
-        locate_patches(localiser, counts, np.zeros(counts.shape, np.uint8))
+        locate_patches(localiser, counts, state)

@@ -10,7 +10,8 @@ peak faint, it is now and then far off and says so by its uncertainty (docs/accu
 Out of its domain (its own verdict, or a position further than `MAX_OFFSET` from the maximum) a network counts as not
 asked. The centroid of an arc or of a hot pixel says where the light is; what a network makes of what it has never seen
 says nothing, and neither does its uncertainty. That knows the counts but not how well they are a peak: where there is a
-converged fit, it is multiplied by the root of its chi2 where that is above 1, as the fit's own is.
+converged fit, it is multiplied by the root of its chi2 where that is above 1, as the fit's own is. On backgrounds
+brighter than those it knows it is at least what the peak's photons allow.
 
 No peak is dropped; `method` says which position it was, `y_network`, `x_network`, `y_fit` and `x_fit` keep both.
 """
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from braggflow import peak_table
 from braggflow.config import FitConfig, RunConfig
 from braggflow.frames import unbinned
-from braggflow.locate import IN_DOMAIN, Located
+from braggflow.locate import IN_DOMAIN, Located, least_std
 from braggflow.patches import Patches
 from braggflow.peak_table import Flag, Method
 
@@ -73,7 +74,7 @@ def assemble(
 
     `located` is the network's answer (None: not asked), `fitted` (n,) says which peaks were fitted and `fits` holds
     their results in that order (`patch_fits.FIT_DTYPE`); `split` and `blend` say which of these are several peaks, told
-    apart or not (None: none is). Of `config` are used `frames.bin`, `fit.model` and `locate`.
+    apart or not (None: none is). Of `config` are used `frames`, `fit.model` and `locate`.
     """
     result = table.copy()
     half, scale = patches.counts.shape[1] // 2, config.frames.bin
@@ -93,7 +94,10 @@ def assemble(
     network_method, use_network = Method.pixel, np.zeros(len(table), bool)
     if located is not None:
         misfit = np.sqrt(np.fmax(result["chi2"], 1))  # 1 where there is no fit
-        network, network_std = unbinned(corner + located.positions, scale), located.std * (misfit * scale)[:, None]
+        least = least_std(patches.counts, patches.state, **config.frames.noise)
+        raised = np.fmax(least / np.sqrt(located.std.prod(axis=1)), 1)
+        network = unbinned(corner + located.positions, scale)
+        network_std = located.std * (raised * misfit * scale)[:, None]
         network_method = located.method
         result["y_network"], result["x_network"] = network.T
         result["domain_probability"] = located.domain

@@ -40,8 +40,9 @@ _COARSE, _LEAST_OF_WHOLE = 0.5, 0.9
 #: Share by which the noise found must differ from the noise that the constants make, and by how many standard errors.
 _CONTRADICTED, _CERTAIN = 0.2, 5.0
 #: Correlation of neighbouring pixels' noise from which on it is said, and that from which on a pixel's noise is not
-#: that of its photons: frames were smoothed, or show a scene that changes.
-_CORRELATED, _SMOOTHED = 0.05, 0.3
+#: that of its photons: frames were smoothed, or show a scene that changes. Between them, that from which on stated
+#: uncertainties are too small by a quarter or more.
+_CORRELATED, _SHARED, _SMOOTHED = 0.05, 0.12, 0.3
 _KEYS = "frames.counts_per_photon: auto", "frames.read_noise: auto"
 
 
@@ -149,22 +150,41 @@ def settled_constants(
 
 
 def contradictions(opened: OpenedSeries) -> tuple[str, ...]:
-    """A sentence where the noise of frames, a few of which are read, is clearly not what the constants make of it."""
+    """Sentences where the noise of frames, a few of which are read, is clearly not what the constants make of it."""
     counts_per_photon, read_noise = opened.config.frames.detector_constants
     noise = _noise(opened, sets=_SETS_TO_JUDGE, pixels=_PIXELS_TO_JUDGE)
     if isinstance(noise, str) or noise.thresholded or noise.at_a_time == 1:
         return ()
     line = fitted_line(noise.points, noise.points.quiet)
-    if line is None or neighbours_correlation(noise.points, line.used) > _SMOOTHED:
+    if line is None:
         return ()
+    correlation = neighbours_correlation(noise.points, line.used)
+    shared = (_shared(correlation),) if correlation > _SHARED else ()
+    if correlation > _SMOOTHED:
+        return shared
     made = counts_per_photon * line.level + read_noise**2
     off = abs(line.variance - made)
     if made <= 0 or off < _CONTRADICTED * made or off < _CERTAIN * line.variance_std:
-        return ()
+        return shared
     return (
+        *shared,
         f"pixels of {line.level:.3g} counts have a noise of {line.variance**0.5:.3g} counts from frame to frame; with "
         f"frames.counts_per_photon: {counts_per_photon:g} and frames.read_noise: {read_noise:g} it would "
         f"be {made**0.5:.3g}, which the stated uncertainties are made of (auto finds both from the frames)",
+    )
+
+
+def _shared(correlation: float) -> str:
+    """What noise that neighbouring pixels share does to stated uncertainties, which take that of each for its own.
+
+    Of noise that was smoothed alike along both axes a peak's position sees (1 + 2 times the sum of the correlations
+    along a row) squared times the variance that a pixel shows; those of a Gaussian go with the square of the distance.
+    """
+    times = 1 + 2 * sum(correlation ** (distance**2) for distance in (1, 2, 3))
+    return (
+        f"neighbouring pixels share noise (correlation {correlation:.2f}), as where frames were smoothed or "
+        f"interpolated: stated uncertainties of positions are about {times:.1f} times too small "
+        f"(locate.scale_std: {times:.1f} makes up for it), unless it is the scene that changes between frames"
     )
 
 
@@ -314,6 +334,8 @@ def _notes(noise: _Noise, correlation: float) -> tuple[str, ...]:
         notes.append("one frame: charge that neighbouring pixels share lowers it, unequal response of pixels raises it")
     if correlation > _CORRELATED:
         notes.append(f"neighbouring pixels share noise (correlation {correlation:.2f}): of a whole peak there is more")
+    if correlation > _SHARED and noise.at_a_time > 1:
+        notes.append(_shared(correlation))
     return tuple(notes)
 
 
