@@ -63,6 +63,16 @@ def test_hot_noisy_and_dead_pixels_are_found_each_as_what_it_is():
     assert seen["frames"] == 32
 
 
+def test_every_pixel_that_is_noisier_than_those_around_it_is_found():
+    rng = np.random.default_rng(6)
+    frames = rng.poisson(200, (31, SIDE, SIDE)).astype(np.uint16)
+    places = [[y, 4 + 13 * k] for k, y in enumerate(range(10, 240, 15))]
+    for y, x in places:
+        frames[:, y, x] = np.rint(200 + 110 * rng.uniform(-1.7, 1.7, 31))
+    seen = found(frames)
+    assert (seen["hot"], seen["noisy"], seen["dead"]) == ([], places, [])
+
+
 def test_the_flickering_pixels_of_a_simulated_series_are_found_and_nothing_else(tmp_path):
     truth = load_truth(simulate_series(tmp_path / "scan.zarr", n_frames=64, shape=(256, 256), hot_pixels=8))
     data = open_frames(tmp_path / "scan.zarr")

@@ -46,6 +46,7 @@ def test_gain_and_read_noise_of_a_series_are_found(gain, noise):
     assert abs(found.counts_per_photon - gain) < 4 * found.counts_per_photon_std
     assert abs(found.read_noise - noise) < 3 * found.read_noise_std
     assert "three at a time (15 read)" in found.how
+    assert "share noise" not in " ".join(found.notes)
 
 
 @pytest.mark.parametrize("less_dark", [False, True])
@@ -143,6 +144,12 @@ def test_with_a_dark_frame_subtracted_there_is_no_pedestal():
 def test_what_cannot_be_known_is_refused_with_the_key_and_a_reason(frames, given, reason):
     with pytest.raises(InputError, match=rf"frames\.(counts_per_photon|read_noise): auto.*{reason}"):
         settled(frames, **given)
+
+
+def test_of_a_level_alone_the_read_noise_that_is_given_is_taken_off():
+    rng = np.random.default_rng(3)
+    flat = np.rint([4 * rng.poisson(50, (256, 256)) + 20 * rng.standard_normal((256, 256)) for _ in range(6)])
+    assert settled(flat.astype(np.int32), read_noise=20.0).counts_per_photon == pytest.approx(4, rel=0.05)
 
 
 def test_smoothed_frames_are_refused():

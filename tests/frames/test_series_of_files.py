@@ -91,6 +91,15 @@ def test_a_file_that_changes_after_it_was_opened_is_not_read(cbf: Path) -> None:
         data["frames"][7].load()
 
 
+def test_a_file_that_cannot_be_read_is_named_with_its_frames(cbf: Path) -> None:
+    data, file = open_frames(cbf), cbf / "scan_7.cbf"
+    stamp = file.stat()
+    file.write_bytes(bytes(stamp.st_size))
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(OSError, match=r"^frames 0 to 0 of .*scan_7\.cbf"):
+        data["frames"][7].load()
+
+
 def test_inspect_tells_the_same_of_a_folder(cbf: Path) -> None:
     (facts,) = inspect_series([cbf])
     assert (facts.kind, facts.frames, len(facts.sources)) == ("fabio", 12, 12)
