@@ -61,6 +61,7 @@ ELSEWHERE = {
     "python benchmarks/bench_tracks.py": ("a measurement of minutes", "tests/tracks/test_following.py"),
     "python benchmarks/bench_bright.py": ("a measurement of a minute", "tests/locate/test_photon_limit.py"),
     "python benchmarks/bench_smoothed.py": ("a measurement of a minute", "tests/frames/test_detector_constants.py"),
+    "python benchmarks/bench_slopes.py": ("a measurement of a minute", "tests/detect/test_slopes.py"),
     "python benchmarks/bench_crowded.py": ("a measurement of a minute", "tests/detect/test_significance.py"),
     "python benchmarks/bench_rings.py 4": ("a measurement of minutes", "tests/detect/test_powder.py"),
     "python benchmarks/bench_sweep.py 12": ("a measurement of minutes", "tests/sweeps/test_recommendation.py"),

@@ -19,7 +19,9 @@ LEVELS = [
 
 
 def series(config, images=None):
-    images = np.stack([spots((96, 96), 16, seed=5), spots((96, 96), 30, seed=6)]) if images is None else images
+    if images is None:
+        images = np.stack([spots((96, 96), 16, seed=5), spots((96, 96), 30, seed=6)])
+        images[1] += np.arange(96, dtype=images.dtype)  # patches are rid of the slope of a local background
     mask = np.zeros(images.shape[1:], bool)
     mask[:, 40:42] = True
     data = frames_from_array(xr.Dataset({"frames": (("frame", "y", "x"), images), "mask": (("y", "x"), mask)}))

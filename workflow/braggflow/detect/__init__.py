@@ -1,5 +1,6 @@
 """Peaks of one frame by threshold and persistence, and the patches around them."""
 
+from braggflow.detect.background import LevelGrid
 from braggflow.detect.cut import cut_patches, cut_stack, measure_patches
 from braggflow.detect.detection import SearchedAgain, detect, detect_each, detect_stack
 from braggflow.detect.filters import Detection
@@ -13,6 +14,7 @@ __all__ = [
     "SEARCHED",
     "Detection",
     "JudgedMaxima",
+    "LevelGrid",
     "SearchedAgain",
     "arcs",
     "as_searched",

@@ -3,7 +3,7 @@
 Kernels work row by row, so that what is above the background can be searched without an image of it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,15 @@ def local_background(counts: NDArray[Any], mask: NDArray[np.bool_], *, cell: int
     """
     (grid,) = level_grid(counts[None], mask, cell)
     return -np.asarray(above_grid(np.zeros(counts.shape, np.float32), grid, cell))
+
+
+class LevelGrid(NamedTuple):
+    """The level of a stack of frames, linear between the centres of cells along rows and columns."""
+
+    levels: NDArray[np.float32]
+    """(n, rows, columns), counts, as `level_grid` has them."""
+    cell: int
+    """Side of a cell, pixels."""
 
 
 def level_grid(

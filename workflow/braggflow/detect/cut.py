@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from braggflow import peak_table
 from braggflow.compiled import inner, kernel
 from braggflow.config import PatchesConfig
+from braggflow.detect.background import LevelGrid, above_level, levels_of_row
+from braggflow.detect.noise import FEW_PHOTONS
 from braggflow.detect.pixels import as_searched
 from braggflow.frames import CorrectedFrame
 from braggflow.patches import MAX_NEIGHBOURS, Patches, State, is_other, median, own_border
@@ -17,6 +19,8 @@ from braggflow.peak_table import Flag
 #: A neighbour is listed where its maximum is at most this far beyond the patch, pixels along either axis: one further
 #: away shows too little of itself in the patch to be fitted.
 LISTED_BEYOND = 3
+#: A local background's course that is less than this share of a pixel's noise moves no peak by a tenth of its error.
+COURSE = 0.05
 # numba reads module constants as numbers.
 _OWN, _OTHER, _FULL, _MISSING = (int(state) for state in State)
 _EDGE, _MASKED, _SATURATED, _OVERLAP = int(Flag.edge), int(Flag.masked), int(Flag.saturated), int(Flag.overlap)
@@ -29,7 +33,7 @@ def cut_patches(
     table: peak_table.Table,
     config: PatchesConfig,
     *,
-    level: NDArray[np.float32] | None = None,
+    level: NDArray[np.float32] | LevelGrid | None = None,
     counts_per_photon: float = 1.0,
     read_noise: float = 0.0,
 ) -> tuple[Patches, peak_table.Table]:
@@ -44,9 +48,10 @@ def cut_patches(
         The frame's peaks, shape (n,), sorted by (y_pixel, x_pixel), in pixels of `frame`.
     config : PatchesConfig
         Size of the patches, and what becomes of neighbours.
-    level : numpy.ndarray of float32, optional
-        Shape (1, y, x), counts, as detection has it with a radial background: rings, whose course is subtracted from
-        each patch, but for their level at the maximum.
+    level : numpy.ndarray of float32 or LevelGrid, optional
+        As detection has it: with a radial background shape (1, y, x), counts, with a local one the grid of its cells.
+        Its course is subtracted from each patch, but for its level at the maximum: with a local background where it
+        is more than `COURSE` of a pixel's noise somewhere in the patch.
     counts_per_photon : float, default 1.0
         Counts of one photon.
     read_noise : float, default 0.0
@@ -104,7 +109,7 @@ def cut_stack(
     frame: NDArray[np.int64],
     saturated: NDArray[np.bool_] | None = None,
     saturation: float = np.inf,
-    level: NDArray[np.float32] | None = None,
+    level: NDArray[np.float32] | LevelGrid | None = None,
     counts_per_photon: float = 1.0,
     read_noise: float = 0.0,
 ) -> tuple[Patches, peak_table.Table]:
@@ -126,8 +131,8 @@ def cut_stack(
         Shape (y, x): saturated pixels of all frames.
     saturation : float
         Counts at and above which a pixel is saturated.
-    level : numpy.ndarray of float32, optional
-        Shape (n, y, x): as for `cut_patches`, of each frame.
+    level : numpy.ndarray of float32 or LevelGrid, optional
+        As for `cut_patches`, of each frame.
     counts_per_photon, read_noise : float
         As for `cut_patches`.
 
@@ -150,7 +155,9 @@ def cut_stack(
         xs,
         config.size,
     )
-    if level is not None:
+    if isinstance(level, LevelGrid):
+        _flatten_slopes(counts, state, level.levels, level.cell, frame, ys, xs, counts_per_photon, read_noise)
+    elif level is not None:
         _flatten(counts, state, level, frame, ys, xs)
     neighbours = np.full((len(ys), MAX_NEIGHBOURS, 2), np.nan, np.float32)
     n_listed = MAX_NEIGHBOURS if config.neighbours == "fit_together" else 0
@@ -179,6 +186,42 @@ def _flatten(
     columns = np.clip(xs[:, None] + steps, 0, width - 1)[:, None, :]
     course = level[frame[:, None, None], rows, columns] - level[frame, ys, xs][:, None, None]
     counts -= np.where(state == _MISSING, np.float32(0), course)
+
+
+@kernel(nogil=True)
+def _flatten_slopes(
+    counts: Any,
+    state: Any,
+    levels: Any,
+    cell: int,
+    frame: Any,
+    ys: Any,
+    xs: Any,
+    counts_per_photon: float,
+    read_noise: float,
+) -> None:
+    """As `_flatten`, by the grids of a local background, where its course matters.
+
+    Counts of few photons stay whole ones, and patches of flat places what was measured.
+    """
+    n, size = counts.shape[:2]
+    half, line, course = size // 2, np.empty(levels.shape[2], np.float32), np.empty((size, size), np.float32)
+    for i in range(n):
+        levels_of_row(levels[frame[i]], cell, ys[i], line)
+        middle = -above_level(0.0, line, cell, xs[i])
+        if middle < FEW_PHOTONS * counts_per_photon:
+            continue
+        furthest = 0.0
+        for j in range(size):
+            levels_of_row(levels[frame[i]], cell, ys[i] - half + j, line)
+            for k in range(size):
+                course[j, k] = -above_level(0.0, line, cell, xs[i] - half + k) - middle
+                furthest = max(furthest, abs(course[j, k]))
+        if furthest > COURSE * np.sqrt(counts_per_photon * middle + read_noise**2):
+            for j in range(size):
+                for k in range(size):
+                    if state[i, j, k] != _MISSING:
+                        counts[i, j, k] -= course[j, k]
 
 
 @kernel(nogil=True)

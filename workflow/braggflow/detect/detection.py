@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from braggflow.angles import Geometry
 from braggflow.config import DetectConfig
+from braggflow.detect.background import LevelGrid, level_grid
 from braggflow.detect.filters import Detection, filter_peaks
 from braggflow.detect.noise import Noise
 from braggflow.detect.persistence import dead_below
@@ -318,7 +319,7 @@ def _taken(
         minscores = minscore[kept["frame"]]
         found.append(filter_peaks(kept, mask.shape, minscores, each, removed, geometry=told.geometry, bin=bin))
     _flag_ridges(found, frames, mask, search.noise, search.background)
-    return _with_level(found, search.background)
+    return _with_level(found, settings[0], search.background, search.level)
 
 
 def _by_levels(
@@ -329,25 +330,32 @@ def _by_levels(
     bin: int,  # noqa: A002 - the configuration's word
 ) -> list[Detection]:
     """What each of the settings, which share a search, finds in it by `minval` and `minscore` alone."""
-    background = background_of(frames, mask, settings[0], told)
-    maxima_of_each, minscores = maxima_above_levels(frames, mask, settings, background)
+    config = settings[0]
+    background = background_of(frames, mask, config, told)
+    grids = level_grid(frames, mask, config.background_cell) if config.background == "local" else None
+    maxima_of_each, minscores = maxima_above_levels(frames, mask, settings, background, grids)
     noise, found = None, []
     for each, maxima, minscore in zip(settings, maxima_of_each, minscores, strict=True):
         least = minscore[maxima["frame"]]
         high = maxima["score"] > least
         if high.any():  # one level of the whole frame will do where nothing is decided by it
-            noise = noise or noise_of(frames, mask, settings[0], told, cell=max(mask.shape))
+            noise = noise or noise_of(frames, mask, config, told, cell=max(mask.shape))
             maxima["significance"][high] = significance_over(background, frames, mask, maxima[high], noise)
         found.append(filter_peaks(maxima, mask.shape, least, each, geometry=told.geometry, bin=bin))
     if noise is not None:
         _flag_ridges(found, frames, mask, noise, background)
-    return _with_level(found, background)
+    return _with_level(found, config, background, grids)
 
 
-def _with_level(found: list[Detection], background: Background) -> list[Detection]:
-    if not isinstance(background, RadialLevel):
+def _with_level(
+    found: list[Detection], config: DetectConfig, background: Background, grids: NDArray[np.float32] | None
+) -> list[Detection]:
+    """With the level whose course patches are rid of: of a local background its `grids`."""
+    if isinstance(background, RadialLevel):
+        return [replace(each, level=background.level) for each in found]
+    if config.background != "local" or grids is None:
         return found
-    return [replace(each, level=background.level) for each in found]
+    return [replace(each, level=LevelGrid(grids, config.background_cell)) for each in found]
 
 
 def _flag_ridges(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from braggflow import peak_table
 from braggflow.angles import Geometry
 from braggflow.config import DetectConfig, Range
+from braggflow.detect.background import LevelGrid
 from braggflow.detect.persistence import MAXIMUM_DTYPE
 
 
@@ -22,8 +23,8 @@ class Detection:
     in it, and they are sorted by that first."""
     removed: dict[str, int] = field(default_factory=dict)
     """Number of peaks dropped, by the key of the filter that dropped them."""
-    level: NDArray[np.float32] | None = None
-    """(n, y, x) of a radial background: counts of each frame's level, whose course patches are rid of."""
+    level: NDArray[np.float32] | LevelGrid | None = None
+    """The level whose course patches are rid of, counts: of a radial background (n, y, x), of a local one its grid."""
 
 
 def filter_peaks(

@@ -165,12 +165,16 @@ def maxima_above_levels(
     mask: NDArray[np.bool_],
     settings: Sequence[DetectConfig],
     background: Background,
+    grids: NDArray[np.float32] | None = None,
 ) -> tuple[list[NDArray[np.void]], list[NDArray[np.float64]]]:
-    """The maxima above `minval`, and `minscore` (n,), of each of the settings; searched at the lowest `minval`."""
+    """The maxima above `minval`, and `minscore` (n,), of each of the settings; searched at the lowest `minval`.
+
+    `grids`: levels of a local background, where they are known.
+    """
     config, cell = settings[0], settings[0].background_cell
     if config.engine == "native" and config.background == "local":
         # As below, without frame-sized images of what is above the background.
-        grids = level_grid(frames, mask, cell)
+        grids = level_grid(frames, mask, cell) if grids is None else grids
         samples = None
         if any(each.in_sigma for each in settings):
             samples = sample_above(frames, mask, grids, cell, sample_step(frames.shape[1:]))

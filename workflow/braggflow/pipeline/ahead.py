@@ -107,7 +107,7 @@ def _search(dtype: np.dtype[np.generic]) -> None:
     mask = np.zeros(counts.shape, bool)
     mask[:, 40] = True
     found = detect(counts, mask, DetectConfig())
-    cut_patches(CorrectedFrame(counts, mask, None), found.table, PatchesConfig())
+    cut_patches(CorrectedFrame(counts, mask, None), found.table, PatchesConfig(), level=found.level)
     on_disks(found, counts, mask, size=15)
     for background in ("local", "none"):
         for false_peaks in (0.1, None):

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from braggflow import patches, peak_table
 from braggflow.config import DetectConfig, RunConfig
-from braggflow.detect import Detection, cut_patches, detect_each
+from braggflow.detect import Detection, LevelGrid, cut_patches, detect_each
 from braggflow.fit import Deblended
 from braggflow.frames import UNREADABLE, CorrectedFrame, OpenedSeries
 from braggflow.locate import Located
@@ -106,7 +107,7 @@ class _Pool:
     def take(self, detection: Detection, setting: DetectConfig) -> None:
         """Add a setting's peaks."""
         table = detection.table
-        kind = b"radial" if detection.level is not None else b""  # patches of which are rid of rings
+        kind = _kind(detection.level)
         places = kind + table[["y_pixel", "x_pixel"]].tobytes()
         if places not in self._cut:
             self._cut[places] = self._cut_out(table, detection.level, kind)
@@ -124,7 +125,7 @@ class _Pool:
         self.rows.append(np.empty(0, np.int64))
 
     def _cut_out(
-        self, table: peak_table.Table, level: NDArray[np.float32] | None, kind: bytes
+        self, table: peak_table.Table, level: NDArray[np.float32] | LevelGrid | None, kind: bytes
     ) -> tuple[NDArray[np.int64], peak_table.Table]:
         """The rows of the pool that the patches of a table (n,) are, and the table as it is measured."""
         config = self._config
@@ -160,6 +161,13 @@ class _Pool:
                 known[key] = assembled(config, table, _of(cut, rows), located, *fits)
             tables.append(_with_levels(known[key], table, config.frames.bin))
         return tables
+
+
+def _kind(level: NDArray[np.float32] | LevelGrid | None) -> bytes:
+    """What patches are rid of: those of settings by which it is the same are shared."""
+    if isinstance(level, LevelGrid):
+        return blake2b(level.levels.tobytes(), digest_size=16).digest()
+    return b"radial" if level is not None else b""
 
 
 def _with_levels(whole: peak_table.Table, table: peak_table.Table, scale: int) -> peak_table.Table:
