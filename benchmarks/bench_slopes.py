@@ -12,6 +12,7 @@ import numpy as np
 from bench_bright import scene
 from bench_defaults import NEAR, SIDE
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 import braggflow
 from braggflow.simulate.profiles import render
@@ -35,6 +36,8 @@ BACKGROUNDS = {
     "ring of 60 counts, sigma 8 px": ring(8),
     "waves of 25 on 50 counts, 190 px long": 50 + 25 * np.sin(X / 30),
     "waves of 25 on 50 counts, 94 px long": 50 + 25 * np.sin(X / 15),
+    "steps of 20 and 200 counts, 64 px apart": np.where(X // 64 % 2 == 0, 20.0, 200.0),
+    "the same, blurred by 8 px": gaussian_filter1d(np.where(X // 64 % 2 == 0, 20.0, 200.0), 8),
 }
 
 

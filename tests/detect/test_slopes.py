@@ -47,8 +47,8 @@ def test_a_slope_is_taken_away_but_for_the_level_at_the_maximum() -> None:
 @pytest.mark.parametrize(
     ("counts", "why"),
     [
-        (ramp(0.05), "a tenth of a pixel's noise at the patch's edge would matter, this is less"),
-        (ramp(0.02, level=1.0).clip(0), "counts of few photons stay whole ones"),
+        (ramp(0.05), "it moves no peak by much"),
+        (ramp(0.05, level=3.0).clip(0), "few photons, which would fall below 0"),
         (ramp(0.0), "flat"),
     ],
     ids=["gentle", "few photons", "flat"],
@@ -64,6 +64,25 @@ def test_masked_pixels_stay_empty() -> None:
     _, flat = cut(ramp(2.0), mask)
     assert (flat[0][:, 3:5] == 0).all()
     assert np.ptp(flat[0][:, 6:]) < 2
+
+
+@pytest.mark.parametrize("distance", [6, 8, 11, 15])
+@pytest.mark.parametrize("bright", [200.0, 800.0])
+def test_a_step_of_the_background_near_by_is_no_slope(distance: int, bright: float) -> None:
+    """The grid of cells makes a slope of it, 32 pixels wide; patches of the flat places beside it stay as they are."""
+    rng = np.random.default_rng(distance)
+    x = np.arange(SIDE) * np.ones((SIDE, 1))
+    for side in (-1, 1):
+        edge = 96 + side * distance + (side > 0)
+        counts = rng.poisson(np.where(x < edge, 12.0, 12.0 + bright)).astype(np.float32)
+        counts[89:92, 95:98] += 300
+        table = peak_table.empty(1)
+        table["y_pixel"], table["x_pixel"] = 90, 96
+        mask = np.zeros(counts.shape, bool)
+        level = LevelGrid(level_grid(counts[None], mask, CELL), CELL)
+        frame = CorrectedFrame(counts, mask, None)
+        plain, flat = (cut_patches(frame, table, PatchesConfig(), level=each)[0].counts for each in (None, level))
+        np.testing.assert_array_equal(plain, flat)
 
 
 def test_errors_on_a_halo_are_those_that_are_stated() -> None:

@@ -10,7 +10,6 @@ from braggflow import peak_table
 from braggflow.compiled import inner, kernel
 from braggflow.config import PatchesConfig
 from braggflow.detect.background import LevelGrid, above_level, levels_of_row
-from braggflow.detect.noise import FEW_PHOTONS
 from braggflow.detect.pixels import as_searched
 from braggflow.frames import CorrectedFrame
 from braggflow.patches import MAX_NEIGHBOURS, Patches, State, is_other, median, own_border
@@ -19,8 +18,9 @@ from braggflow.peak_table import Flag
 #: A neighbour is listed where its maximum is at most this far beyond the patch, pixels along either axis: one further
 #: away shows too little of itself in the patch to be fitted.
 LISTED_BEYOND = 3
-#: A local background's course that is less than this share of a pixel's noise moves no peak by a tenth of its error.
-COURSE = 0.05
+#: A local background's course that is less than this share of a pixel's noise moves no peak by a tenth of its error;
+#: levels, photons, below which it is not subtracted: fits know that counts of few photons are not below 0.
+COURSE, _LEAST_LEVEL = 0.05, 10.0
 # numba reads module constants as numbers.
 _OWN, _OTHER, _FULL, _MISSING = (int(state) for state in State)
 _EDGE, _MASKED, _SATURATED, _OVERLAP = int(Flag.edge), int(Flag.masked), int(Flag.saturated), int(Flag.overlap)
@@ -202,26 +202,52 @@ def _flatten_slopes(
 ) -> None:
     """As `_flatten`, by the grids of a local background, where its course matters.
 
-    Counts of few photons stay whole ones, and patches of flat places what was measured.
+    Patches of few photons stay what was measured, and those of flat places.
     """
     n, size = counts.shape[:2]
     half, line, course = size // 2, np.empty(levels.shape[2], np.float32), np.empty((size, size), np.float32)
     for i in range(n):
         levels_of_row(levels[frame[i]], cell, ys[i], line)
         middle = -above_level(0.0, line, cell, xs[i])
-        if middle < FEW_PHOTONS * counts_per_photon:
-            continue
-        furthest = 0.0
+        lowest, furthest = 0.0, 0.0
         for j in range(size):
             levels_of_row(levels[frame[i]], cell, ys[i] - half + j, line)
             for k in range(size):
                 course[j, k] = -above_level(0.0, line, cell, xs[i] - half + k) - middle
-                furthest = max(furthest, abs(course[j, k]))
-        if furthest > COURSE * np.sqrt(counts_per_photon * middle + read_noise**2):
+                lowest, furthest = min(lowest, course[j, k]), max(furthest, abs(course[j, k]))
+        noise = np.sqrt(counts_per_photon * max(middle, 0.0) + read_noise**2)
+        if (
+            middle + lowest >= _LEAST_LEVEL * counts_per_photon
+            and furthest > COURSE * noise
+            and _shows(counts[i], state[i], course)
+        ):
             for j in range(size):
                 for k in range(size):
                     if state[i, j, k] != _MISSING:
                         counts[i, j, k] -= course[j, k]
+
+
+@inner(nogil=True)
+def _shows(counts: Any, state: Any, course: Any) -> bool:
+    """Whether the own pixels on a patch's border follow a course rather than none: by least squares, by half or more.
+
+    Where a background has a step, a grid of cells makes a slope of it on places that are flat.
+    """
+    last, n = len(counts) - 1, 0
+    mean, mean_course, products, squares = 0.0, 0.0, 0.0, 0.0
+    for turn in range(2):
+        for j in range(last + 1):
+            for k in range(last + 1):
+                if state[j, k] == _OWN and (j == 0 or k == 0 or j == last or k == last):
+                    if turn == 0:
+                        mean, mean_course, n = mean + counts[j, k], mean_course + course[j, k], n + 1
+                    else:
+                        off = course[j, k] - mean_course
+                        products += off * (counts[j, k] - mean)
+                        squares += off * off
+        if turn == 0 and n > 0:
+            mean, mean_course = mean / n, mean_course / n
+    return bool(products > squares / 2)
 
 
 @kernel(nogil=True)

@@ -166,7 +166,7 @@ class _Pool:
 def _kind(level: NDArray[np.float32] | LevelGrid | None) -> bytes:
     """What patches are rid of: those of settings by which it is the same are shared."""
     if isinstance(level, LevelGrid):
-        return blake2b(level.levels.tobytes(), digest_size=16).digest()
+        return blake2b(level.levels.tobytes() + str(level.cell).encode(), digest_size=16).digest()
     return b"radial" if level is not None else b""
 
 

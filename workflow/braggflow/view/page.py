@@ -79,7 +79,8 @@ class Page:
         self.plot.figure.on_event(Tap, self._tapped)
         self._build()
         self._show_first()
-        self.say(" ".join(viewed.notes))
+        if viewed.notes:
+            self.say(" ".join(viewed.notes))
 
     # ---- what panels ask for ----
 
@@ -186,14 +187,19 @@ class Page:
             self.later.do("locate", lambda _: viewed.located(rest.patches()), self._located)
 
     def _contradicted(self, said: tuple[str, ...]) -> None:
-        if said:
-            self.say(" ".join(said))
+        if said and self.viewed.asked.frames == self.base.asked.frames:
+            self.told.text = f"{self.told.text} {escape(' '.join(said))}".strip()
 
     def _located(self, columns: Columns, *, all_of_them: bool = True) -> None:
         self.columns, self._locating = columns, not all_of_them
         self.list_peaks()
         # What is marked as gone and new is another message: the peaks are not kept waiting for it.
-        self.document.add_next_tick_callback(lambda: self.tune.found(columns) if self.columns is columns else None)
+        shown = self.viewed, self.position
+        self.document.add_next_tick_callback(lambda: self._mark_changes(columns, shown))
+
+    def _mark_changes(self, columns: Columns, shown: tuple[Viewed, int]) -> None:
+        if self.columns is columns and self.viewed is shown[0] and self.position == shown[1]:
+            self.tune.found(columns)
 
     def list_peaks(self) -> None:
         """Markers and rows of the peaks in the window."""

@@ -43,6 +43,8 @@ _CONTRADICTED, _CERTAIN = 0.2, 5.0
 #: that of its photons: frames were smoothed, or show a scene that changes. Between them, that from which on stated
 #: uncertainties are too small by a quarter or more.
 _CORRELATED, _SHARED, _SMOOTHED = 0.05, 0.12, 0.3
+#: Points of the transfer line without which nothing is said of noise that is shared: frames of some 160² have them.
+_ENOUGH_POINTS = 200
 _KEYS = "frames.counts_per_photon: auto", "frames.read_noise: auto"
 
 
@@ -159,7 +161,7 @@ def contradictions(opened: OpenedSeries) -> tuple[str, ...]:
     if line is None:
         return ()
     correlation = neighbours_correlation(noise.points, line.used)
-    shared = (_shared(correlation),) if correlation > _SHARED else ()
+    shared = _shared(noise, line, correlation)
     if correlation > _SMOOTHED:
         return shared
     made = counts_per_photon * line.level + read_noise**2
@@ -174,17 +176,21 @@ def contradictions(opened: OpenedSeries) -> tuple[str, ...]:
     )
 
 
-def _shared(correlation: float) -> str:
+def _shared(noise: _Noise, line: Line, correlation: float) -> tuple[str, ...]:
     """What noise that neighbouring pixels share does to stated uncertainties, which take that of each for its own.
 
     Of noise that was smoothed alike along both axes a peak's position sees (1 + 2 times the sum of the correlations
     along a row) squared times the variance that a pixel shows; those of a Gaussian go with the square of the distance.
+    Nothing is said of small frames, and where most of a frame is peaks or masked: peaks that change look like it.
     """
+    few = line.used.mean() < 0.5 or np.count_nonzero(line.used) < _ENOUGH_POINTS
+    if correlation <= _SHARED or noise.at_a_time == 1 or few:
+        return ()
     times = 1 + 2 * sum(correlation ** (distance**2) for distance in (1, 2, 3))
     return (
         f"neighbouring pixels share noise (correlation {correlation:.2f}), as where frames were smoothed or "
         f"interpolated: stated uncertainties of positions are about {times:.1f} times too small "
-        f"(locate.scale_std: {times:.1f} makes up for it), unless it is the scene that changes between frames"
+        f"(locate.scale_std: {times:.1f} makes up for it), unless it is the scene that changes between frames",
     )
 
 
@@ -212,7 +218,7 @@ def _found(opened: OpenedSeries) -> DetectorConstants:
             f"the noise of neighbouring pixels is not their own (correlation {correlation:.2f}): frames were smoothed, "
             "or the scene changes from one to the next"
         )
-    said = _notes(noise, correlation)
+    said = _notes(noise, quiet, correlation)
     read_noise = None if isinstance(frames.read_noise, str) else frames.read_noise
     if not isinstance(frames.counts_per_photon, str):
         return _read_noise(opened, noise, quiet, frames.counts_per_photon, said, refused)
@@ -328,15 +334,13 @@ def _how(noise: _Noise) -> str:
     return f"{compared.get(noise.at_a_time, 'consecutive frames, three at a time')} ({noise.frames} read)"
 
 
-def _notes(noise: _Noise, correlation: float) -> tuple[str, ...]:
+def _notes(noise: _Noise, line: Line, correlation: float) -> tuple[str, ...]:
     notes = []
     if noise.at_a_time == 1:
         notes.append("one frame: charge that neighbouring pixels share lowers it, unequal response of pixels raises it")
     if correlation > _CORRELATED:
         notes.append(f"neighbouring pixels share noise (correlation {correlation:.2f}): of a whole peak there is more")
-    if correlation > _SHARED and noise.at_a_time > 1:
-        notes.append(_shared(correlation))
-    return tuple(notes)
+    return (*notes, *_shared(noise, line, correlation))
 
 
 # ---- what is read ----
