@@ -51,7 +51,7 @@ def cut_patches(
     level : numpy.ndarray of float32 or LevelGrid, optional
         As detection has it: with a radial background shape (1, y, x), counts, with a local one the grid of its cells.
         Its course is subtracted from each patch, but for its level at the maximum: with a local background where it
-        is more than `COURSE` of a pixel's noise somewhere in the patch.
+        is more than `COURSE` of a pixel's noise somewhere in the patch and the pixels on its border follow it.
     counts_per_photon : float, default 1.0
         Counts of one photon.
     read_noise : float, default 0.0
