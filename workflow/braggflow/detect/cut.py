@@ -18,8 +18,8 @@ from braggflow.peak_table import Flag
 #: A neighbour is listed where its maximum is at most this far beyond the patch, pixels along either axis: one further
 #: away shows too little of itself in the patch to be fitted.
 LISTED_BEYOND = 3
-#: A local background's course that is less than this share of a pixel's noise moves no peak by a tenth of its error;
-#: levels, photons, below which it is not subtracted: fits know that counts of few photons are not below 0.
+#: A local background's course that is less than this share of a pixel's noise moves a peak with a sigma of 1.4 px by
+#: less than a tenth of its error. Of levels of few photons, nothing is subtracted: fits take no count for negative.
 COURSE, _LEAST_LEVEL = 0.05, 10.0
 # numba reads module constants as numbers.
 _OWN, _OTHER, _FULL, _MISSING = (int(state) for state in State)
