@@ -113,6 +113,19 @@ def test_masked_pixels_are_not_looked_at_and_found_ones_join_the_mask():
     assert without_bad_pixels(series, {}).correction.mask.sum() == 2
 
 
+def test_a_pixel_beside_a_brighter_one_is_not_alone_on_whichever_side_that_one_is():
+    frames = np.random.default_rng(0).poisson(20, (16, 64, 64))
+    sides = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+    brighter = [(8 + 16 * (i // 4), 8 + 16 * (i % 4)) for i in range(len(sides))]
+    for (y, x), (up, left) in zip(brighter, sides, strict=True):
+        frames[:, y, x] += 600
+        frames[:, y + up, x + left] += 300
+    seen = found(frames)
+    cornered = [place for place, (up, left) in zip(brighter, sides, strict=True) if up and left]
+    assert seen["hot"] == [list(place) for place in cornered]
+    assert seen["persistent_spots"] == len(sides) - len(cornered)
+
+
 def test_find_peaks_ignores_what_is_found():
     frames = peaks_of(0.8, 0.0, n=10)
     frames[:, 90, 31] += 900

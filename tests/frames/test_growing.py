@@ -2,6 +2,7 @@
 
 import os
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -171,3 +172,25 @@ def test_a_series_that_grew_is_the_same_whole_and_no_other(tmp_path):
     assert described_alike(growing, {"frames": frames_identity(*identity(IMAGES, "whole.zarr"))})
     for number, other in enumerate((IMAGES[:, :, :-1], IMAGES[:, 1:], IMAGES.astype("u4"))):
         assert not described_alike(growing, {"frames": frames_identity(*identity(other, f"{number}.zarr"))})
+
+
+def test_a_growing_series_is_described_as_the_same_series_when_it_is_whole(tmp_path):
+    stated = {"beamline": "7-ID", "missing_frames": [[1, 2, "lost"]], "wavelength": 0.4, "zone": "A"}
+    path = make_store(tmp_path / "scan.zarr", IMAGES, attributes=stated)
+    growing, whole = growing_data(path, [0, 3], anew=True), open_frames(path)
+    assert growing.attrs.keys() == whole.attrs.keys()
+    assert {key: growing.attrs[key] for key in stated} == stated
+
+
+def test_an_image_that_is_no_stack_has_a_stamp_too(tmp_path):
+    path = tmp_path / "single.h5"
+
+    def written(image):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("entry/data", data=image, chunks=(20, 24))
+        return frame_stamps(path, [0])
+
+    first = written(IMAGES[0])
+    assert first != [""]
+    assert written(IMAGES[1]) != first
+    assert written(IMAGES[0]) == first

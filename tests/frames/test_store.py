@@ -56,6 +56,15 @@ def test_many_small_chunks_are_sharded(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_raw(data, np.arange(2, 9)), images[2:9])
 
 
+def test_large_chunks_are_compressed_in_blocks_that_threads_can_share(tmp_path):
+    array = create_store(tmp_path / "series.zarr", n_frames=1, shape=(1024, 1024), dtype=np.dtype("u2"))
+    array[0] = np.random.default_rng(0).poisson(5, (1024, 1024))
+    stored = (unfinished_path(tmp_path / "series.zarr") / "frames" / "c" / "0" / "0" / "0").read_bytes()
+    n_bytes, block_bytes = np.frombuffer(stored[4:12], "<u4")  # the header of Blosc 1
+    assert n_bytes == 2 * 1024**2
+    assert block_bytes == 2**20
+
+
 def test_chunks_are_whole_frames_of_the_stated_size():
     assert chunk_frames(14_400, (512, 512), np.dtype("u2")) == 32
     assert chunk_frames(100, (4096, 4096), np.dtype("u4")) == 1
