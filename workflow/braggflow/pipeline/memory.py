@@ -10,7 +10,7 @@ from braggflow.frames import OpenedSeries
 from braggflow.pipeline.groups import Group
 
 #: A worker process with all modules imported, and what torch adds.
-PROCESS_BYTES, NETWORK_BYTES = 330e6, 200e6
+PROCESS_BYTES, NETWORK_BYTES = 380e6, 200e6
 #: Chunks that a thread holds: a decoded one, and at worst as much again of its file and of the next one's.
 CHUNKS = 3
 #: Per pixel of a frame: for the search, 150 bytes a pixel above `minval`, which a tenth of them are; and where counts
@@ -32,7 +32,7 @@ class MemoryNeed(NamedTuple):
 def memory_need(opened: OpenedSeries, groups: Sequence[Group]) -> MemoryNeed:
     """The need of a series whose tasks are `groups`.
 
-    process = 330 MB (and 200 MB with a network) + pixels x (1 + 4 for each of dark, flat and background frame, and
+    process = 380 MB (and 200 MB with a network) + pixels x (1 + 4 for each of dark, flat and background frame, and
     60 with a radial background);
     thread = 3 chunks + pixels x (15, 13 more where counts are corrected, and 33 with a radial background) + 1.5 x
     pixels x frames of a group.
