@@ -8,7 +8,7 @@ from braggflow.detect.judged import JudgedMaxima, judge_maxima
 from braggflow.detect.levels import mean_counts
 from braggflow.detect.pixels import SEARCHED, as_searched
 from braggflow.detect.searching import searched_image
-from braggflow.detect.shapes import arcs, on_disks
+from braggflow.detect.shapes import arcs, on_disks, on_plateaus, plateau_middles
 
 __all__ = [
     "SEARCHED",
@@ -27,5 +27,7 @@ __all__ = [
     "mean_counts",
     "measure_patches",
     "on_disks",
+    "on_plateaus",
+    "plateau_middles",
     "searched_image",
 ]

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggflow.detect import JudgedMaxima, cut_patches, detect, judge_maxima, on_disks
+from braggflow.detect import JudgedMaxima, cut_patches, detect, judge_maxima, plateau_middles
 from braggflow.errors import InputError
 from braggflow.explain.findings import Image, Place
 from braggflow.frames import UNREADABLE, CorrectedFrame, OpenedSeries
 from braggflow.patches import Patches
 from braggflow.peak_table import Table
-from braggflow.pipeline import compile_ahead, complete_peaks, locate_peaks, on_cpu, search_chunk
+from braggflow.pipeline import accepted, compile_ahead, complete_peaks, locate_peaks, on_cpu, search_chunk
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,9 +82,9 @@ class FoundFrame:
             return None
 
     def judged(self, near: tuple[int, int]) -> JudgedMaxima:
-        """All maxima of the frame, and those below the noise around a searched pixel."""
+        """All maxima of the frame, peaks where their patches are cut, and those below the noise around a pixel."""
         config = self.opened.config
-        return judge_maxima(
+        judged = judge_maxima(
             self.frame.counts,
             self.frame.mask,
             config.detect,
@@ -92,6 +92,17 @@ class FoundFrame:
             bin=config.frames.bin,
             **self.opened.known,
         )
+        if config.fit.model != "disk":
+            peaks = np.flatnonzero(judged.dropped_by == "")
+            frame, table = self.frame, judged.table
+            table["y_pixel"][peaks], table["x_pixel"][peaks] = plateau_middles(
+                frame.counts[None],
+                frame.mask,
+                *(table[name][peaks] for name in ("frame", "y_pixel", "x_pixel")),
+                saturated=frame.saturated,
+                saturation=frame.saturation,
+            )
+        return judged
 
     def measured_maxima(self) -> Table:
         """The maxima that detection kept, disks as one, with their snr: those that `min_snr` drops too."""
@@ -103,8 +114,7 @@ class FoundFrame:
             bin=config.frames.bin,
             **self.opened.known,
         )
-        if config.fit.model == "disk":
-            found = on_disks(found, self.frame.counts, self.frame.mask, size=config.patches.size)
+        found = accepted(config, self.frame, found)
         return cut_patches(self.frame, found.table, config.patches, level=found.level, **config.frames.noise)[1]
 
 

@@ -148,7 +148,8 @@ def correct_frame(raw: NDArray[Any], correction: Correction) -> CorrectedFrame:
     """Apply mask, dark, flat and binning to one raw frame, shape (y, x).
 
     An integer frame with nothing to correct is passed through without a copy. Binned pixels are sums; one is masked or
-    saturated if any of its pixels is. Rows and columns beyond the last whole bin are left out.
+    saturated if any of its pixels is. Rows and columns beyond the last whole bin are left out. Pixels that were clipped
+    at the frame's highest count stay equal, so that a peak's flat top has one maximum, whatever dark and flat are.
     """
     mask = correction.mask
     if raw.dtype.kind == "f":
@@ -168,6 +169,9 @@ def correct_frame(raw: NDArray[Any], correction: Correction) -> CorrectedFrame:
         counts = counts.astype(np.float32) - correction.dark
     if correction.flat is not None:
         counts = counts.astype(np.float32, copy=False) / correction.flat
+    if saturated is not None and counts is not raw and (full := saturated & ~mask).any():
+        clipped = full & (raw == raw[full].max())
+        counts[clipped] = counts[clipped].max()
     if correction.bin > 1:
         b = correction.bin
         counts = _blocks(np.where(mask, 0, counts), b).sum(axis=(1, 3), dtype=np.float32)

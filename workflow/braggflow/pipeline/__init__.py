@@ -11,6 +11,7 @@ from braggflow.pipeline.sample_frames import Sample, SampledFrame, look_at_frame
 from braggflow.pipeline.stages import (
     ChunkPeaks,
     NetworkResult,
+    accepted,
     compile_kernels,
     complete_peaks,
     locate_peaks,
@@ -32,6 +33,7 @@ __all__ = [
     "PartPeaks",
     "Sample",
     "SampledFrame",
+    "accepted",
     "check_memory",
     "compile_ahead",
     "compile_kernels",

@@ -17,7 +17,7 @@ import numpy as np
 
 from braggflow import compiled, patches
 from braggflow.config import DetectConfig, FitConfig, LocateConfig, PatchesConfig
-from braggflow.detect import SEARCHED, cut_patches, detect, on_disks, searched_image
+from braggflow.detect import SEARCHED, cut_patches, detect, on_disks, on_plateaus, searched_image
 from braggflow.fit import deblend, fit_patches
 from braggflow.frames import CorrectedFrame
 from braggflow.locate import least_std, load_localiser, locate_patches
@@ -109,6 +109,7 @@ def _search(dtype: np.dtype[np.generic]) -> None:
     found = detect(counts, mask, DetectConfig())
     cut_patches(CorrectedFrame(counts, mask, None), found.table, PatchesConfig(), level=found.level)
     on_disks(found, counts, mask, size=15)
+    on_plateaus(found, counts, mask, saturation=300.0)
     for background in ("local", "none"):
         for false_peaks in (0.1, None):
             levels = DetectConfig(background=background, false_peaks=false_peaks, minval="5 sigma", minscore="4 sigma")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from braggflow import patches, peak_table
 from braggflow.config import RunConfig
-from braggflow.detect import Detection, as_searched, cut_stack, detect_stack, mean_counts, on_disks
+from braggflow.detect import Detection, as_searched, cut_stack, detect_stack, mean_counts, on_disks, on_plateaus
 from braggflow.errors import InputError
 from braggflow.fit import Deblended, deblend, fit_patches
 from braggflow.frames import UNREADABLE, CorrectedFrame, OpenedSeries, passes_unchanged
@@ -218,7 +218,8 @@ def _peaks_of(
 
 
 def accepted(config: RunConfig, frame: CorrectedFrame, detection: Detection) -> Detection:
-    """What was detected in a frame or stack, one row a disk where disks are fitted (in one frame).
+    """What was detected in a frame or stack, each maximum where its patch is cut: one in the middle of a saturated
+    plateau, or of each disk where disks are fitted (in one frame).
 
     Raises `InputError` where it is too much in one frame.
     """
@@ -232,7 +233,7 @@ def accepted(config: RunConfig, frame: CorrectedFrame, detection: Detection) -> 
     if config.fit.model == "disk":
         counts = frame.counts[0] if frame.counts.ndim == 3 else frame.counts
         return on_disks(detection, counts, frame.mask, size=config.patches.size)
-    return detection
+    return on_plateaus(detection, frame.counts, frame.mask, saturated=frame.saturated, saturation=frame.saturation)
 
 
 def _mean_counts(frames: NDArray[Any], mask: NDArray[np.bool_]) -> list[float]:

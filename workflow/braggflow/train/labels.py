@@ -18,6 +18,7 @@ from braggflow.detect import cut_patches, detect
 from braggflow.errors import InputError
 from braggflow.frames import OpenedSeries, unbinned
 from braggflow.peak_table import Flag
+from braggflow.pipeline import accepted
 from braggflow.results import RunFolder, open_peaks, open_run_frames, read_run_config
 from braggflow.simulate import FWHM_PER_SIGMA, MAX_SIGMA_MAJOR, PatchSimulation
 
@@ -262,6 +263,7 @@ def _cut_again(series: OpenedSeries, number: int) -> tuple[patches.Patches, peak
         )
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
+    found = accepted(series.config, frame, found)
     return cut_patches(frame, found.table, series.config.patches, level=found.level, **series.config.frames.noise)
 
 
