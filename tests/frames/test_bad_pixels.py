@@ -113,6 +113,16 @@ def test_masked_pixels_are_not_looked_at_and_found_ones_join_the_mask():
     assert without_bad_pixels(series, {}).correction.mask.sum() == 2
 
 
+def test_pixels_are_judged_up_to_two_from_the_edge():
+    frames = np.random.default_rng(0).poisson(20, (16, 64, 48))
+    frames[:, [2, 2, -3], [2, -3, 2]] = 0
+    frames[:, -3, -3] += 300
+    frames[:, 1, 30] = 0
+    seen = found(frames)
+    assert seen["dead"] == [[2, 2], [2, 45], [61, 2]]
+    assert seen["hot"] == [[61, 45]]
+
+
 def test_a_pixel_beside_a_brighter_one_is_not_alone_on_whichever_side_that_one_is():
     frames = np.random.default_rng(0).poisson(20, (16, 64, 64))
     sides = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]

@@ -138,8 +138,9 @@ def test_with_a_dark_frame_subtracted_there_is_no_pedestal():
         (shots(1.0, 0.0, background=100, pedestal=400), {"counts_per_photon": 3.0}, "less than their photons make"),
         (np.where((a := shots(1.0, 0.0, background=6)) < 6, 0, a), {}, "pixels below 6 counts were set to 0"),
         (shots(0.2, 0.0, background=4), {"read_noise": 0.0}, "is lost in whole counts"),
+        (shots(1.0, 20.0, n=3), {"read_noise": 0.0}, r"noise is not that of photons and frames\.read_noise: 0"),
     ],
-    ids=["zeros", "constant", "tiny", "small", "narrow", "pedestal", "pedestal-gain", "thresholded", "coarse"],
+    ids=["zeros", "constant", "tiny", "small", "narrow", "pedestal", "pedestal-gain", "thresholded", "coarse", "other"],
 )
 def test_what_cannot_be_known_is_refused_with_the_key_and_a_reason(frames, given, reason):
     with pytest.raises(InputError, match=rf"frames\.(counts_per_photon|read_noise): auto.*{reason}"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from braggflow import peak_table
-from braggflow.results import Part, RunFolder, consolidate, open_peaks, write_part
+from braggflow import InputError, peak_table
+from braggflow.results import Part, RunFolder, consolidate, open_peaks, stored_columns, write_part
 
 
 def part_table(frames: list[int]) -> peak_table.Table:
@@ -36,3 +36,17 @@ def test_a_parent_is_a_row_of_the_whole_table(tmp_path: Path, numbers: list[int]
     np.testing.assert_array_equal(parents["peak_frame"].values, peaks["peak_frame"].values[children])
     np.testing.assert_array_equal(parents["y_pixel"].values, 10)
     np.testing.assert_array_equal(peaks["y_pixel"].values[children], 30)
+
+
+def test_some_columns_are_those_of_the_whole_table(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(InputError, match=r"holds no peak table \(peaks\.zarr is missing\)"):
+        stored_columns(folder, ["y_pixel"])
+    folder.parts.mkdir(parents=True)
+    part = write_part(folder, Part(0, 2, part_table([0, 1])), "run")
+    consolidate(folder, [part], xr.Dataset(coords={"frame": [0, 1]}), [], {})
+    found = stored_columns(folder, ["x_pixel", "of_no_version", "peak_count"])
+    peaks = open_peaks(tmp_path).load()
+    assert found.keys() == {"x_pixel", "peak_count"}
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, peaks[name].values)

@@ -80,6 +80,25 @@ def test_clocks_of_dates_and_such_that_count(tmp_path: Path) -> None:
         np.testing.assert_array_equal(join_log(data, log(tmp_path, text), tolerance=2, **more)["voltage"], expected)
 
 
+@pytest.mark.parametrize(
+    ("units", "seconds"),
+    [
+        *((unit, 1e-3) for unit in ("ms", "millisecond", "milliseconds")),
+        *((unit, 1.0) for unit in ("s", "sec", "second", "seconds")),
+        *((unit, 60.0) for unit in ("min", "minute", "minutes")),
+        *((unit, 3600.0) for unit in ("h", "hr", "hour", "hours")),
+        *((unit, 86400.0) for unit in ("d", "day", "days")),
+    ],
+)
+def test_clocks_of_every_unit_agree(tmp_path: Path, units: str, seconds: float) -> None:
+    clock = np.array([0, 7, 20, 33])
+    text = f"time ({units}),step (1)\n" + "".join(f"{number},{number}\n" for number in clock)
+    found = join_log(frames(clock * seconds), log(tmp_path, text), tolerance=0.01 * seconds)
+    np.testing.assert_array_equal(found["step"], clock)
+    in_units = xr.Dataset(coords={"frame": clock, "time": ("frame", clock.astype(np.uint32), {"units": units})})
+    np.testing.assert_array_equal(join_log(in_units, log(tmp_path, text), tolerance=0.01 * seconds)["step"], clock)
+
+
 def test_hdf5_logs(tmp_path: Path) -> None:
     path = tmp_path / "log.h5"
     with h5py.File(path, "w") as file:

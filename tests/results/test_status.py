@@ -27,6 +27,7 @@ from braggflow.results import (
     data_set_statuses,
     read_run_info,
     run_lock,
+    write_end_in_place,
     write_run_info,
 )
 from braggflow.results.status import MAX_REASONS, read_outcomes
@@ -279,3 +280,19 @@ def test_json_has_every_data_set(tmp_path):
     told = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     (state,) = json.loads(told)
     assert (state["name"], state["status"], state["ended"]) == ("scan", "partial", True)
+
+
+def test_an_end_is_written_in_the_room_that_is_there_or_nothing_is(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_run_info(folder, {"identity": {}, "status": "running", "frames": list(range(50))})
+    before = folder.info.read_bytes()
+    write_end_in_place(folder, {"status": "failed", "error": "the disk is full", "other": "is not written"})
+    assert len(folder.info.read_bytes()) == len(before)
+    found = read_run_info(folder)
+    assert (found["status"], found["error"]) == ("failed", "the disk is full")
+    assert found["frames"] == list(range(50))
+    assert "other" not in found
+    before = folder.info.read_bytes()
+    with pytest.raises(InputError, match=r"run\.json: cannot be written, the disk is full"):
+        write_end_in_place(folder, {"status": "failed", "error": "x" * 500})
+    assert folder.info.read_bytes() == before
