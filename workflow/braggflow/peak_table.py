@@ -115,7 +115,7 @@ VARIABLES: dict[str, Variable] = {
     "chi2": Variable("f4", "1", "reduced chi-square of the fit"),
     "y_fit_std": Variable("f4", "pixel", "standard error of y_fit"),
     "x_fit_std": Variable("f4", "pixel", "standard error of x_fit"),
-    "intensity": Variable("f4", "count", "counts above background in the patch"),
+    "intensity": Variable("f4", "count", "counts above background: of the fitted profile, else in the patch"),
     "snr": Variable("f4", "1", "counts over their noise, in the aperture that shows most"),
     "disagreement": Variable("f4", "pixel", "distance between network and fit"),
     "parent": Variable("i8", "1", "row of the peak whose residual held this one (-1: a maximum of its own)", -1),

@@ -13,6 +13,10 @@ says nothing, and neither does its uncertainty. That knows the counts but not ho
 converged fit, it is multiplied by the root of its chi2 where that is above 1, as the fit's own is. On backgrounds
 brighter than those it knows it is at least what the peak's photons allow.
 
+`intensity` is that of the converged fit, whichever position is used: the sum of a patch's counts above the median of
+its border is too low for all but sharp peaks, whose flanks reach the border, and scatters more. Without a fit it is the
+sum.
+
 No peak is dropped; `method` says which position it was, `y_network`, `x_network`, `y_fit` and `x_fit` keep both.
 """
 
@@ -23,6 +27,7 @@ from numpy.typing import NDArray
 
 from braggflow import peak_table
 from braggflow.config import FitConfig, RunConfig
+from braggflow.fit import profile_counts
 from braggflow.frames import unbinned
 from braggflow.locate import IN_DOMAIN, Located, least_std
 from braggflow.patches import Patches
@@ -187,6 +192,7 @@ def _enter_fits(
         "chi2": 1,
     }.items():
         result[name][converged] = kept[name.replace("_fit", "")] * factor
+    result["intensity"][converged] = profile_counts(kept, 2 * half + 1)
     _flag(result, fitted & ~converged, Flag.fit_failed)
     # Not for a converged fit with eta at 0 or 1: half of all pseudo-Voigt fits of Gaussian peaks end there, and well.
     stuck = np.zeros(len(result), bool)

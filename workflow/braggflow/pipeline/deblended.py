@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from braggflow import peak_table
 from braggflow.config import RunConfig
-from braggflow.fit import Deblended
+from braggflow.fit import Deblended, profile_counts
 from braggflow.frames import unbinned
 from braggflow.patches import Patches, State
 from braggflow.peak_table import Flag, Method
@@ -117,8 +117,8 @@ def add_further(
 ) -> peak_table.Table:
     """`result` (n,) with the rows of the further peaks behind it, their `parent` the row that they belong to.
 
-    `result` is what `assemble` made of `table`. Peaks that have further ones get `deblended`, and, as these, the
-    intensity and the snr of their fitted profile. A further peak is no maximum: its `birth` is the level of its pixel,
+    `result` is what `assemble` made of `table`. Peaks that have further ones get `deblended`, and, as these, the snr of
+    their fitted profile in the patch's own pixels. A further peak is no maximum: its `birth` is the level of its pixel,
     its `score` 0, its `area` 0, and it has no `significance`. `counts_per_photon` and `read_noise` are those of the
     searched frame.
     """
@@ -136,6 +136,7 @@ def add_further(
     for name, factor in (("fwhm_major", scale), ("fwhm_minor", scale), ("amplitude", scale**-2)):
         rows[name] = fits[name] * factor
     rows["background"] = fits["background"] * scale**-2
+    rows["intensity"] = profile_counts(fits, 2 * half + 1)
     for name in ("angle", "eta", "chi2"):
         rows[name] = fits[name]
     rows["method"] = np.where(fits["voigt"], Method.pseudo_voigt, Method.gaussian)
@@ -152,16 +153,15 @@ def add_further(
     for peaks, of in ((result, main), (rows, row)):
         chosen = main if peaks is result else np.arange(len(rows))
         own = patches.state[of] == State.OWN
-        intensity = _intensity(peaks[chosen], patches, table, of, scale)
+        inside = _counts_inside(peaks[chosen], patches, table, of, scale)
         variance = counts_per_photon * np.maximum(peaks["background"][chosen] * scale**2, 0) + read_noise**2
-        noise = np.sqrt(counts_per_photon * intensity + own.sum(axis=(1, 2)) * variance)
-        peaks["intensity"][chosen], peaks["snr"][chosen] = intensity, intensity / noise
+        peaks["snr"][chosen] = inside / np.sqrt(counts_per_photon * inside + own.sum(axis=(1, 2)) * variance)
         weak = chosen[peaks["snr"][chosen] < config.patches.flag_snr_below]
         peaks["flags"][weak] |= np.uint16(Flag.low_snr)
     return np.concatenate([result, rows])
 
 
-def _intensity(
+def _counts_inside(
     peaks: peak_table.Table, patches: Patches, table: peak_table.Table, of: NDArray[np.int64], scale: int
 ) -> NDArray[np.float64]:
     """Counts of the fitted profiles in the own pixels of their patches `of` (n,); `peaks` are in detector pixels."""
