@@ -11,6 +11,7 @@ import zarr
 from braggflow.frames import create_store, finish_store, frames_from_array, open_frames, unfinished_path
 from braggflow.frames.reader import FrameReader
 from braggflow.frames.seals import seal
+from braggflow.frames.store import FRAMES_FORMAT
 
 
 @pytest.fixture
@@ -97,6 +98,27 @@ def test_a_damaged_chunk_is_an_error_that_names_it_and_does_no_harm(store, damag
     with pytest.raises(ValueError, match=r"chunk frames/c/1/0/0 is damaged"):
         reader.read(np.array([2, 3]))
     np.testing.assert_array_equal(reader.read(np.array([4, 5])), images[4:6])
+
+
+@pytest.mark.parametrize("at", [4, 12], ids=["decoded", "encoded"])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_sizes_of_a_header_that_are_not_true_are_damage_without_a_checksum_too(tmp_path, at, change):
+    stated = {"format": FRAMES_FORMAT, "format_version": 1}
+    array = zarr.open_group(tmp_path / "a.zarr", mode="w", attributes=stated).create_array(
+        "frames",
+        shape=(2, 40, 30),
+        dtype="u2",
+        chunks=(1, 40, 30),
+        compressors=(zarr.codecs.BloscCodec(cname="zstd", typesize=2),),
+        dimension_names=("frame", "y", "x"),
+    )
+    array[:] = np.random.default_rng(0).poisson(5, array.shape)
+    file = chunk(tmp_path / "a.zarr", 1)
+    whole = file.read_bytes()
+    size = int.from_bytes(whole[at : at + 4], "little") + change
+    file.write_bytes(whole[:at] + size.to_bytes(4, "little") + whole[at + 4 :])
+    with pytest.raises(ValueError, match=rf"frames/c/1/0/0 is damaged.* {size}\b"):
+        FrameReader(open_frames(tmp_path / "a.zarr")).read(np.array([1]))
 
 
 def test_what_is_stored_in_another_way_is_left_to_zarr(store, tmp_path):
