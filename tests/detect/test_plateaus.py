@@ -9,9 +9,13 @@ from scipy import ndimage
 import braggflow
 from braggflow import RunConfig
 from braggflow.detect import plateau_middles
-from braggflow.explain import explain_place
+from braggflow.explain import explain_in, explain_place, find_in_frame
+from braggflow.fit import Deblended
+from braggflow.fit.patch_fits import FIT_DTYPE
 from braggflow.frames import frames_from_array, open_series
+from braggflow.patches import MAX_NEIGHBOURS, Patches, State
 from braggflow.peak_table import Flag
+from braggflow.pipeline.saturated import doubted
 from braggflow.simulate.profiles import PROFILE_DTYPE, render
 
 SIDE, TOP = 256, 4095
@@ -85,6 +89,44 @@ def test_saturated_peaks_are_one_row_each_as_near_as_they_state(tmp_path, sigma,
     np.testing.assert_allclose(peaks[["y_pixel", "x_pixel"]].to_array().T, centres[nearest], atol=1.5)
 
 
+def test_a_pixel_that_hardly_responds_lifts_no_other_top(tmp_path):
+    expected, _ = scene(1.6)
+    frames = np.minimum(np.random.default_rng(1).poisson(expected), TOP).astype(np.uint16)
+    flat = np.ones(frames.shape, np.float32)
+    flat[3, 5], frames[3, 5] = 0.02, TOP
+    np.save(tmp_path / "flat.npy", flat)
+    peaks = braggflow.find_peaks(frames, config={"frames": {"flat": str(tmp_path / "flat.npy")}})
+    births = np.sort(peaks["birth"].values)
+    assert births[-1] > 40 * TOP
+    assert births[-2] <= TOP
+
+
+@pytest.mark.parametrize("apart", [0.0, 4.0, 5.0, 7.0])
+def test_two_peaks_under_one_top_are_a_blend_somewhere_under_it(apart):
+    peaks = np.zeros(2, PROFILE_DTYPE)
+    peaks["y"], peaks["x"] = 60.2, (60, 60 + apart)
+    peaks["sigma_major"] = peaks["sigma_minor"] = 1.6
+    peaks["height"] = 6 * TOP, 4 * TOP
+    expected = render((120, 128), peaks, background=8)
+    found = braggflow.find_peaks(np.minimum(np.random.default_rng(1).poisson(expected), TOP).astype(np.uint16))
+    assert found.sizes["peak"] == 1
+    blend = bool(found["flags"][0] & np.uint16(Flag.blend))
+    assert blend == (apart > 0)
+    off = np.abs(found["x"].values - peaks["x"]).min()
+    assert off < (1.5 * float(found["x_std"][0]) if blend else 0.05)
+
+
+def test_a_fit_below_what_was_clipped_has_failed():
+    fits, state = np.zeros(3, FIT_DTYPE), np.zeros((3, 11, 11), np.uint8)
+    state[:2, 5, 5] = State.FULL
+    counts = np.full((3, 11, 11), 1000, np.float32)
+    fits["converged"], fits["amplitude"], fits["background"], fits["chi2"] = True, (700, 950, 700), 20, 1
+    cut = Patches(counts, state, np.full((3, MAX_NEIGHBOURS, 2), np.nan, np.float32), np.zeros((3, 2)))
+    apart = Deblended(fits, np.zeros(3, bool), np.zeros(3, bool), fits[:0], np.zeros(0, int))
+    assert doubted(apart, cut).fits["converged"].tolist() == [False, True, True]
+    assert apart.fits["converged"].all()
+
+
 def test_marks_in_the_mask_are_no_top(tmp_path):
     expected, centres = scene(1.6)
     frames = np.minimum(np.random.default_rng(1).poisson(expected), TOP).astype(np.uint16)
@@ -95,6 +137,23 @@ def test_marks_in_the_mask_are_no_top(tmp_path):
     given = {"saturation": TOP, **{name: str(tmp_path / f"{name}.npy") for name in images}}
     peaks = braggflow.find_peaks(frames, config={"frames": given})
     assert peaks.sizes["peak"] == len(centres)
+
+
+@pytest.mark.parametrize("background", ["none", "local"])
+def test_what_explains_a_maximum_beside_a_higher_top_finds_that(background):
+    peaks = np.zeros(2, PROFILE_DTYPE)
+    peaks["y"], peaks["x"] = 60, (60, 71)
+    peaks["sigma_major"] = peaks["sigma_minor"] = 2.2
+    peaks["height"] = 3 * TOP
+    expected = render((120, 128), peaks, background=8)
+    frames = np.minimum(np.random.default_rng(1).poisson(expected), TOP).astype(np.uint16)
+    settings = {"detect": {"min_neighbour_distance": 14, "background": background}}
+    series = open_series(frames_from_array(frames), RunConfig.model_validate(settings))
+    found = find_in_frame(series, 0)
+    told = [explain_in(found, y, x).maximum for y in range(58, 66) for x in range(56, 66)]
+    dropped = [one for one in told if one is not None and one.dropped_by == "min_neighbour_distance"]
+    assert dropped
+    assert all(one.value < 14 for one in dropped)
 
 
 def test_what_explains_a_saturated_peak_knows_its_maximum():

@@ -74,13 +74,16 @@ def test_of_two_that_are_told_apart_each_has_its_own():
     np.testing.assert_allclose(np.sort(found["intensity"].values)[::-1], 2 * np.pi * 2.25 * peaks["height"], rtol=0.05)
 
 
-def test_without_a_fit_intensity_is_the_sum_of_the_patch():
+def test_where_not_all_are_fitted_intensity_is_the_sum_of_the_patch():
     peaks = np.zeros(1, PROFILE_DTYPE)
     peaks["y"] = peaks["x"] = 32
     peaks["sigma_major"] = peaks["sigma_minor"] = 1.0
     peaks["height"] = 500
     frame = np.random.default_rng(0).poisson(render((64, 64), peaks, background=4)).astype(np.uint16)
-    summed = braggflow.find_peaks(frame, config={"fit": {"fraction": 0}})["intensity"].values
+    summed = [
+        *braggflow.find_peaks(frame, config={"fit": {"fraction": 0}})["intensity"].values,
+        *braggflow.find_peaks(frame, config={"fit": {"fraction": 0.999999}})["intensity"].values,
+    ]
     patch = frame[27:38, 27:38].astype(float)
     border = np.concatenate([patch[0], patch[-1], patch[1:-1, 0], patch[1:-1, -1]])
-    np.testing.assert_allclose(summed, [(patch - np.median(border)).sum()])
+    np.testing.assert_allclose(summed, (patch - np.median(border)).sum())

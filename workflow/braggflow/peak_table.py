@@ -87,8 +87,8 @@ class Variable(NamedTuple):
 
 VARIABLES: dict[str, Variable] = {
     "peak_frame": Variable("i8", "1", "frame number (coordinate of dimension frame)", -1),
-    "y_pixel": Variable("i4", "pixel", "row of the detected maximum", -1),
-    "x_pixel": Variable("i4", "pixel", "column of the detected maximum", -1),
+    "y_pixel": Variable("i4", "pixel", "row of the detected maximum, of a saturated peak of the middle of its top", -1),
+    "x_pixel": Variable("i4", "pixel", "column of the same", -1),
     "birth": Variable("f8", "count", "level of the maximum in the searched frame"),
     "death": Variable("f8", "count", "level at which the peak merges into a higher one (0 if never)"),
     "score": Variable("f8", "count", "persistence, birth - death"),

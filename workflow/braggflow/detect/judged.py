@@ -40,6 +40,8 @@ class JudgedMaxima(NamedTuple):
     table: NDArray[np.void]
     """(n,) with the fields of `MAXIMUM_DTYPE`, pixels of the searched frame; `saddle` is the flat index of the pixel
     where a maximum merges, -1 where it merges with none. The significance of noise is NaN where it was not asked."""
+    detected: NDArray[np.int64]
+    """(n, 2) the highest pixel of each (y, x), whatever `table` is made to say."""
     dropped_by: NDArray[np.str_]
     """(n,) key of the filter that dropped it, `floor` where it is not above the noise at all, "" for a peak."""
     least: float
@@ -114,8 +116,10 @@ def judge_maxima(
         local = background.level[0]
     else:
         local = -above_grid(np.zeros(counts.shape, np.float32), noise.level[0], noise.cell)
+    table = np.concatenate([maxima, faint])
     return JudgedMaxima(
-        np.concatenate([maxima, faint]),
+        table,
+        np.column_stack([table["y_pixel"], table["x_pixel"]]),
         np.concatenate([dropped_by, np.full(len(faint), "minval" if config.false_peaks is None else "floor")]),
         least if config.false_peaks is not None else np.nan,
         minval,

@@ -35,7 +35,7 @@ def described_maximum(found: FoundFrame, judged: JudgedMaxima, row: int) -> Maxi
         into=found.on_detector(*higher_maximum(judged.foreground, one)) if merges else None,
         dropped_by=dropped_by,
     )
-    value, limit = _asked(found, judged, maximum, one)
+    value, limit = _asked(found, judged, maximum, row)
     return Maximum(**{name: getattr(maximum, name) for name in Maximum.__slots__} | {"value": value, "limit": limit})
 
 
@@ -64,10 +64,10 @@ def _dropped_later(found: FoundFrame, y: int, x: int) -> str:
     return "min_snr" if there.any() else "disk"
 
 
-def _asked(found: FoundFrame, judged: JudgedMaxima, maximum: Maximum, one: np.void) -> tuple[float, float]:
+def _asked(found: FoundFrame, judged: JudgedMaxima, maximum: Maximum, row: int) -> tuple[float, float]:
     """The number that dropped a maximum, and the limit that it is on the wrong side of."""
     detect = found.opened.config.detect
-    y, x = int(one["y_pixel"]), int(one["x_pixel"])
+    y, x = int(judged.table["y_pixel"][row]), int(judged.table["x_pixel"][row])
     shape = judged.foreground.shape
     numbers: dict[str, Callable[[], tuple[float, float]]] = {
         "false_peaks": lambda: (maximum.significance, judged.least),
@@ -77,21 +77,19 @@ def _asked(found: FoundFrame, judged: JudgedMaxima, maximum: Maximum, one: np.vo
         "min_area": lambda: (maximum.area, detect.min_area),
         "max_area": lambda: (maximum.area, detect.max_area or np.nan),
         "min_edge_distance": lambda: (min(y, x, shape[0] - 1 - y, shape[1] - 1 - x), detect.min_edge_distance),
-        "min_neighbour_distance": lambda: (_to_higher(judged, one), detect.min_neighbour_distance),
+        "min_neighbour_distance": lambda: (_to_higher(judged, row), detect.min_neighbour_distance),
         "min_snr": lambda: (_snr(found, y, x), detect.min_snr),
     }
     value, limit = numbers.get(maximum.dropped_by, lambda: (np.nan, np.nan))()
     return float(value), float(limit)
 
 
-def _to_higher(judged: JudgedMaxima, one: np.void) -> float:
+def _to_higher(judged: JudgedMaxima, row: int) -> float:
     """Distance to the nearest higher maximum that no other filter dropped, pixels."""
-    left = judged.table[np.isin(judged.dropped_by, ("", "min_neighbour_distance"))]
-    rank = [
-        (row["birth"], row["y_pixel"], row["x_pixel"]) > (one["birth"], one["y_pixel"], one["x_pixel"]) for row in left
-    ]
-    higher = left[np.array(rank, bool)]
-    return float(np.hypot(higher["y_pixel"] - one["y_pixel"], higher["x_pixel"] - one["x_pixel"]).min())
+    left = np.isin(judged.dropped_by, ("", "min_neighbour_distance"))
+    rank = list(zip(judged.table["birth"].tolist(), *judged.detected.T.tolist(), strict=True))
+    higher = left & np.array([other > rank[row] for other in rank], bool)
+    return float(np.hypot(*(judged.detected[higher] - judged.detected[row]).T).min())
 
 
 def _snr(found: FoundFrame, y: int, x: int) -> float:

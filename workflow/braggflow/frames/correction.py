@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from braggflow.angles import Geometry
 from braggflow.config import FramesConfig, RunConfig
@@ -149,7 +150,7 @@ def correct_frame(raw: NDArray[Any], correction: Correction) -> CorrectedFrame:
 
     An integer frame with nothing to correct is passed through without a copy. Binned pixels are sums; one is masked or
     saturated if any of its pixels is. Rows and columns beyond the last whole bin are left out. Pixels that were clipped
-    at the frame's highest count stay equal, so that a peak's flat top has one maximum, whatever dark and flat are.
+    at the frame's highest count and touch stay equal: a flat top has one maximum, whatever dark and flat are.
     """
     mask = correction.mask
     if raw.dtype.kind == "f":
@@ -170,8 +171,9 @@ def correct_frame(raw: NDArray[Any], correction: Correction) -> CorrectedFrame:
     if correction.flat is not None:
         counts = counts.astype(np.float32, copy=False) / correction.flat
     if saturated is not None and counts is not raw and (full := saturated & ~mask).any():
-        clipped = full & (raw == raw[full].max())
-        counts[clipped] = counts[clipped].max()
+        tops, n = ndimage.label(full & (raw == raw[full].max()), np.ones((3, 3)))
+        clipped = tops > 0
+        counts[clipped] = ndimage.maximum(counts, tops, range(1, n + 1))[tops[clipped] - 1]
     if correction.bin > 1:
         b = correction.bin
         counts = _blocks(np.where(mask, 0, counts), b).sum(axis=(1, 3), dtype=np.float32)

@@ -15,7 +15,7 @@ brighter than those it knows it is at least what the peak's photons allow.
 
 `intensity` is that of the converged fit, whichever position is used: the sum of a patch's counts above the median of
 its border is too low for all but sharp peaks, whose flanks reach the border, and scatters more. Without a fit it is the
-sum.
+sum, and where only a share is fitted it is of all: two measures in one column would look like change.
 
 No peak is dropped; `method` says which position it was, `y_network`, `x_network`, `y_fit` and `x_fit` keep both.
 """
@@ -85,7 +85,7 @@ def assemble(
     half, scale = patches.counts.shape[1] // 2, config.frames.bin
     corner = np.column_stack([table["y_pixel"], table["x_pixel"]]).astype(np.float64) - half
 
-    converged = _enter_fits(result, fits, fitted, corner, half, scale)
+    converged = _enter_fits(result, fits, fitted, corner, half, scale, all_fitted=config.fit.fraction == 1)
     method = np.full(len(result), Method[config.fit.model])
     method[fitted] = np.where(fits["voigt"], Method.pseudo_voigt, method[fitted])
     several, blended = np.zeros(len(result), bool), np.zeros(len(result), bool)
@@ -171,6 +171,8 @@ def _enter_fits(
     corner: NDArray[np.float64],
     half: int,
     scale: int,
+    *,
+    all_fitted: bool,
 ) -> NDArray[np.bool_]:
     """Fill the fit's variables and flags of `result`; return which peaks have a fit, shape (n,)."""
     good = fits["converged"] & (np.hypot(fits["y"] - half, fits["x"] - half) <= MAX_OFFSET)
@@ -192,7 +194,8 @@ def _enter_fits(
         "chi2": 1,
     }.items():
         result[name][converged] = kept[name.replace("_fit", "")] * factor
-    result["intensity"][converged] = profile_counts(kept, 2 * half + 1)
+    if all_fitted:
+        result["intensity"][converged] = profile_counts(kept, 2 * half + 1)
     _flag(result, fitted & ~converged, Flag.fit_failed)
     # Not for a converged fit with eta at 0 or 1: half of all pseudo-Voigt fits of Gaussian peaks end there, and well.
     stuck = np.zeros(len(result), bool)

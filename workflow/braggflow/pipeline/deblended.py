@@ -117,10 +117,10 @@ def add_further(
 ) -> peak_table.Table:
     """`result` (n,) with the rows of the further peaks behind it, their `parent` the row that they belong to.
 
-    `result` is what `assemble` made of `table`. Peaks that have further ones get `deblended`, and, as these, the snr of
-    their fitted profile in the patch's own pixels. A further peak is no maximum: its `birth` is the level of its pixel,
-    its `score` 0, its `area` 0, and it has no `significance`. `counts_per_photon` and `read_noise` are those of the
-    searched frame.
+    `result` is what `assemble` made of `table`. Peaks that have further ones get `deblended`, and, as these, the
+    intensity of their fitted profile and its snr in the patch's own pixels. A further peak is no maximum: its `birth`
+    is the level of its pixel, its `score` 0, its `area` 0, and it has no `significance`. `counts_per_photon` and
+    `read_noise` are those of the searched frame.
     """
     if not len(further.row):
         return result
@@ -136,7 +136,6 @@ def add_further(
     for name, factor in (("fwhm_major", scale), ("fwhm_minor", scale), ("amplitude", scale**-2)):
         rows[name] = fits[name] * factor
     rows["background"] = fits["background"] * scale**-2
-    rows["intensity"] = profile_counts(fits, 2 * half + 1)
     for name in ("angle", "eta", "chi2"):
         rows[name] = fits[name]
     rows["method"] = np.where(fits["voigt"], Method.pseudo_voigt, Method.gaussian)
@@ -155,6 +154,7 @@ def add_further(
         own = patches.state[of] == State.OWN
         inside = _counts_inside(peaks[chosen], patches, table, of, scale)
         variance = counts_per_photon * np.maximum(peaks["background"][chosen] * scale**2, 0) + read_noise**2
+        peaks["intensity"][chosen] = profile_counts(peaks[chosen], (2 * half + 1) * scale)
         peaks["snr"][chosen] = inside / np.sqrt(counts_per_photon * inside + own.sum(axis=(1, 2)) * variance)
         weak = chosen[peaks["snr"][chosen] < config.patches.flag_snr_below]
         peaks["flags"][weak] |= np.uint16(Flag.low_snr)

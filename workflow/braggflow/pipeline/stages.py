@@ -25,6 +25,7 @@ from braggflow.locate import Located, compute_device, load_localiser, locate_pat
 from braggflow.pipeline.ahead import compile_ahead
 from braggflow.pipeline.assembly import assemble, sample
 from braggflow.pipeline.deblended import add_further, further_peaks
+from braggflow.pipeline.saturated import doubted
 
 _RETRY_PAUSE_SECONDS = 0.2
 #: Pixels that the mean count of a frame is taken of, about, evenly spread: all of them take longer than they tell.
@@ -306,7 +307,7 @@ def fit_peaks(
     if fits is None:
         fits = fit_patches(shown.counts, shown.state, shown.neighbours, config.fit, **config.frames.noise)
     apart = deblend(shown.counts, shown.state, shown.neighbours, config.fit, fits, **config.frames.noise)
-    return chosen, apart
+    return chosen, doubted(apart, shown)
 
 
 def assembled(

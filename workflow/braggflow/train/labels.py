@@ -261,9 +261,9 @@ def _cut_again(series: OpenedSeries, number: int) -> tuple[patches.Patches, peak
             bin=series.config.frames.bin,
             **series.known,
         )
+        found = accepted(series.config, frame, found)
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:  # as the run itself records them
         raise InputError(f"frame {number}: {error}") from error
-    found = accepted(series.config, frame, found)
     return cut_patches(frame, found.table, series.config.patches, level=found.level, **series.config.frames.noise)
 
 

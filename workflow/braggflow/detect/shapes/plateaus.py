@@ -104,14 +104,14 @@ def _middles(
     new_ys, new_xs = ys.copy(), xs.copy()
     # The plateau of each maximum, 0 where it is on none; of each plateau its middle, and how many maxima it has.
     of_plateau, middles, maxima = np.zeros(n, np.int64), np.empty(n + 1, np.int64), np.zeros(n + 1, np.int64)
-    plateaus, known, taken = np.zeros((1, 1), np.int64), np.empty(1024, np.int64), 0
+    plateaus, known, taken = np.zeros((1, 1), np.int32), np.empty(1024, np.int64), 0
     n_plateaus, before = 0, -1
     for i in range(n):
         counts, y, x = frames[of_frame[i]], ys[i], xs[i]
         if not _is_full(counts, mask, saturated, any_saturated, saturation, y, x):
             continue
         if plateaus.shape != mask.shape:
-            plateaus = np.zeros(mask.shape, np.int64)
+            plateaus = np.zeros(mask.shape, np.int32)
         if of_frame[i] != before:  # plateaus are those of one frame
             for k in range(taken):
                 plateaus[known[k] // mask.shape[1], known[k] % mask.shape[1]] = 0
