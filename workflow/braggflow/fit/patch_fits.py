@@ -183,7 +183,7 @@ def profile_counts(fits: NDArray[np.void], size: int) -> NDArray[np.float64]:
     >>> names = "amplitude", "fwhm_major", "fwhm_minor", "eta"
     >>> fits = np.array([(100, 4.71, 2.355, 0), (100, 4.71, 2.355, 1)], [(name, "f8") for name in names])
     >>> profile_counts(fits, 11).round().tolist()  # 2π × 2 × 1 × 100, and of the Lorentzian
-    [1257.0, 2337.0]
+    [1257.0, 2353.0]
     """
     square = fits["fwhm_major"] * fits["fwhm_minor"]
     area = np.pi * square / FWHM_PER_SIGMA**2  # of the ellipse of one sigma

@@ -177,9 +177,9 @@ def _middle(pixels: Any, width: int) -> int:
     for k in range(len(pixels)):
         y += pixels[k] // width
         x += pixels[k] % width
-    y, x = y / len(pixels), x / len(pixels)
     for k in range(len(pixels)):
-        away = (pixels[k] // width - y) ** 2 + (pixels[k] % width - x) ** 2
+        # Of whole numbers, so that equal distances are equal.
+        away = (len(pixels) * (pixels[k] // width) - y) ** 2 + (len(pixels) * (pixels[k] % width) - x) ** 2
         if away < nearest or (away == nearest and pixels[k] < middle):
             nearest, middle = away, pixels[k]
     return middle
