@@ -65,10 +65,9 @@ def cut_patches(
         A copy of the table, shape (n,), with `flags`, `intensity` (counts) and `snr` set. Intensity is that of the
         peak's own pixels; the background level is the median of those on the patch's border (their mean where that is
         less than 3 photons: a median of few counts is 0). `snr` is that of the aperture that shows most of the peak:
-        of those of 1.5, 2.5, 3.5, ... px around the maximum and of all own pixels the highest. Saturated pixels count
-        for it with what they were clipped at: they show at least as much. The noise in an aperture is that of its own
-        counts (Poisson, of `counts_per_photon`), of the background, whose scatter is at least that of its photons and
-        of `read_noise`, and of the level's error.
+        of those of 1.5, 2.5, 3.5, ... px around the maximum and of all own pixels the highest, saturated ones as they
+        were clipped. The noise in an aperture is that of its own counts (Poisson, of `counts_per_photon`), of the
+        background, whose scatter is at least that of its photons and of `read_noise`, and of the level's error.
 
     Examples
     --------
@@ -368,12 +367,11 @@ def measure_patches(
     """Intensity (n,), counts, snr (n,), and the centroid (n, 2), pixels, of n patches; see `cut_patches`."""
     n, size = counts.shape[:2]
     half = size // 2
-    intensity = np.zeros(n, np.float32)
-    snr = np.zeros(n, np.float32)
+    intensity, snr = np.zeros(n, np.float32), np.zeros(n, np.float32)
     centroid = np.full((n, 2), np.nan)
     border = np.empty(4 * (size - 1), np.float32)
-    # By aperture: counts above the level in own pixels and in own saturated ones, and how many of either.
-    inside, clipped, pixels = np.empty(half + 1), np.empty(half + 1), np.empty(half + 1, np.int64)
+    # By aperture: counts above the level, and own pixels, saturated ones too.
+    inside, pixels = np.empty(half + 1), np.empty(half + 1, np.int64)
     # The smallest aperture that holds the pixel; the last one has them all.
     apertures = np.empty((size, size), np.int64)
     for j in range(size):
@@ -384,35 +382,34 @@ def measure_patches(
         n_border = own_border(counts[i], state[i], border)
         level, scatter = _background(border[:n_border], counts_per_photon, read_noise)
         floor = level + _CENTROID_LEVEL * (counts[i, half, half] - level)
-        weight, wy, wx = 0.0, 0.0, 0.0
-        inside[:], clipped[:], pixels[:] = 0.0, 0.0, 0
+        summed, weight, wy, wx = 0.0, 0.0, 0.0, 0.0
+        inside[:], pixels[:] = 0.0, 0
         for j in range(size):
             for k in range(size):
                 own = state[i, j, k] == _OWN
-                if own:
-                    inside[apertures[j, k]] += counts[i, j, k] - level
-                    pixels[apertures[j, k]] += 1
                 # A saturated core draws the centroid to itself rightly, a neighbour's does not.
-                saturated = state[i, j, k] == _FULL and not is_other(neighbours[i], j - half, k - half)
-                if saturated:
-                    clipped[apertures[j, k]] += counts[i, j, k] - level
-                    pixels[apertures[j, k]] += 1
-                if (own or saturated) and counts[i, j, k] > floor:
+                if not own and (state[i, j, k] != _FULL or is_other(neighbours[i], j - half, k - half)):
+                    continue
+                inside[apertures[j, k]] += counts[i, j, k] - level
+                pixels[apertures[j, k]] += 1
+                if own:
+                    summed += counts[i, j, k] - level
+                if counts[i, j, k] > floor:
                     weight += counts[i, j, k] - floor
                     wy += (counts[i, j, k] - floor) * j
                     wx += (counts[i, j, k] - floor) * k
+        intensity[i] = summed
         if weight > 0:
             centroid[i, 0], centroid[i, 1] = wy / weight, wx / weight
         total, n_own = 0.0, 0
         for a in range(half + 1):
-            total += inside[a] + clipped[a]
+            total += inside[a]
             n_own += pixels[a]
             variance = counts_per_photon * max(total, 0.0) + n_own * scatter**2
             if n_border:  # the level is a median
                 variance += n_own**2 * (np.pi / 2) * scatter**2 / n_border
             if variance > 0:
                 snr[i] = max(snr[i], total / np.sqrt(variance))
-        intensity[i] = inside.sum()
     return intensity, snr, centroid
 
 
