@@ -178,6 +178,7 @@ def _cut(axes: Axes, why: Findings, along: str, norm: Normalize) -> None:
     room, half = 0.06 * (top - low), why.bin / 2
     low = 0.0 if 0 <= low < 5 * room else low - room  # from 0 where that is not far
     axes.set(xlabel=f"{along} (pixel)", ylabel="counts", xlim=(at[0] - half, at[-1] + half), ylim=(low, top + room))
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)  # longer ones hide the label
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
