@@ -100,6 +100,7 @@ def plateau_middles(
 def _middles(
     frames: Any, mask: Any, saturated: Any, any_saturated: bool, saturation: float, of_frame: Any, ys: Any, xs: Any
 ) -> Any:
+    """`plateau_middles`. Only plateaus with maxima are gone through: labelling whole frames takes longer by far."""
     n = len(ys)
     new_ys, new_xs = ys.copy(), xs.copy()
     # The plateau of each maximum, 0 where it is on none; of each plateau its middle, and how many maxima it has.
