@@ -36,7 +36,9 @@ ROOMS = {
 LEFT_OUT = ("core/ReplaceBinaryOperator_BitOr", "core/RemoveDecorator", "core/ExceptionReplacer")
 #: Seconds that the tests of a room, and one test, may take; a change that keeps them longer is noticed.
 TIMEOUT, TEST_TIMEOUT = 1800, 200
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+#: Tests of faults too: of the flow they are most.
+MARKED = "not slow and not slurm and not browser and not documents"
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", MARKED]
 LIMITS = ["-o", f"faulthandler_timeout={TEST_TIMEOUT}", "-o", "faulthandler_exit_on_timeout=true"]
 _PLACE = ("module_path", "operator_name", "operator_args", "occurrence")
 _CONFIG = """[cosmic-ray]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from braggflow import peak_table
 from braggflow.errors import InputError
+from braggflow.peak_rows import intensity_errors
 from braggflow.peak_table import Flag, Method
 
 
@@ -110,3 +111,13 @@ def test_selection_by_frame_survives_what_people_do_with_tables():
     assert other["y"].equals(table["y"][:2])
     with pytest.raises(InputError, match=r"3 rows and 2 others are not the same peaks.*one\.bragg\.compare\(other\)"):
         table["y"] + other["y"]
+
+
+def test_the_error_of_an_intensity_is_the_stated_one_or_else_what_the_snr_says():
+    table = peak_table.empty(4)
+    table["intensity"], table["snr"] = [100, -50, 80, 60], [20, 10, 0, np.nan]
+    table["intensity_std"] = [7, np.nan, np.nan, np.nan]
+    peaks = xr.Dataset({name: ("peak", table[name].copy()) for name in ("intensity", "intensity_std", "snr")})
+    np.testing.assert_array_equal(intensity_errors(peaks), [7, 5, np.nan, np.nan])
+    np.testing.assert_array_equal(intensity_errors(peaks.drop_vars("intensity_std"))[:2], [5, 5])
+    assert np.isnan(intensity_errors(peaks.drop_vars(["snr", "intensity_std"]))).all()

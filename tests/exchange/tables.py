@@ -19,6 +19,7 @@ def filled(n: int, seed: int = 0, *, frames: int = FRAMES, method: int = peak_ta
     for name in ("y_std", "x_std", "fwhm_major", "intensity", "snr", "background", "birth", "amplitude", "eta"):
         table[name] = rng.uniform(0.01, 5, n)
     table["fwhm_minor"] = table["fwhm_major"] * 0.8
+    table["intensity_std"] = table["intensity"] / table["snr"]
     table["angle"] = rng.uniform(-89, 90, n)
     table["area"] = rng.integers(1, 60, n)
     table["flags"] = rng.integers(0, 4096, n)

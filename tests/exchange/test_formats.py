@@ -23,8 +23,11 @@ from tests.geometry.places import PLAIN
 WHOLE = tuple(name for name in peak_table.VARIABLES if name not in ("peak_frame", "y", "x"))
 HOLDS = {
     **dict.fromkeys(("csv", "parquet", "hdf5", "duckdb", "nexus"), WHOLE),
-    "flt": ("y_std", "x_std", "intensity", "area", "birth", "y_pixel", "x_pixel", "snr", "flags", "background"),
-    "refl": ("y_std", "x_std", "intensity", "area", "background", "snr"),
+    "flt": (
+        *("y_std", "x_std", "intensity", "intensity_std", "area", "birth", "y_pixel", "x_pixel", "snr", "flags"),
+        "background",
+    ),
+    "refl": ("y_std", "x_std", "intensity", "intensity_std", "area", "background", "snr"),
     "stream": ("intensity",),
     "cxi": ("intensity", "snr"),
     "midas": ("intensity", "area", "birth", "amplitude", "background", "eta", "y_pixel", "x_pixel"),

@@ -84,14 +84,16 @@ def info_of(outcome):
 
 
 def test_a_run_leaves_the_table_the_settings_and_what_happened(tmp_path, data, client, undisturbed, images):
-    seen = []
+    seen, begun = [], time.monotonic()
     (outcome,) = run(settings(output={"report": True}), [data], out=tmp_path, client=client, progress=seen.append)
+    took = time.monotonic() - begun
     folder = RunFolder(tmp_path / "scan")
     assert (outcome.status, outcome.frames, outcome.frames_processed) == ("complete", 24, 24)
     info = read_run_info(folder)
     assert info["counts"]["peaks"] == outcome.peaks == undisturbed.sizes["peak"] > 60
     assert set(info["counts"]["removed"]) == {"false_peaks", "minscore", "min_snr"}
     assert sum(info["counts"]["methods"].values()) == outcome.peaks
+    assert 0 < info["seconds"]["processing"] <= info["seconds"]["wall"] <= took
     assert set(info["seconds"]["stages"]) == {"read", "correct", "detect", "patches", "locate", "fit"}
     assert read_run_config(folder).detect.minval == 15
     assert folder.report.exists()
@@ -159,7 +161,8 @@ def test_read_noise_is_that_of_a_pixel_of_the_detector(images):
         return braggflow.find_peaks(array, minval=80, minscore=60, network="none", **frames)
 
     summed, binned = peaks_of(sums, read_noise=20), peaks_of(images[:6], bin=2, read_noise=10)
-    for name, factor in (("snr", 1), ("y_fit_std", 2), ("x_fit_std", 2)):
+    stated = {"snr": 1, "intensity_std": 1, "y_fit_std": 2, "x_fit_std": 2, "fwhm_major_std": 2, "fwhm_minor_std": 2}
+    for name, factor in stated.items():
         np.testing.assert_array_equal(binned[name], factor * summed[name].values, err_msg=name)
     quiet = peaks_of(images[:6], bin=2)
     assert (binned["snr"].values < quiet["snr"].values).mean() > 0.9

@@ -38,6 +38,7 @@ PEAKS = {
     3: ([7, 10, 6], [1.0485, 15.6376, 22.0000], [54.0351, 28.3104, 37.0000]),
     4: ([7, 10, 6], [1.0485, 15.6376, 22.0000], [54.0351, 28.3104, 37.0000]),
     5: ([7, 10, 6], [1.0485, 15.6376, 22.0000], [54.0351, 28.3104, 37.0000]),
+    6: ([7, 10, 6], [1.0485, 15.6376, 22.0000], [54.0351, 28.3104, 37.0000]),
 }
 #: How the digest of the weights begins, and the settings that differ from today's defaults under today's names.
 WEIGHTS = {
@@ -46,6 +47,7 @@ WEIGHTS = {
     3: "11c0fe8902c2328e",
     4: "11c0fe8902c2328e",
     5: "11c0fe8902c2328e",
+    6: "11c0fe8902c2328e",
 }
 _LEVELS = {"detect.minval": 30, "detect.minscore": 20, "detect.background": "none", "locate.position": "network"}
 SETTINGS = {
@@ -54,6 +56,7 @@ SETTINGS = {
     3: {"detect.minval": 30},
     4: {},
     5: {},
+    6: {},
 }
 
 

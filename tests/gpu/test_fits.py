@@ -60,7 +60,7 @@ there, seconds = complete_peaks(opened.config, found, answer)
 here, _ = complete_peaks(here_alone, found, locate_peaks(here_alone, found))
 assert set(seconds) >= {"locate", "fit", "fit_on_gpu"}
 assert len(there) == 3
-for name in ("y", "x", "y_std", "amplitude", "chi2", "flags"):
+for name in ("y", "x", "y_std", "amplitude", "intensity_std", "fwhm_major_std", "chi2", "flags"):
     np.testing.assert_allclose(there[name], here[name], rtol=1e-4, atol=1e-4, err_msg=name)
 """
 
@@ -112,7 +112,17 @@ def test_positions_are_the_cpus(kind: str, model: str) -> None:
     assert off.max() < 0.01
     assert np.quantile(off, 0.999) < 1e-3
     both = there["converged"] & here["converged"]
-    for name in ("y_std", "amplitude", "background", "fwhm_major", "chi2", "misfit", "halo"):
+    for name in (
+        "y_std",
+        "amplitude",
+        "background",
+        "fwhm_major",
+        "fwhm_minor_std",
+        "counts_std",
+        "chi2",
+        "misfit",
+        "halo",
+    ):
         middle = np.median(np.abs(there[name] - here[name])[both & np.isfinite(here[name])])
         assert middle < 1e-4 * np.nanmedian(np.abs(here[name])), name
 

@@ -26,6 +26,7 @@ def case(n=3, size=11, network=Method.compact):
     fits["converged"] = True
     fits["y"], fits["x"], fits["y_std"], fits["x_std"] = 5.25, 4.5, 0.01, 0.02
     fits["amplitude"], fits["fwhm_major"], fits["angle"] = 400, 3, 30
+    fits["fwhm_major_std"], fits["fwhm_minor_std"], fits["counts_std"] = 0.1, 0.2, 50
     domain = np.full(n, np.nan if network == Method.braggnn else 0.9, np.float32)
     std = np.full((n, 2), np.nan if network == Method.braggnn else 0.05, np.float32)
     located = Located(network, np.full((n, 2), [5.5, 5.0]), std, domain)
@@ -59,6 +60,8 @@ def test_binned_results_are_in_pixels_of_the_detector():
     assert (result["y_pixel"][0], result["x_pixel"][0]) == (81, 121)
     assert result["fwhm_major"][0] == 12
     assert result["y_fit_std"][0] == pytest.approx(0.04)
+    assert [result[f"fwhm_{axis}_std"][0] for axis in ("major", "minor")] == pytest.approx([0.4, 0.8])
+    assert result["intensity_std"][0] == 50  # counts of the peak, however they are binned
     assert result["amplitude"][0] == 25  # counts per detector pixel
     assert result["disagreement"][0] == pytest.approx(4 * np.hypot(0.25, 0.5))
 

@@ -73,6 +73,14 @@ def column_names(peaks: xr.Dataset) -> list[str]:
     return [*first, *known, *(name for name in of_peaks if name not in {*first, *known})]
 
 
+def intensity_errors(peaks: xr.Dataset) -> NDArray[np.float64]:
+    """Standard errors of `intensity`, counts, (n,): `intensity_std`, else |`intensity`| / `snr`, else NaN."""
+    names, unknown = ("intensity", "intensity_std", "snr"), np.full(peaks.sizes["peak"], np.nan)
+    light, std, snr = (np.asarray(peaks[name].values, float) if name in peaks.variables else unknown for name in names)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.isnan(std) & (snr > 0), np.abs(light) / snr, std)
+
+
 def to_dataframe(peaks: xr.Dataset, columns: Sequence[str] | None = None) -> "pd.DataFrame":
     """The peaks as a pandas table: one row a peak, with its frame's number and coordinates.
 

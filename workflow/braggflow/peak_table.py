@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Of the table on disk. 2 added `domain_probability` and the flags disagree and at_bound; 3 `significance`, `parent`,
-#: the method disk and the flags deblended, blend and ring; 4 checksums; 5 has no `track`, which was -1 everywhere.
-SCHEMA_VERSION = 5
+#: the method disk and the flags deblended, blend and ring; 4 checksums; 5 has no `track`, which was -1 everywhere;
+#: 6 added `intensity_std`, `fwhm_major_std` and `fwhm_minor_std`.
+SCHEMA_VERSION = 6
 GUARDED_SINCE = 4
 #: Columns that tables of earlier versions do not have, and the version that added them.
-ADDED = {"domain_probability": 2, "significance": 3, "parent": 3}
+ADDED = {
+    "domain_probability": 2,
+    "significance": 3,
+    "parent": 3,
+    **dict.fromkeys(("fwhm_major_std", "fwhm_minor_std", "intensity_std"), 6),
+}
 #: Columns that only tables of earlier versions have.
 FORMER_COLUMNS = ("track",)
 
@@ -110,12 +116,15 @@ VARIABLES: dict[str, Variable] = {
     "background": Variable("f4", "count", "fitted background"),
     "fwhm_major": Variable("f4", "pixel", "full width at half maximum of the fitted profile, long axis"),
     "fwhm_minor": Variable("f4", "pixel", "full width at half maximum of the fitted profile, short axis"),
+    "fwhm_major_std": Variable("f4", "pixel", "standard error of fwhm_major"),
+    "fwhm_minor_std": Variable("f4", "pixel", "standard error of fwhm_minor"),
     "angle": Variable("f4", "degree", "direction of the long axis from +x towards +y, in (-90, 90]"),
     "eta": Variable("f4", "1", "Lorentzian fraction of the pseudo-Voigt (0 for a Gaussian)"),
     "chi2": Variable("f4", "1", "reduced chi-square of the fit"),
     "y_fit_std": Variable("f4", "pixel", "standard error of y_fit"),
     "x_fit_std": Variable("f4", "pixel", "standard error of x_fit"),
     "intensity": Variable("f4", "count", "counts above background: of the fitted profile, else in the patch"),
+    "intensity_std": Variable("f4", "count", "standard error of intensity"),
     "snr": Variable("f4", "1", "counts over their noise, in the aperture that shows most"),
     "disagreement": Variable("f4", "pixel", "distance between network and fit"),
     "parent": Variable("i8", "1", "row of the peak whose residual held this one (-1: a maximum of its own)", -1),

@@ -62,9 +62,9 @@ def cut_patches(
     patches : Patches
         The n patches with the states of their pixels, their neighbours and centroids.
     measured : numpy.ndarray of dtype PEAK_DTYPE
-        A copy of the table, shape (n,), with `flags`, `intensity` (counts) and `snr` set. Intensity is that of the
-        peak's own pixels; the background level is the median of those on the patch's border (their mean where that is
-        less than 3 photons: a median of few counts is 0). `snr` is that of the aperture that shows most of the peak:
+        A copy of the table, shape (n,), with `flags`, `intensity`, `intensity_std` (counts) and `snr` set. Intensity is
+        that of the peak's own pixels; the background level is the median of those on the patch's border (their mean
+        where that is less than 3 photons: a median of few counts is 0). `snr` is that of the aperture that shows most:
         of those of 1.5, 2.5, 3.5, ... px around the maximum and of all own pixels the highest, saturated ones as they
         were clipped. The noise in an aperture is that of its own counts (Poisson, of `counts_per_photon`), of the
         background, whose scatter is at least that of its photons and of `read_noise`, and of the level's error.
@@ -85,7 +85,7 @@ def cut_patches(
     >>> (patches.centroid + measured[["y_pixel", "x_pixel"]].tolist() - 5).round(1)
     array([[20.3, 31.8]])
     """
-    cut, measured = cut_stack(
+    return cut_stack(
         frame.counts[None],
         frame.mask,
         table,
@@ -97,7 +97,6 @@ def cut_patches(
         counts_per_photon=counts_per_photon,
         read_noise=read_noise,
     )
-    return cut, measured
 
 
 def cut_stack(
@@ -162,10 +161,9 @@ def cut_stack(
     neighbours = np.full((len(ys), MAX_NEIGHBOURS, 2), np.nan, np.float32)
     n_listed = MAX_NEIGHBOURS if config.neighbours == "fit_together" else 0
     _mark_neighbours(frame, ys, xs, n_listed, config.neighbours != "ignore", counts, state, flags, neighbours)
-    intensity, snr, centroid = measure_patches(counts, state, neighbours, counts_per_photon, read_noise)
+    intensity, std, snr, centroid = measure_patches(counts, state, neighbours, counts_per_photon, read_noise)
     measured = table.copy()
-    measured["intensity"] = intensity
-    measured["snr"] = snr
+    measured["intensity"], measured["intensity_std"], measured["snr"] = intensity, std, snr
     measured["flags"] |= flags
     measured["flags"][measured["snr"] < config.flag_snr_below] |= np.uint16(Flag.low_snr)
     return Patches(counts, state, neighbours, centroid), measured
@@ -363,11 +361,11 @@ def _insert(offsets: Any, m: int, dy: int, dx: int) -> None:
 @kernel(nogil=True)
 def measure_patches(
     counts: Any, state: Any, neighbours: Any, counts_per_photon: float, read_noise: float
-) -> tuple[Any, Any, Any]:
-    """Intensity (n,), counts, snr (n,), and the centroid (n, 2), pixels, of n patches; see `cut_patches`."""
+) -> tuple[Any, Any, Any, Any]:
+    """Intensity (n,), counts, its error, snr (n,), and the centroid (n, 2), pixels, of n patches; see `cut_patches`."""
     n, size = counts.shape[:2]
     half = size // 2
-    intensity, snr = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    intensity, std, snr = np.zeros(n, np.float32), np.full(n, np.nan, np.float32), np.zeros(n, np.float32)
     centroid = np.full((n, 2), np.nan)
     border = np.empty(4 * (size - 1), np.float32)
     # By aperture: counts above the level, and own pixels, saturated ones too.
@@ -409,8 +407,9 @@ def measure_patches(
             if n_border:  # the level is a median
                 variance += n_own**2 * (np.pi / 2) * scatter**2 / n_border
             if variance > 0:
+                std[i] = np.sqrt(variance)  # of all own pixels, in the end
                 snr[i] = max(snr[i], total / np.sqrt(variance))
-    return intensity, snr, centroid
+    return intensity, std, snr, centroid
 
 
 @inner(nogil=True)

@@ -107,5 +107,5 @@ def fitted_alone(drawn: SimulatedPatches) -> Estimate:
 
 def centroid(drawn: SimulatedPatches) -> Estimate:
     """The centre of mass as in the peak table: of the peak's own pixels, above a fifth of the maximum."""
-    _, _, positions = measure_patches(drawn.counts, drawn.state, drawn.maxima, 1.0, 0.0)
+    *_, positions = measure_patches(drawn.counts, drawn.state, drawn.maxima, 1.0, 0.0)
     return Estimate(positions, np.full((len(drawn), 2), np.nan), np.zeros(len(drawn), bool))

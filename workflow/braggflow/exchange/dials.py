@@ -18,6 +18,7 @@ from braggflow.errors import InputError
 from braggflow.exchange.conventions import CONVENTIONS
 from braggflow.exchange.lists import PeakList
 from braggflow.exchange.rows import Rows, values_of
+from braggflow.peak_rows import intensity_errors
 from braggflow.peak_table import Flag
 
 _NAME, _VERSION = "dials::af::reflection_table", 1
@@ -64,10 +65,8 @@ def bounding_boxes(rows: xr.Dataset) -> NDArray[np.int32]:
 
 
 def intensity_variance(rows: xr.Dataset) -> NDArray[np.float64]:
-    """(intensity / snr)², NaN where the table has no `snr` above 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = (values_of(rows, "intensity") / values_of(rows, "snr")) ** 2
-    return np.where(values_of(rows, "snr") > 0, variance, np.nan)
+    """The square of what `peak_rows.intensity_errors` says."""
+    return intensity_errors(rows) ** 2
 
 
 def _positions(rows: xr.Dataset) -> NDArray[np.float64]:
@@ -150,7 +149,8 @@ def _read_refl(path: Path) -> PeakList:
             columns[ours] = found[theirs]
     if "intensity.sum.variance" in found and "intensity" in columns:
         with np.errstate(divide="ignore", invalid="ignore"):
-            columns["snr"] = np.abs(columns["intensity"]) / np.sqrt(found["intensity.sum.variance"])
+            columns["intensity_std"] = np.sqrt(found["intensity.sum.variance"])
+            columns["snr"] = np.abs(columns["intensity"]) / columns["intensity_std"]
     if "flags" in found:
         columns["flags"] = our_flags(found["flags"].astype(np.int64))
     read = {*_COLUMNS} - {"bbox", "miller_index"}

@@ -4,7 +4,7 @@ A line of names after #, then a row of numbers a peak; lines `# name = value` ar
 and docs/file_formats. `s` is the slow axis (y) and `f` the fast one (x), in indices of pixels: the middle of the first
 pixel is 0, as here. `sigs`, `sigf` and `covsf` are the widths of the spot (not uncertainties of its position) and their
 correlation; `sc` and `fc`, corrected for distortions of a lens, equal the raw ones. What ImageD11 has no name for has
-ours: `frame`, `s_std`, `f_std`, `snr`, `flags`, which its reader takes as any other column.
+ours: `frame`, `s_std`, `f_std`, `sum_intensity_std`, `snr`, `flags`, which its reader takes as any other column.
 """
 
 from pathlib import Path
@@ -25,6 +25,7 @@ _SAME = {
     "f_raw": "x",
     "Number_of_pixels": "area",
     "sum_intensity": "intensity",
+    "sum_intensity_std": "intensity_std",
     "IMax_int": "birth",
     "IMax_s": "y_pixel",
     "IMax_f": "x_pixel",

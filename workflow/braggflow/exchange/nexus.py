@@ -121,7 +121,8 @@ def _read_nexus(path: Path) -> PeakList:
             raise InputError(f"{path}: {group.name} has no field {', '.join(missing)}; must hold observed reflections")
         y, x, frame = (group[name][:] for name in needed)
         columns = {"y": y - _MIDDLE, "x": x - _MIDDLE, "peak_frame": np.rint(frame - _FRAME_MIDDLE)}
-        for theirs, ours in (("observed_px_y_var", "y_std"), ("observed_px_x_var", "x_std")):
+        variances = {"observed_px_y_var": "y_std", "observed_px_x_var": "x_std", "int_sum_var": "intensity_std"}
+        for theirs, ours in variances.items():
             if theirs in group:
                 columns[ours] = np.sqrt(group[theirs][:])
         for theirs, ours in (("int_sum", "intensity"), ("background_mean", "background")):

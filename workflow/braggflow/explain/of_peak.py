@@ -145,9 +145,11 @@ def _patch_words(found: FoundFrame, patch: int) -> str:
 def _fit_words(peak: Any) -> str:
     if not np.isfinite(peak["y_fit"]):
         return "It was not fitted (fit.fraction)." if not peak["flags"] & Flag.fit_failed else "The fit failed."
+    major, minor = (_value(peak[f"fwhm_{axis}"], peak[f"fwhm_{axis}_std"], 2) for axis in ("major", "minor"))
     return (
         f"The fit puts it {_position(peak, '_fit')}: {peak['amplitude']:.4g} counts high on {peak['background']:.4g}, "
-        f"FWHM {peak['fwhm_major']:.2f} × {peak['fwhm_minor']:.2f} px, chi2 {peak['chi2']:.2f}."
+        f"FWHM {major} × {minor} px, {_value(peak['intensity'], peak['intensity_std'], 0)} counts in all, "
+        f"chi2 {peak['chi2']:.2f}."
     )
 
 
@@ -284,8 +286,8 @@ def _position(peak: Any, of: str) -> str:
     return "at y = {}, x = {} px".format(*values)
 
 
-def _value(value: float, std: float) -> str:
-    return f"{value:.3f} ± {std:.3f}" if np.isfinite(std) else f"{value:.3f}"
+def _value(value: float, std: float, digits: int = 3) -> str:
+    return f"{value:,.{digits}f}" + (f" ± {std:,.{digits}f}" if np.isfinite(std) else "")
 
 
 def _place(peak: Any) -> str:

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.compiled import inner
+from braggflow.fit.equations import eliminate, hold, substitute
 from braggflow.fit.misfit import scores
 from braggflow.fit.peak_profile import LORENTZ, NODE_WEIGHTS, NODES, Integers, Rows, height_ratio, node_numbers, smear
+from braggflow.fit.reported import COUNTS_STD, MISFIT, report
 from braggflow.fit.solver import (
     EQUAL_WEIGHTS,
     FIRST_DAMPING,
@@ -20,11 +22,7 @@ from braggflow.fit.solver import (
     LEAST_RATE,
     ROUNDING,
     STEP_TOLERANCE,
-    eliminate,
-    hold,
     move,
-    report,
-    substitute,
 )
 from braggflow.fit.start import (
     AMPLITUDE,
@@ -46,7 +44,7 @@ from braggflow.patches import State
 #: Rows of the working arrays of single and of double precision; sums of a pass over the pixels.
 N_SINGLES, N_DOUBLES, N_SUMS = 3, 21, 47
 #: Columns of a result, in the order of `FIT_DTYPE`.
-N_VALUES = 16
+N_VALUES = 19
 _PIXELS, _MODEL, _TRIAL = range(N_SINGLES)
 #: What stands for a pixel that is not usable.
 _UNUSABLE = np.float32(-3e38)
@@ -160,7 +158,10 @@ def fit_alone(
                     break
         at_bound = outside
         if found:
-            converged = report(p[0], n_free, spread, chi2, matrix, gradient, factor, reduced, values)
+            ny, nx = nodes[0, 0], nodes[0, 1]
+            converged = report(
+                p[0], n_free, ny, nx, voigt, size, spread, chi2, matrix, gradient, factor, reduced, values
+            )
             at_bound = voigt and (p[0, ETA] <= 0 or p[0, ETA] >= 1)
         if converged:
             # Residuals and weights of the model before the last step, as on a CPU.
@@ -168,10 +169,11 @@ def fit_alone(
                 usable = pixels[i] > _UNUSABLE
                 new[i] = pixels[i] - old[i] if usable else _ZERO
                 old[i] = _ONE / max(old[i], np.float32(floor)) if usable else _ZERO
-            values[11], values[12], _, _ = scores(p[0], size * size, pixel_y, pixel_x, old, new)
+            values[MISFIT], values[MISFIT + 1], _, _ = scores(p[0], size * size, pixel_y, pixel_x, old, new)
     values[4] *= counts_per_photon
+    values[COUNTS_STD] *= counts_per_photon
     values[5] = counts_per_photon * (values[5] - shift)
-    values[13], values[14], values[15] = iterations, converged, at_bound
+    values[16], values[17], values[18] = iterations, converged, at_bound
     return True
 
 

@@ -28,8 +28,9 @@ from braggflow.config import FitConfig
 from braggflow.fit.misfit import shape_misfit
 from braggflow.fit.patch_fits import FIT_DTYPE
 from braggflow.fit.peak_profile import MAX_MODELLED, Integers, Tools, load_pixels, padded, tools_for
+from braggflow.fit.reported import COUNTS_STD, FWHM_PER_SIGMA
 from braggflow.fit.rivals import CHI2, NUMBERS, Patch, fit_rival, start_pair, start_third
-from braggflow.fit.solver import FLOOR_SHARE, FWHM_PER_SIGMA
+from braggflow.fit.solver import FLOOR_SHARE
 from braggflow.fit.start import (
     AMPLITUDE,
     BACKGROUND,
@@ -142,6 +143,7 @@ def deblend(
     )
     found[:, :, 4] *= photon
     found[:, :, 5] = photon * (found[:, :, 5] - shift)
+    found[:, :, COUNTS_STD] *= photon
     new, split, blend = fits.copy(), np.zeros(len(fits), bool), np.zeros(len(fits), bool)
     number, is_voigt, is_blend = verdict.T
     changed = number > 0

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.compiled import inner, kernel
+from braggflow.fit.reported import COUNTS_STD
 from braggflow.fit.start import copy, copy_rows
 from braggflow.patches import State, median, own_border
 
@@ -81,6 +82,7 @@ def fit_disks(
                 photons, usable, number, poisson, max_iterations, p, work, values[k]
             )
         values[k, 4] *= counts_per_photon
+        values[k, COUNTS_STD] *= counts_per_photon
         values[k, 5] = counts_per_photon * (values[k, 5] - shift)
         values[k, -3], values[k, -2], values[k, -1] = iterations, converged, at_bound
 
@@ -287,6 +289,12 @@ def _fit_one(
     values[4], values[5] = p[AMPLITUDE], p[BACKGROUND]
     values[6] = values[7] = 2 * p[RADIUS]
     values[8] = 0.0
+    values[11] = values[12] = 2 * math.sqrt(spread * inverse[RADIUS, RADIUS])
+    # Of the counts, amplitude × π R².
+    by_radius, by_amplitude = 2 * math.pi * p[RADIUS] * p[AMPLITUDE], math.pi * p[RADIUS] ** 2
+    variance = by_radius**2 * inverse[RADIUS, RADIUS] + by_amplitude**2 * inverse[AMPLITUDE, AMPLITUDE]
+    variance += 2 * by_radius * by_amplitude * inverse[RADIUS, AMPLITUDE]
+    values[COUNTS_STD] = math.sqrt(spread * variance)
     # Of equal weights, the mean variance of the residuals over that of photons.
     values[10] = spread if poisson else spread * number / max(expected, 1e-9)
     return iterations, True, False

@@ -41,12 +41,14 @@ from braggflow.config import FitConfig
 from braggflow.errors import InputError
 from braggflow.fit.disk import fit_disks
 from braggflow.fit.peak_profile import MAX_MODELLED, MAX_SIZE, tools_for
-from braggflow.fit.solver import FWHM_PER_SIGMA, fit_all
+from braggflow.fit.reported import FWHM_PER_SIGMA
+from braggflow.fit.solver import fit_all
 from braggflow.fit.start import starting_values
 from braggflow.locate import compute_device
 from braggflow.patches import MAX_NEIGHBOURS
 
-_NUMBERS = "y x y_std x_std amplitude background fwhm_major fwhm_minor angle eta chi2 misfit halo"
+_NUMBERS = "y x y_std x_std amplitude background fwhm_major fwhm_minor angle eta chi2 "
+_NUMBERS += "fwhm_major_std fwhm_minor_std counts_std misfit halo"
 #: One fit; see `fit_patches`.
 FIT_DTYPE = np.dtype(
     [

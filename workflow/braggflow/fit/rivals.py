@@ -6,13 +6,15 @@ from typing import NamedTuple
 import numpy as np
 
 from braggflow.compiled import inner
+from braggflow.fit.equations import variance_of
 from braggflow.fit.misfit import whitening
 from braggflow.fit.peak_profile import COUNTS, MAX_FREE, MODEL, RESIDUAL, USABLE, WEIGHT, Tools, height_ratio, padded
-from braggflow.fit.solver import MIN_SIGMA, eliminate, fit_one, prior_of, substitute
+from braggflow.fit.reported import COUNTS_STD, by_counts
+from braggflow.fit.solver import MIN_SIGMA, fit_one, prior_of
 from braggflow.fit.start import AMPLITUDE, XX, XY, YY, Floats, Singles, X, Y, copy, copy_rows
 
-#: Columns of FIT_DTYPE that are numbers of a profile, up to chi2.
-NUMBERS = 11
+#: Columns of FIT_DTYPE that are numbers of a profile, up to `misfit`.
+NUMBERS = 14
 _AMPLITUDE, CHI2 = 4, 10
 #: A third peak is looked for where 3 × 3 pixels of what two leave are this many standard deviations above 0.
 THIRD = 4.0
@@ -75,17 +77,21 @@ def _deviance(counts: float, mean: float, floor: float) -> float:
 def _enter_others(n: int, n_free: int, n_own: int, patch_size: int, p: Floats, tools: Tools, numbers: Floats) -> None:
     """The numbers of the peaks that share the first one's shape; then all in order: see `fit_rival`."""
     system = tools.system
-    reduced, solution, unit = system[0], system[1], system[2]
-    matrix, factor = system[3 : 3 + MAX_FREE], system[3 + MAX_FREE :]
-    ratio = height_ratio(p[0], tools.nodes[0, 0], tools.nodes[0, 1], n_own == 8)
+    direction, factor = system[2], system[3 + MAX_FREE :]
+    ny, nx, voigt = tools.nodes[0, 0], tools.nodes[0, 1], n_own == 8
+    ratio = height_ratio(p[0], ny, nx, voigt)
     if n > 1:
-        spread = numbers[0, 2] ** 2 / _variance(0, n_free, matrix, unit, factor, reduced, solution)
+        spread = numbers[0, CHI2]
         for k in range(1, n):
             copy(numbers[0], numbers[k])
             numbers[k, 0], numbers[k, 1], numbers[k, _AMPLITUDE] = p[k, Y], p[k, X], p[k, AMPLITUDE] / ratio
+            first = n_own + 3 * (k - 1)
             for axis in range(2):
-                variance = _variance(n_own + 3 * (k - 1) + axis, n_free, matrix, unit, factor, reduced, solution)
-                numbers[k, 2 + axis] = math.sqrt(variance * spread)
+                direction[:n_free] = 0.0
+                direction[first + axis] = 1.0
+                numbers[k, 2 + axis] = math.sqrt(variance_of(direction, n_free, factor) * spread)
+            by_counts(p[0], p[k, AMPLITUDE], first + 2, ny, nx, voigt, patch_size, n_free, direction)
+            numbers[k, COUNTS_STD] = math.sqrt(variance_of(direction, n_free, factor) * spread)
     for k in range(1, n):
         for j in range(k, 0, -1):
             if numbers[j, _AMPLITUDE] > numbers[j - 1, _AMPLITUDE]:
@@ -107,19 +113,6 @@ def _swap(first: int, second: int, p: Floats, numbers: Floats) -> None:
         numbers[first, column], numbers[second, column] = numbers[second, column], numbers[first, column]
     for column in range(8):
         p[first, column], p[second, column] = p[second, column], p[first, column]
-
-
-@inner(nogil=True, error_model="numpy")
-def _variance(
-    a: int, n_free: int, matrix: Floats, unit: Floats, factor: Floats, reduced: Floats, solution: Floats
-) -> float:
-    """Diagonal element `a` of the inverse of the information matrix; NaN where it has none."""
-    unit[:] = 0.0
-    unit[a] = 1.0
-    if not eliminate(matrix, unit, 0.0, n_free, factor, reduced):
-        return np.nan
-    substitute(factor, reduced, n_free, solution)
-    return float(solution[a])
 
 
 @inner(nogil=True, error_model="numpy")

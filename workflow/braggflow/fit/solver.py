@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggflow.compiled import inner, kernel
+from braggflow.fit.equations import eliminate, hold, position_variances, substitute
 from braggflow.fit.misfit import shape_misfit
 from braggflow.fit.peak_profile import (
     MAX_FREE,
@@ -24,9 +25,9 @@ from braggflow.fit.peak_profile import (
     node_numbers,
     padded,
 )
+from braggflow.fit.reported import COUNTS_STD, MISFIT, report, variances
 from braggflow.fit.start import AMPLITUDE, BACKGROUND, ETA, MAX_PEAKS, XX, XY, YY, Floats, Singles, X, Y, copy
 
-FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 #: Narrowest sigma accepted, px: a peak all in one pixel has no shape.
 MIN_SIGMA = 0.1
 #: Farthest that the centre may lie beyond the patch, px.
@@ -107,8 +108,9 @@ def fit_all(
             )
             if converged and n_full == 0:
                 misfit, halo, _, _ = shape_misfit(p[0], padded(counts.shape[1]), work)
-        values[k, 11], values[k, 12] = misfit, halo
+        values[k, MISFIT], values[k, MISFIT + 1] = misfit, halo
         values[k, 4] *= counts_per_photon
+        values[k, COUNTS_STD] *= counts_per_photon
         values[k, 5] = counts_per_photon * (values[k, 5] - shift)
         values[k, -3], values[k, -2], values[k, -1] = iterations, converged, at_bound
 
@@ -219,7 +221,8 @@ def fit_one(
                 break
     if not found:
         return iterations, False, outside
-    converged = report(p[0], n_free, spread, chi2, matrix, gradient, factor, reduced, values)
+    ny, nx = nodes[0, 0], nodes[0, 1]
+    converged = report(p[0], n_free, ny, nx, voigt, size, spread, chi2, matrix, gradient, factor, reduced, values)
     return iterations, converged, voigt and (p[0, ETA] <= 0 or p[0, ETA] >= 1)
 
 
@@ -272,68 +275,6 @@ def _add_prior(
 
 
 @inner(nogil=True, error_model="numpy")
-def hold(n_own: int, n_free: int, free: Rows, p: Floats, gradient: Floats, matrix: Floats) -> None:
-    """Hold eta and the other peaks' amplitudes where they are at a bound that the step would cross."""
-    if n_own > ETA:
-        g, eta = gradient[ETA], p[0, ETA]
-        if (eta <= 0 and g <= 0) or (eta >= 1 and g >= 0):
-            _hold_one(ETA, n_free, gradient, matrix)
-    for a in range(n_own, n_free):
-        is_height = free[a] % ROWS_PER_PEAK == AMPLITUDE
-        if is_height and p[free[a] // ROWS_PER_PEAK, AMPLITUDE] <= 0 and gradient[a] <= 0:
-            _hold_one(a, n_free, gradient, matrix)
-
-
-@inner(nogil=True, error_model="numpy")
-def _hold_one(a: int, n_free: int, gradient: Floats, matrix: Floats) -> None:
-    gradient[a] = 0.0
-    matrix[a, :a] = 0.0
-    matrix[a + 1 : n_free, a] = 0.0
-    matrix[a, a] = 1.0
-
-
-@inner(nogil=True, error_model="numpy")
-def eliminate(matrix: Floats, gradient: Floats, damping: float, n_free: int, factor: Floats, reduced: Floats) -> bool:
-    """Solve the damped equations for each parameter by those before it; False where they have no one solution.
-
-    Cholesky's decomposition without square roots, from the last parameter to the first: what is left of the own
-    position's block, when all others are eliminated, tells its errors. The diagonal of the factor is inverted.
-    """
-    for a in range(n_free):
-        for b in range(a + 1):
-            factor[a, b] = matrix[a, b]
-        factor[a, a] *= 1.0 + damping
-        reduced[a] = gradient[a]
-    for k in range(n_free - 1, -1, -1):
-        if not factor[k, k] > 1e-13 * matrix[k, k]:
-            return False
-        inverse = 1.0 / factor[k, k]
-        factor[k, k] = inverse
-        for a in range(k):
-            share = factor[k, a] * inverse
-            reduced[a] -= share * reduced[k]
-            for b in range(a + 1):
-                factor[a, b] -= share * factor[k, b]
-    return True
-
-
-@inner(nogil=True, error_model="numpy")
-def substitute(factor: Floats, reduced: Floats, n_solved: int, solution: Floats) -> None:
-    """Fill the solution's first `n_solved` parameters."""
-    for k in range(n_solved):
-        s = reduced[k]
-        for b in range(k):
-            s -= factor[k, b] * solution[b]
-        solution[k] = s * factor[k, k]
-
-
-@inner(nogil=True, error_model="numpy")
-def _position_variances(factor: Floats) -> tuple[float, float]:
-    """Variances of the own y and x where the weights are right."""
-    return factor[0, 0], factor[1, 1] + (factor[1, 0] * factor[1, 1]) ** 2 * factor[0, 0]
-
-
-@inner(nogil=True, error_model="numpy")
 def _own_shift(
     n_free: int, spread: float, gradient: Floats, matrix: Floats, factor: Floats, reduced: Floats, step: Floats
 ) -> float:
@@ -341,7 +282,7 @@ def _own_shift(
     if not eliminate(matrix, gradient, 0.0, n_free, factor, reduced):
         return np.inf
     substitute(factor, reduced, 2, step)
-    y, x = _position_variances(factor)
+    y, x = position_variances(factor)
     return math.sqrt(max(step[Y] ** 2 / y, step[X] ** 2 / x) / spread)
 
 
@@ -391,37 +332,3 @@ def move(
 def _has_shape(p: Floats, size: int) -> bool:
     major, minor = variances(p)
     return bool(minor >= MIN_SIGMA**2 and major <= size * size)
-
-
-@inner(nogil=True, error_model="numpy")
-def variances(p: Floats) -> tuple[float, float]:
-    """Variances along the long and the short axis."""
-    middle, half = 0.5 * (p[YY] + p[XX]), math.hypot(0.5 * (p[XX] - p[YY]), p[XY])
-    return middle + half, middle - half
-
-
-@inner(nogil=True, error_model="numpy")
-def report(
-    p: Floats,
-    n_free: int,
-    spread: float,
-    chi2: float,
-    matrix: Floats,
-    gradient: Floats,
-    factor: Floats,
-    reduced: Floats,
-    values: Floats,
-) -> bool:
-    """Fill the row of results; False, and NaN left there, where the errors are not determined."""
-    if not eliminate(matrix, gradient, 0.0, n_free, factor, reduced):
-        return False
-    y_variance, x_variance = _position_variances(factor)
-    values[2], values[3] = math.sqrt(y_variance * spread), math.sqrt(x_variance * spread)
-    major, minor = variances(p)
-    angle = math.degrees(0.5 * math.atan2(2 * p[XY], p[XX] - p[YY]))
-    values[0], values[1] = p[Y], p[X]
-    values[4], values[5] = p[AMPLITUDE], p[BACKGROUND]
-    values[6], values[7] = FWHM_PER_SIGMA * math.sqrt(major), FWHM_PER_SIGMA * math.sqrt(minor)
-    values[8] = 90.0 if angle <= -90.0 else angle
-    values[9], values[10] = p[ETA], chi2
-    return True

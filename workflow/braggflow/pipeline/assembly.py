@@ -85,7 +85,9 @@ def assemble(
     half, scale = patches.counts.shape[1] // 2, config.frames.bin
     corner = np.column_stack([table["y_pixel"], table["x_pixel"]]).astype(np.float64) - half
 
-    converged = _enter_fits(result, fits, fitted, corner, half, scale, all_fitted=config.fit.fraction == 1)
+    profiled = np.full(len(fits), config.fit.fraction == 1)
+    profiled |= False if split is None else split
+    converged = _enter_fits(result, fits, fitted, profiled, corner, half, scale)
     method = np.full(len(result), Method[config.fit.model])
     method[fitted] = np.where(fits["voigt"], Method.pseudo_voigt, method[fitted])
     several, blended = np.zeros(len(result), bool), np.zeros(len(result), bool)
@@ -168,13 +170,15 @@ def _enter_fits(
     result: peak_table.Table,
     fits: NDArray[np.void],
     fitted: NDArray[np.bool_],
+    profiled: NDArray[np.bool_],
     corner: NDArray[np.float64],
     half: int,
     scale: int,
-    *,
-    all_fitted: bool,
 ) -> NDArray[np.bool_]:
-    """Fill the fit's variables and flags of `result`; return which peaks have a fit, shape (n,)."""
+    """Fill the fit's variables and flags of `result`; return which peaks have a fit, shape (n,).
+
+    `profiled` (n of the fits,) says which may have the intensity of their profile.
+    """
     good = fits["converged"] & (np.hypot(fits["y"] - half, fits["x"] - half) <= MAX_OFFSET)
     converged = np.zeros(len(result), bool)
     converged[fitted] = good
@@ -187,6 +191,8 @@ def _enter_fits(
         "x_fit_std": scale,
         "fwhm_major": scale,
         "fwhm_minor": scale,
+        "fwhm_major_std": scale,
+        "fwhm_minor_std": scale,
         "amplitude": scale**-2,  # binned pixels are sums of bin² pixels
         "background": scale**-2,
         "angle": 1,
@@ -194,8 +200,9 @@ def _enter_fits(
         "chi2": 1,
     }.items():
         result[name][converged] = kept[name.replace("_fit", "")] * factor
-    if all_fitted:
-        result["intensity"][converged] = profile_counts(kept, 2 * half + 1)
+    counted, rows = kept[profiled[good]], np.flatnonzero(converged)[profiled[good]]
+    result["intensity"][rows] = profile_counts(counted, 2 * half + 1)
+    result["intensity_std"][rows] = counted["counts_std"]
     _flag(result, fitted & ~converged, Flag.fit_failed)
     # Not for a converged fit with eta at 0 or 1: half of all pseudo-Voigt fits of Gaussian peaks end there, and well.
     stuck = np.zeros(len(result), bool)

@@ -117,10 +117,10 @@ def add_further(
 ) -> peak_table.Table:
     """`result` (n,) with the rows of the further peaks behind it, their `parent` the row that they belong to.
 
-    `result` is what `assemble` made of `table`. Peaks that have further ones get `deblended`, and, as these, the
-    intensity of their fitted profile and its snr in the patch's own pixels. A further peak is no maximum: its `birth`
-    is the level of its pixel, its `score` 0, its `area` 0, and it has no `significance`. `counts_per_photon` and
-    `read_noise` are those of the searched frame.
+    `result` is what `assemble` made of `table`. Peaks that have further ones get `deblended`, and, as these, the snr of
+    their fitted profile in the patch's own pixels. A further peak is no maximum: its `birth` is the level of its pixel,
+    its `score` 0, its `area` 0, and it has no `significance`. `counts_per_photon` and `read_noise` are those of the
+    searched frame.
     """
     if not len(further.row):
         return result
@@ -133,8 +133,9 @@ def add_further(
         rows[f"{name}_pixel"] = further.pixel[:, axis] * scale + (scale - 1) // 2
         rows[name] = rows[f"{name}_fit"] = unbinned(corner[:, axis] + fits[name], scale)
         rows[f"{name}_std"] = rows[f"{name}_fit_std"] = fits[f"{name}_std"] * scale
-    for name, factor in (("fwhm_major", scale), ("fwhm_minor", scale), ("amplitude", scale**-2)):
-        rows[name] = fits[name] * factor
+    for name in ("fwhm_major", "fwhm_minor", "fwhm_major_std", "fwhm_minor_std"):
+        rows[name] = fits[name] * scale
+    rows["amplitude"] = fits["amplitude"] * scale**-2
     rows["background"] = fits["background"] * scale**-2
     for name in ("angle", "eta", "chi2"):
         rows[name] = fits[name]
@@ -145,6 +146,8 @@ def add_further(
     rows["birth"] = table["birth"][row] - (counts[:, half, half] - counts[np.arange(len(row)), at[:, 0], at[:, 1]])
     rows["death"], rows["score"] = rows["birth"], 0
 
+    rows["intensity"], rows["intensity_std"] = profile_counts(fits, 2 * half + 1), fits["counts_std"]
+
     main = np.unique(row)
     result["flags"][main] |= np.uint16(Flag.deblended)
     rows["flags"] = (result["flags"][row] & _OF_THE_PATCH) | np.uint16(Flag.deblended)
@@ -154,7 +157,6 @@ def add_further(
         own = patches.state[of] == State.OWN
         inside = _counts_inside(peaks[chosen], patches, table, of, scale)
         variance = counts_per_photon * np.maximum(peaks["background"][chosen] * scale**2, 0) + read_noise**2
-        peaks["intensity"][chosen] = profile_counts(peaks[chosen], (2 * half + 1) * scale)
         peaks["snr"][chosen] = inside / np.sqrt(counts_per_photon * inside + own.sum(axis=(1, 2)) * variance)
         weak = chosen[peaks["snr"][chosen] < config.patches.flag_snr_below]
         peaks["flags"][weak] |= np.uint16(Flag.low_snr)

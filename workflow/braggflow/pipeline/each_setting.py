@@ -113,7 +113,7 @@ class _Pool:
             self._cut[places] = self._cut_out(table, detection.level, kind)
         rows, measured = self._cut[places]
         table["peak_frame"] = self._number
-        for name in ("intensity", "snr", "flags"):
+        for name in ("intensity", "intensity_std", "snr", "flags"):
             table[name] = measured[name]
         kept = table["snr"] >= setting.min_snr
         self._tables.append(table[kept])

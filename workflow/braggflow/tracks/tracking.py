@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from braggflow import compiled
 from braggflow.config import TrackConfig, resolve_config
 from braggflow.errors import InputError
+from braggflow.peak_rows import intensity_errors
 from braggflow.peak_table import FOLLOWED as PEAK_COLUMNS
 from braggflow.results import RunFolder, open_stored_peaks, open_tracks, run_lock, write_tracks
 from braggflow.tracks.columns import (
@@ -316,8 +317,8 @@ def _reflections(
     angle = angle_of_frames(peaks, name, frames)
     order = joined.order
     light = peaks["intensity"].values[at[order]].astype(np.float64)
-    snr = peaks["snr"].values[at[order]].astype(np.float64) if "snr" in peaks else np.full(len(order), _SNR)
-    error = np.abs(light) / np.where(snr > 0, snr, 1.0)
+    error = intensity_errors(peaks)[at[order]]
+    error = np.where(np.isnan(error), np.abs(light) / _SNR, error)
     step = abs(float(np.median(np.diff(angle))))
     of_row = angle[of_frame[order]]
     found = rocking_curves(joined.starts, of_row, np.nan_to_num(light), np.nan_to_num(error, nan=1.0), step)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from braggflow.errors import InputError
 from braggflow.geometry import add_q, strain
+from braggflow.peak_rows import intensity_errors
 from braggflow.results import Run, open_tracks
 from braggflow.show import TRACK_COLOURS, Trails
 from braggflow.view.windows import Extent
@@ -21,7 +22,10 @@ REACH = 6.0
 #: Points of a course that are sent, at most.
 _POINTS = 2_000
 
-_COLUMNS = ("y", "x", "y_std", "x_std", "y_smooth", "x_smooth", "intensity", "snr", "fwhm_major", "fwhm_minor", "angle")
+_COLUMNS = (
+    *("y", "x", "y_std", "x_std", "y_smooth", "x_smooth", "intensity", "intensity_std", "snr"),
+    *("fwhm_major", "fwhm_minor", "fwhm_major_std", "fwhm_minor_std", "angle"),
+)
 
 
 class Course(NamedTuple):
@@ -73,8 +77,7 @@ class Followed:
         own = self.peaks[list(_COLUMNS)].isel(peak=rows).load()
         found: dict[str, NDArray[Any]] = {"frame": own["peak_frame"].values.astype(np.int64)}
         found |= {name: own[name].values.astype(np.float64) for name in _COLUMNS}
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found["intensity_std"] = np.abs(found["intensity"]) / np.where(found["snr"] > 0, found["snr"], np.nan)
+        found["intensity_std"] = intensity_errors(own)
         if self.has_strain:
             there = strain(add_q(own.assign(track_id=("peak", np.full(len(rows), track)))), tracks=self.tracks)
             found |= {name: there[name].values for name in ("strain", "strain_std")}

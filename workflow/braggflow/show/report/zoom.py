@@ -108,18 +108,19 @@ def _png(shades: NDArray[np.uint8]) -> bytes:
 
 def _marks(peaks: xr.Dataset) -> list[Marked]:
     names = (
-        *("y", "x", "y_std", "x_std", "snr", "intensity", "significance", "fwhm_major", "fwhm_minor"),
+        *("y", "x", "y_std", "x_std", "snr", "intensity", "intensity_std", "significance", "fwhm_major", "fwhm_minor"),
         *("disagreement", "method", "flags"),
     )
     return [_mark(*row) for row in zip(*(peaks[name].values.tolist() for name in names), strict=True)]
 
 
 def _mark(*values: Any) -> Marked:
-    y, x, y_std, x_std, snr, intensity, significance, major, minor, apart, method, flags = values
+    y, x, y_std, x_std, snr, intensity, std, significance, major, minor, apart, method, flags = values
     flagged = ", ".join(str(flag.name) for flag in Flag if flags & flag)
     lines = [
         f"y {_position(y, y_std)}, x {_position(x, x_std)} px",
-        f"SNR {snr:.3g}, {intensity:,.0f} counts" + _known(", significance {:.3g}", significance),
+        f"SNR {snr:.3g}, {intensity:,.0f}{_known(' ± {:,.0f}', std)} counts"
+        + _known(", significance {:.3g}", significance),
         _known("FWHM {:.2f} × {:.2f} px", major, minor) + _known(", network to fit {:.3f} px", apart),
         f"{Method(method).name}" + (f"; {flagged}" if flagged else ""),
     ]

@@ -113,7 +113,7 @@ def _data(course: Course, name: str) -> dict[str, Any]:
     """The columns of one curve: values, where their errors reach to, and the line or second set beside them."""
     columns = course.columns
     of = "fwhm_major" if name == "fwhm" else name
-    error = np.nan_to_num(columns.get(f"{name}_std", np.zeros(len(columns["frame"]))))
+    error = np.nan_to_num(columns.get(f"{of}_std", np.zeros(len(columns["frame"]))))
     other = columns["fwhm_minor"] if name == "fwhm" else columns.get(f"{name}_smooth", np.full(len(error), np.nan))
     values = columns[of]
     return {"frame": columns["frame"], "value": values, "low": values - error, "high": values + error, "other": other}
