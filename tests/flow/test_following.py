@@ -5,16 +5,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 import braggflow
 from braggflow.errors import InputError
 from braggflow.evaluate import verify
 from braggflow.flow import run
+from braggflow.flow.following import following
+from braggflow.flow.following.handing_over import tiled
+from braggflow.pipeline import Group
 from braggflow.results import RunFolder, read_run_info
 from tests.growing import NAMES, Writer
 from tests.patience import PATIENCE
@@ -113,6 +119,7 @@ def test_the_table_is_that_of_the_finished_series_with_late_and_repeated_frames(
     assert max(seen) >= 4
     followed = read_run_info(RunFolder(outcome.folder))["following"]
     assert followed["rewritten"] == {"swmr": 1, "eiger": 4, "zarr": 2}[kind]  # of EIGER's, the file of frame 3
+    assert 1 <= followed["kept"] <= 24 - followed["rewritten"]
     assert "all of its " in followed["ended"]
     here = "process here" in read_run_info(RunFolder(outcome.folder))["tasks"]
     assert here == ("compute" not in more)
@@ -183,6 +190,30 @@ def test_what_all_frames_say_of_the_detector_counts_and_not_what_the_first_said(
     assert_is_that_of_the_whole(outcome.folder, writer.path)
 
 
+def test_groups_of_frames_that_wait_are_no_larger_than_memory_allows(tmp_path, started, monkeypatch):
+    monkeypatch.setattr(following, "_GROUP_BYTES", 3 * IMAGES[0].nbytes + 1)
+    writer = started("swmr")
+    for position in range(20):
+        writer.put(position)
+    writer.close()
+    (outcome,) = run(SETTINGS, follow=writer.path, out=tmp_path / "runs", idle_seconds=1)
+    assert outcome.status == "complete"
+    spans = read_run_info(RunFolder(outcome.folder))["plan"]
+    assert max(stop - first for first, stop in spans) == 3
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.data())
+def test_a_plan_around_what_is_kept_has_every_frame_once(lengths, data):
+    edges = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    groups = [Group(first, stop, ((first, stop),)) for first, stop in pairwise(edges)]
+    cuts = sorted(data.draw(st.sets(st.integers(0, edges[-1]), max_size=8)))
+    kept = list(zip(cuts[::2], cuts[1::2], strict=False))
+    found = tiled(data.draw(st.permutations(kept)), groups)
+    assert [n for first, stop in found for n in range(first, stop)] == list(range(edges[-1]))
+    assert set(kept) <= set(found)
+    assert all(any(g.first <= first and stop <= g.stop for g in groups) for first, stop in set(found) - set(kept))
+
+
 def test_what_cannot_be_followed_is_one_message(tmp_path):
     for path, data, message in (
         (tmp_path / "none", [], r"--follow .*/none: is not a folder that exists"),
@@ -190,5 +221,5 @@ def test_what_cannot_be_followed_is_one_message(tmp_path):
         (tmp_path / "scan.h5", [], r"--follow .*/scan\.h5: no frame came \(frames store .* does not exist\)"),
     ):
         with pytest.raises(InputError, match=message):
-            run(SETTINGS, data, follow=path, out=tmp_path / "runs", idle_seconds=0.1)
+            run(SETTINGS, data, follow=path, out=tmp_path / "runs", idle_seconds=1.5)
     assert not (tmp_path / "runs").exists()
