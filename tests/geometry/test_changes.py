@@ -73,6 +73,19 @@ def test_a_change_without_stated_errors_is_judged_by_its_scatter() -> None:
     assert kstest(pull, "t", args=(2 * 19,)).pvalue > 0.05
 
 
+@pytest.mark.parametrize("column", ["intensity", "fwhm_major"])
+def test_changes_of_brightness_and_width_are_judged_by_their_scatter_whatever_photons_say(column: str) -> None:
+    peaks = series(0)
+    rng = np.random.default_rng(6)
+    n, late = peaks.sizes["peak"], peaks["peak_frame"].values >= 20
+    values = np.where(late, 60.0, 20.0) * rng.normal(1, 0.3, n)
+    for std in (np.sqrt(values.clip(1)), np.full(n, np.nan)):  # those of a table of before are not known
+        table = peaks.assign({column: ("peak", values), f"{column}_std": ("peak", std)})
+        found = change(table, column, before=slice(0, 19), after=slice(20, 39))
+        assert np.mean(found["change"].values) == pytest.approx(2, abs=0.03)
+        assert np.mean(np.abs(found["change"].values - 2) < found["change_std"].values) == pytest.approx(0.68, abs=0.04)
+
+
 def test_references_that_are_given() -> None:
     peaks = series(1e-4)
     xr.testing.assert_allclose(strain(peaks, d0=2.0)["strain"], peaks["d"] / 2 - 1)

@@ -81,6 +81,16 @@ def test_a_missing_frame_parts_no_reflection():
     assert float(fitted["integrated_intensity"]) == pytest.approx(5000 * np.sqrt(2 * np.pi), rel=0.05)
 
 
+def test_the_error_of_a_reflection_is_that_of_its_peaks_and_of_older_tables_what_their_snr_says():
+    numbers = np.arange(24)
+    older = scan(numbers, 10 + 0.25 * numbers)
+    stated = older.assign(intensity_std=("peak", np.full(older.sizes["peak"], 5.0)))
+    for table, std in ((stated, np.full(3, 5.0)), (older, older["intensity"].values[-3:] / 30)):
+        found = follow_peaks(table, TrackConfig())
+        short = found.isel(track=int(np.argmin(found["length"].values)))  # three peaks: a sum, not a fit
+        assert float(short["integrated_intensity_std"]) == pytest.approx(np.sqrt((std**2).sum()), rel=1e-6)
+
+
 def test_what_lies_on_both_sides_of_a_jump_is_not_one():
     numbers = np.arange(24)
     angle = np.where(numbers < 6, numbers, numbers + 90.0)

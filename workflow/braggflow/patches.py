@@ -163,3 +163,23 @@ def median(values: Any) -> float:
             j -= 1
         values[j] = v
     return (float(values[(n - 1) // 2]) + float(values[n // 2])) / 2
+
+
+@inner(nogil=True)
+def median_distance(values: Any, level: float) -> float:
+    """Median of the distances of numbers in order (0 of none) from a level, taken from it outwards."""
+    n, above = len(values), 0
+    if n == 0:
+        return 0.0
+    while above < n and values[above] < level:
+        above += 1
+    below, nearer, last = above - 1, np.float32(0), np.float32(0)
+    for _ in range(n // 2 + 1):
+        nearer = last
+        low = np.float32(level - values[below]) if below >= 0 else np.float32(np.inf)
+        high = np.float32(values[above] - level) if above < n else np.float32(np.inf)
+        if low <= high:
+            last, below = low, below - 1
+        else:
+            last, above = high, above + 1
+    return float(last) if n % 2 else (float(nearer) + float(last)) / 2

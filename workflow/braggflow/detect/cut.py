@@ -12,7 +12,7 @@ from braggflow.config import PatchesConfig
 from braggflow.detect.background import LevelGrid, above_level, levels_of_row
 from braggflow.detect.pixels import as_searched
 from braggflow.frames import CorrectedFrame
-from braggflow.patches import MAX_NEIGHBOURS, Patches, State, is_other, median, own_border
+from braggflow.patches import MAX_NEIGHBOURS, Patches, State, is_other, median, median_distance, own_border
 from braggflow.peak_table import Flag
 
 #: A neighbour is listed where its maximum is at most this far beyond the patch, pixels along either axis: one further
@@ -380,7 +380,7 @@ def measure_patches(
         n_border = own_border(counts[i], state[i], border)
         level, scatter = _background(border[:n_border], counts_per_photon, read_noise)
         floor = level + _CENTROID_LEVEL * (counts[i, half, half] - level)
-        summed, weight, wy, wx = 0.0, 0.0, 0.0, 0.0
+        summed, n_summed, weight, wy, wx = 0.0, 0, 0.0, 0.0, 0.0
         inside[:], pixels[:] = 0.0, 0
         for j in range(size):
             for k in range(size):
@@ -391,7 +391,7 @@ def measure_patches(
                 inside[apertures[j, k]] += counts[i, j, k] - level
                 pixels[apertures[j, k]] += 1
                 if own:
-                    summed += counts[i, j, k] - level
+                    summed, n_summed = summed + counts[i, j, k] - level, n_summed + 1
                 if counts[i, j, k] > floor:
                     weight += counts[i, j, k] - floor
                     wy += (counts[i, j, k] - floor) * j
@@ -403,13 +403,18 @@ def measure_patches(
         for a in range(half + 1):
             total += inside[a]
             n_own += pixels[a]
-            variance = counts_per_photon * max(total, 0.0) + n_own * scatter**2
-            if n_border:  # the level is a median
-                variance += n_own**2 * (np.pi / 2) * scatter**2 / n_border
+            variance = _variance(total, n_own, scatter, n_border, counts_per_photon)
             if variance > 0:
-                std[i] = np.sqrt(variance)  # of all own pixels, in the end
                 snr[i] = max(snr[i], total / np.sqrt(variance))
+        std[i] = np.sqrt(_variance(summed, n_summed, scatter, n_border, counts_per_photon))
     return intensity, std, snr, centroid
+
+
+@inner(nogil=True)
+def _variance(total: float, n: int, scatter: float, n_border: int, counts_per_photon: float) -> float:
+    """Variance of the sum of `n` pixels above a level which is the median of `n_border` others."""
+    variance = counts_per_photon * max(total, 0.0) + n * scatter**2
+    return variance + n**2 * (np.pi / 2) * scatter**2 / n_border if n_border else variance
 
 
 @inner(nogil=True)
@@ -426,24 +431,4 @@ def _background(border: Any, counts_per_photon: float, read_noise: float) -> tup
                 kept += 1
         level = total / kept
     expected = counts_per_photon * max(level, 0.0) + read_noise**2
-    return level, max(1.4826 * _median_distance(border, level), np.sqrt(expected))
-
-
-@inner(nogil=True)
-def _median_distance(values: Any, level: float) -> float:
-    """Median of the distances of numbers in order (0 of none) from a level, taken from it outwards."""
-    n, above = len(values), 0
-    if n == 0:
-        return 0.0
-    while above < n and values[above] < level:
-        above += 1
-    below, nearer, last = above - 1, np.float32(0), np.float32(0)
-    for _ in range(n // 2 + 1):
-        nearer = last
-        low = np.float32(level - values[below]) if below >= 0 else np.float32(np.inf)
-        high = np.float32(values[above] - level) if above < n else np.float32(np.inf)
-        if low <= high:
-            last, below = low, below - 1
-        else:
-            last, above = high, above + 1
-    return float(last) if n % 2 else (float(nearer) + float(last)) / 2
+    return level, max(1.4826 * median_distance(border, level), np.sqrt(expected))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from braggflow.errors import InputError
 from braggflow.exchange.lists import PeakList, numbers_of_text
 from braggflow.exchange.rows import WRITER, Rows, values_of
+from braggflow.peak_rows import intensity_errors
 
 _SIGMAS_OF_FWHM = 1 / (2 * np.sqrt(2 * np.log(2)))
 #: What a column is called there and here, where the numbers are the same.
@@ -25,7 +26,6 @@ _SAME = {
     "f_raw": "x",
     "Number_of_pixels": "area",
     "sum_intensity": "intensity",
-    "sum_intensity_std": "intensity_std",
     "IMax_int": "birth",
     "IMax_s": "y_pixel",
     "IMax_f": "x_pixel",
@@ -56,6 +56,7 @@ def _columns(rows: xr.Dataset) -> dict[str, NDArray[Any]]:
     y, x = rows["y"].values, rows["x"].values
     columns = {"sc": y, "fc": x}
     columns |= {name: rows[ours].values for name, ours in _SAME.items() if ours in rows.variables}
+    columns["sum_intensity_std"] = intensity_errors(rows)
     with np.errstate(divide="ignore", invalid="ignore"):
         columns["avg_intensity"] = values_of(rows, "intensity") / values_of(rows, "area")
     columns |= dict(zip(("sigs", "sigf", "covsf"), _widths(rows), strict=True))
@@ -78,7 +79,7 @@ def _widths(rows: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64],
 
 def _read_flt(path: Path) -> PeakList:
     names, skip = _names(path)
-    same = {**_SAME, "omega": "omega"}
+    same = {**_SAME, "omega": "omega", "sum_intensity_std": "intensity_std"}
     if "s_raw" not in names:
         same |= {"sc": "y", "fc": "x"}
     known = {name: ours for name, ours in same.items() if name in names}

@@ -124,7 +124,8 @@ def _read_nexus(path: Path) -> PeakList:
         variances = {"observed_px_y_var": "y_std", "observed_px_x_var": "x_std", "int_sum_var": "intensity_std"}
         for theirs, ours in variances.items():
             if theirs in group:
-                columns[ours] = np.sqrt(group[theirs][:])
+                with np.errstate(invalid="ignore"):  # a variance below 0 says nothing
+                    columns[ours] = np.sqrt(group[theirs][:])
         for theirs, ours in (("int_sum", "intensity"), ("background_mean", "background")):
             if theirs in group:
                 columns[ours] = group[theirs][:]

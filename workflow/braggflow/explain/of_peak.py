@@ -148,8 +148,7 @@ def _fit_words(peak: Any) -> str:
     major, minor = (_value(peak[f"fwhm_{axis}"], peak[f"fwhm_{axis}_std"], 2) for axis in ("major", "minor"))
     return (
         f"The fit puts it {_position(peak, '_fit')}: {peak['amplitude']:.4g} counts high on {peak['background']:.4g}, "
-        f"FWHM {major} × {minor} px, {_value(peak['intensity'], peak['intensity_std'], 0)} counts in all, "
-        f"chi2 {peak['chi2']:.2f}."
+        f"FWHM {major} × {minor} px, chi2 {peak['chi2']:.2f}."
     )
 
 

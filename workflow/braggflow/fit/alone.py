@@ -17,6 +17,7 @@ from braggflow.fit.peak_profile import LORENTZ, NODE_WEIGHTS, NODES, Integers, R
 from braggflow.fit.reported import COUNTS_STD, MISFIT, report
 from braggflow.fit.solver import (
     EQUAL_WEIGHTS,
+    FEW,
     FIRST_DAMPING,
     FLOOR_SHARE,
     LEAST_RATE,
@@ -107,7 +108,7 @@ def fit_alone(
             free[a] = a
         nodes[0, 0], nodes[0, 1] = node_numbers(p[0], voigt)
         least_spread = (ROUNDING / STEP_TOLERANCE) ** 2 * p[0, AMPLITUDE]
-        damping, spread, chi2, last, length = FIRST_DAMPING, 1.0, 1.0, 0.0, 0.0
+        damping, spread, chi2, last, length, freedom = FIRST_DAMPING, 1.0, 1.0, 0.0, 0.0, 0.0
         moved, resampled, outside, found = True, True, False, False
         while iterations < max_iterations:
             iterations += 1
@@ -119,7 +120,8 @@ def fit_alone(
                 height = p[0, AMPLITUDE] * height_ratio(p[0], nodes[0, 0], nodes[0, 1], voigt)
                 _unpack(n_free, height, sums, gradient, matrix)
                 total, expected = float(sums[1]), float(sums[2])
-                spread = chi2 = total / max(expected - n_free, 1.0)
+                freedom = expected - n_free
+                spread = chi2 = total / max(freedom, 1.0)
                 if not poisson:
                     spread = total / max(number - n_free, 1)
                     chi2 = spread * number / max(expected, 1 / floor)
@@ -158,6 +160,8 @@ def fit_alone(
                     break
         at_bound = outside
         if found:
+            if poisson and freedom < FEW:
+                spread = max(spread, 1.0)
             ny, nx = nodes[0, 0], nodes[0, 1]
             converged = report(
                 p[0], n_free, ny, nx, voigt, size, spread, chi2, matrix, gradient, factor, reduced, values

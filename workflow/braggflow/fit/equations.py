@@ -14,6 +14,10 @@ def hold(n_own: int, n_free: int, free: Rows, p: Floats, gradient: Floats, matri
 
     What the matrix had of eta is kept in its upper half, for `release_eta`.
     """
+    for a in range(n_own, n_free):
+        is_height = free[a] % ROWS_PER_PEAK == AMPLITUDE
+        if is_height and p[free[a] // ROWS_PER_PEAK, AMPLITUDE] <= 0 and gradient[a] <= 0:
+            _hold_one(a, n_free, gradient, matrix)
     if n_own > ETA:
         g, eta = gradient[ETA], p[0, ETA]
         if (eta <= 0 and g <= 0) or (eta >= 1 and g >= 0):
@@ -25,10 +29,6 @@ def hold(n_own: int, n_free: int, free: Rows, p: Floats, gradient: Floats, matri
             _hold_one(ETA, n_free, gradient, matrix)
             if own > 0:
                 matrix[ETA, ETA] = own
-    for a in range(n_own, n_free):
-        is_height = free[a] % ROWS_PER_PEAK == AMPLITUDE
-        if is_height and p[free[a] // ROWS_PER_PEAK, AMPLITUDE] <= 0 and gradient[a] <= 0:
-            _hold_one(a, n_free, gradient, matrix)
 
 
 @inner(nogil=True, error_model="numpy")

@@ -81,7 +81,7 @@ def _enter_others(n: int, n_free: int, n_own: int, patch_size: int, p: Floats, t
     ny, nx, voigt = tools.nodes[0, 0], tools.nodes[0, 1], n_own == 8
     ratio = height_ratio(p[0], ny, nx, voigt)
     if n > 1:
-        spread = numbers[0, CHI2]
+        spread = numbers[0, 2] ** 2 / factor[0, 0]  # which is the variance of y
         for k in range(1, n):
             copy(numbers[0], numbers[k])
             numbers[k, 0], numbers[k, 1], numbers[k, _AMPLITUDE] = p[k, Y], p[k, X], p[k, AMPLITUDE] / ratio

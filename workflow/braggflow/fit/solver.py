@@ -40,6 +40,9 @@ EQUAL_WEIGHTS = 10.0
 #: A fit has converged when, after the step at hand, the next one would be below this many standard errors: as much
 #: shorter again as this one is than the last, but no more than ten times.
 STEP_TOLERANCE, LEAST_RATE = 0.01, 0.1
+#: Where residuals are worth fewer pixels than this beyond the free parameters, as those of sharp spots on no background
+#: are, they do not tell that counts scatter less than photons: all of them are fitted.
+FEW = 12.0
 #: Of counts without noise, steps need be no shorter than what single precision rounds, as a share of the height.
 ROUNDING = 1e-6
 #: Damping of the first step; of one from poorer starting values, those of loose peaks: neighbours, of which the pixels
@@ -161,15 +164,16 @@ def fit_one(
     least_spread = (ROUNDING / STEP_TOLERANCE) ** 2 * p[0, AMPLITUDE]
     damping = FIRST_DAMPING_LOOSE if loose else FIRST_DAMPING
     settled, moved, resampled, outside, found = 0, True, True, False, False
-    iterations, spread, chi2, last = 0, 1.0, 1.0, 0.0
+    iterations, spread, chi2, last, freedom = 0, 1.0, 1.0, 0.0, 0.0
     while iterations < max_iterations:
         iterations += 1
         if resampled:
             model(p, n_peaks, n_sharing, nodes, voigt, floor, n, height, work)
         if moved:
             total, expected = information(free, n_free, floor, n, height, work, gradient, matrix)
+            freedom = expected - n_free
             # Variance of the residuals over that of the weights.
-            spread = chi2 = total / max(expected - n_free, 1.0)
+            spread = chi2 = total / max(freedom, 1.0)
             if not poisson:
                 spread = total / max(number - n_free, 1)
                 chi2 = spread * number / max(expected, 1 / floor)
@@ -221,6 +225,8 @@ def fit_one(
                 break
     if not found:
         return iterations, False, outside
+    if poisson and freedom < FEW:
+        spread = max(spread, 1.0)
     ny, nx = nodes[0, 0], nodes[0, 1]
     converged = report(p[0], n_free, ny, nx, voigt, size, spread, chi2, matrix, gradient, factor, reduced, values)
     return iterations, converged, voigt and (p[0, ETA] <= 0 or p[0, ETA] >= 1)

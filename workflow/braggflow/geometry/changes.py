@@ -10,6 +10,8 @@ from braggflow.errors import InputError
 
 Floats = NDArray[np.float64]
 Labels = str | ArrayLike
+#: Columns whose errors are those of photons alone: weighted by these, a mean is that of the faint frames.
+_OF_PHOTONS = frozenset({"intensity", "fwhm_major", "fwhm_minor"})
 
 
 def strain_of(
@@ -182,8 +184,9 @@ def change(peaks: xr.Dataset, column: str, *, before: slice, after: slice, label
     xarray.Dataset
         On dimension `track`, with the labels as its coordinate: `change`, mean after / mean before - 1, and its
         standard uncertainty, `change_std`; `n_before`, `n_after`. Where the column has a `_std`, means are weighted by
-        it (but for what all peaks owe to the geometry) and `change_std` follows from it; else `change_std` is that of
-        the scatter within each part, and NaN where one has fewer than 2 peaks.
+        it (but for what all peaks owe to the geometry) and `change_std` follows from it; else, and of
+        intensities and widths, which vary by more than their photons say, `change_std` is that of the scatter within
+        each part, and NaN where one has fewer than 2 peaks.
 
     Raises
     ------
@@ -200,7 +203,7 @@ def change(peaks: xr.Dataset, column: str, *, before: slice, after: slice, label
     ('track',)
     """
     values, numbers, frames = _column(peaks, column), label_numbers(peaks, labels), peaks["peak_frame"].values
-    stated = f"{column}_std" in peaks
+    stated = f"{column}_std" in peaks and column not in _OF_PHOTONS
     std = _own_std(peaks, column) if stated else np.ones(len(values))
     inside = [_within(frames, part) for part in (before, after)]
     if (inside[0] & inside[1]).any():

@@ -20,6 +20,7 @@ sum, and where only a share is fitted it is of all: two measures in one column w
 No peak is dropped; `method` says which position it was, `y_network`, `x_network`, `y_fit` and `x_fit` keep both.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -74,19 +75,21 @@ def assemble(
     fits: NDArray[np.void],
     split: NDArray[np.bool_] | None = None,
     blend: NDArray[np.bool_] | None = None,
+    several_of: Sequence[int] | NDArray[np.int64] = (),
 ) -> peak_table.Table:
     """Fill the positions and the fit's variables of `table` (n,), in pixels of the detector.
 
     `located` is the network's answer (None: not asked), `fitted` (n,) says which peaks were fitted and `fits` holds
     their results in that order (`patch_fits.FIT_DTYPE`); `split` and `blend` say which of these are several peaks, told
-    apart or not (None: none is). Of `config` are used `frames`, `fit.model` and `locate`.
+    apart or not (None: none is), `several_of` which rows of the table have further ones. Of `config` are used
+    `frames`, `fit` and `locate`.
     """
     result = table.copy()
     half, scale = patches.counts.shape[1] // 2, config.frames.bin
     corner = np.column_stack([table["y_pixel"], table["x_pixel"]]).astype(np.float64) - half
 
-    profiled = np.full(len(fits), config.fit.fraction == 1)
-    profiled |= False if split is None else split
+    profiled = np.full(len(table), config.fit.fraction == 1)
+    profiled[np.asarray(several_of, np.int64)] = True
     converged = _enter_fits(result, fits, fitted, profiled, corner, half, scale)
     method = np.full(len(result), Method[config.fit.model])
     method[fitted] = np.where(fits["voigt"], Method.pseudo_voigt, method[fitted])
@@ -177,7 +180,7 @@ def _enter_fits(
 ) -> NDArray[np.bool_]:
     """Fill the fit's variables and flags of `result`; return which peaks have a fit, shape (n,).
 
-    `profiled` (n of the fits,) says which may have the intensity of their profile.
+    `profiled` (n,) says which may have the intensity of their profile.
     """
     good = fits["converged"] & (np.hypot(fits["y"] - half, fits["x"] - half) <= MAX_OFFSET)
     converged = np.zeros(len(result), bool)
@@ -200,7 +203,7 @@ def _enter_fits(
         "chi2": 1,
     }.items():
         result[name][converged] = kept[name.replace("_fit", "")] * factor
-    counted, rows = kept[profiled[good]], np.flatnonzero(converged)[profiled[good]]
+    counted, rows = kept[profiled[converged]], np.flatnonzero(converged & profiled)
     result["intensity"][rows] = profile_counts(counted, 2 * half + 1)
     result["intensity_std"][rows] = counted["counts_std"]
     _flag(result, fitted & ~converged, Flag.fit_failed)

@@ -321,7 +321,15 @@ def assembled(
     """The sorted table of all peaks found, with the positions of network and fit."""
     further = further_peaks(table, cut, chosen, apart)
     result = assemble(
-        table, cut, config, located=located, fitted=chosen, fits=apart.fits, split=apart.split, blend=apart.blend
+        table,
+        cut,
+        config,
+        located=located,
+        fitted=chosen,
+        fits=apart.fits,
+        split=apart.split,
+        blend=apart.blend,
+        several_of=further.row,
     )
     return peak_table.sort(add_further(result, table, cut, config, further, **config.frames.noise))
 

@@ -318,7 +318,8 @@ def _reflections(
     order = joined.order
     light = peaks["intensity"].values[at[order]].astype(np.float64)
     error = intensity_errors(peaks)[at[order]]
-    error = np.where(np.isnan(error), np.abs(light) / _SNR, error)
+    unknown = _SNR if "snr" not in peaks else 1.0  # else there is no light above the noise
+    error = np.where(np.isnan(error), np.abs(light) / unknown, error)
     step = abs(float(np.median(np.diff(angle))))
     of_row = angle[of_frame[order]]
     found = rocking_curves(joined.starts, of_row, np.nan_to_num(light), np.nan_to_num(error, nan=1.0), step)

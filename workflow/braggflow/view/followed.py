@@ -24,7 +24,7 @@ _POINTS = 2_000
 
 _COLUMNS = (
     *("y", "x", "y_std", "x_std", "y_smooth", "x_smooth", "intensity", "intensity_std", "snr"),
-    *("fwhm_major", "fwhm_minor", "fwhm_major_std", "fwhm_minor_std", "angle"),
+    *("fwhm_major", "fwhm_minor", "fwhm_major_std", "angle"),
 )
 
 

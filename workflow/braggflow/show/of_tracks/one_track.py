@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from braggflow.errors import InputError
 from braggflow.geometry import add_q, strain
+from braggflow.peak_rows import intensity_errors
 from braggflow.results import RunFolder, open_run_frames, open_tracks, read_run_frame
 from braggflow.show.colours import BLUE, GREEN, ORANGE, VERMILLION
 from braggflow.show.drawing import WIDTH, Mark, Panel, axes_at, draw_panels, panels_height
@@ -102,10 +103,11 @@ def _curves(figure: Figure, series: SeriesAxis, own: xr.Dataset, curves: int, *,
         axes.append(axes_at(figure, *room, ylabel=0.82))
     for one, name in zip(axes, ("y", "x"), strict=False):
         _position(one, at, own, name, series.ordered)
-    _points(axes[2], at, own["intensity"].values, BLUE, "intensity")
+    _points(axes[2], at, own["intensity"].values, intensity_errors(own), BLUE, "intensity")
     axes[2].set_ylabel("intensity\n(count)")
     for name, colour in (("fwhm_major", VERMILLION), ("fwhm_minor", GREEN)):
-        _points(axes[3], at, own[name].values, colour, {"fwhm_major": "long axis", "fwhm_minor": "short axis"}[name])
+        label = {"fwhm_major": "long axis", "fwhm_minor": "short axis"}[name]
+        _points(axes[3], at, own[name].values, own[f"{name}_std"].values, colour, label)
     axes[3].set_ylabel("FWHM\n(pixel)")
     axes[3].legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.96), borderpad=0)
     axes[0].legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.98), borderpad=0)
@@ -150,8 +152,10 @@ def _position(axes: Axes, at: NDArray[np.float64], own: xr.Dataset, name: str, o
     axes.set_ylabel(f"{name}\n(pixel)")
 
 
-def _points(axes: Axes, at: NDArray[np.float64], values: NDArray[Any], colour: str, name: str) -> None:
-    axes.plot(at, values, ".", markersize=3.5, color=colour, label=name)
+def _points(
+    axes: Axes, at: NDArray[np.float64], values: NDArray[Any], std: NDArray[Any], colour: str, name: str
+) -> None:
+    axes.errorbar(at, values, np.nan_to_num(std), fmt=".", markersize=3.5, color=colour, elinewidth=0.6, label=name)
     if np.isfinite(values).any() and np.nanmin(values) > 0:
         axes.set_ylim(0, 1.1 * float(max(np.nanmax(values), axes.get_ylim()[1] / 1.1)))
 
