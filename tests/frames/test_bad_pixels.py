@@ -73,6 +73,16 @@ def test_every_pixel_that_is_noisier_than_those_around_it_is_found():
     assert (seen["hot"], seen["noisy"], seen["dead"]) == ([], places, [])
 
 
+@pytest.mark.parametrize(("n", "sure"), [(200, True), (9, False)])
+def test_a_restless_pixel_is_bad_once_those_beside_it_are_known_to_be_calm(n, sure):
+    rng = np.random.default_rng(7)
+    frames = rng.poisson(200, (n, SIDE, SIDE)).astype(np.uint16)
+    places = [[y, 30 + y % 90] for y in range(12, 244, 29)]
+    for y, x in places:
+        frames[:, y, x] = np.rint(200 + 100 * np.where(np.arange(n) % 2, 1, -1) * rng.uniform(0.9, 1.1, n))
+    assert found(frames)["noisy"] == (places if sure else [])
+
+
 def test_the_flickering_pixels_of_a_simulated_series_are_found_and_nothing_else(tmp_path):
     truth = load_truth(simulate_series(tmp_path / "scan.zarr", n_frames=64, shape=(256, 256), hot_pixels=8))
     data = open_frames(tmp_path / "scan.zarr")

@@ -140,6 +140,9 @@ def test_chunks_are_found_however_they_are_named(tmp_path, encoding, separator):
     series.look()
     assert arrived(series) == []  # of the last, half is lacking; of the first, no later one is whole
     array[4:6] = 1
+    # What else lies there is no chunk.
+    strays = {(".", "default"): "c.99", (".", "v2"): "99", ("/", "default"): "c/99.0", ("/", "v2"): "99.0"}
+    (tmp_path / "scan.zarr" / "frames" / strays[separator, encoding]).touch()
     series.look()
     assert arrived(series) == [0, 1]
 

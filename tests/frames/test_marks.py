@@ -77,6 +77,15 @@ def test_several_marks_and_a_mark_in_one_frame_only():
     np.testing.assert_array_equal(ignored(frames, 2), expected | pixels(np.s_[8, 8]))
 
 
+@pytest.mark.parametrize(("values", "are"), [((-1, -2, -5), "mark"), ((-1, -2, -5, -9), "count")])
+def test_marks_are_three_at_most_more_numbers_below_0_are_counts(values, are):
+    frames = counts(1).astype("i4")
+    for k, value in enumerate(values):
+        frames[0, 10 + 7 * k, 20] = value
+    assert frames_from_array(frames).attrs["marks"]["negative"] == are
+    assert ignored(frames).sum() == (len(values) if are == "mark" else 0)
+
+
 @pytest.mark.parametrize("dies_at", [1, 9, 19])
 def test_a_module_that_dies_during_the_series_is_ignored_from_then_on(dies_at):
     frames = counts(20).astype("i4")

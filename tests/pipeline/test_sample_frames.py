@@ -40,6 +40,13 @@ def test_a_level_in_the_noise_is_said(images, minval, warned):
     assert any("lies in the noise: 1 pixel in " in warning for warning in warnings) == warned
 
 
+def test_a_level_in_noise_that_is_more_than_photons_is_said():
+    noise = np.random.default_rng(3).normal(0, 300, (3, 96, 96)).astype(np.float32)
+    for level, warned in ((660, True), (1500, False)):  # 2.2 and 5 sigma
+        warnings = looked_at(noise, detect={**FINDPEAKS, "minval": level, "minscore": 3}).warnings
+        assert any("lies in the noise" in warning for warning in warnings) == warned
+
+
 def test_a_level_above_the_noise_of_a_crowded_frame_is_not_blamed():
     crowded = np.stack([spots((96, 96), 25, seed=seed) for seed in range(3)])
     assert looked_at(crowded, detect={**FINDPEAKS, "minval": 40, "minscore": 20}).warnings == []
