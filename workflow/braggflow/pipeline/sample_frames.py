@@ -80,10 +80,9 @@ def look_at_frames(opened: OpenedSeries, candidates: Sequence[int] | None = None
     positions = range(len(opened.numbers)) if candidates is None else candidates
     there = [position for position in positions if position not in opened.missing]
     frames: list[SampledFrame] = []
-    compile_ahead()  # which may take minutes, once, and says nothing of how long a frame takes
-    began = time.perf_counter()
     for position in _spread(there):
-        if len(frames) > 1 and time.perf_counter() - began > MOST_SECONDS:
+        # The first frame has the kernels compiled or loaded, which says nothing of the others.
+        if sum(frame.seconds for frame in frames[1:]) > MOST_SECONDS:
             break
         frames.append(look_at_frame(opened, position))
     if len(frames) == 1 and frames[0].seconds > _ALONE_SECONDS:
