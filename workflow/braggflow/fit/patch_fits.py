@@ -9,8 +9,9 @@ amplitude of each peak, one background and, for a pseudo-Voigt, one eta in 0 to 
 photon counts this is Fisher scoring of the Poisson likelihood (the fixed point is its maximum wherever the model is
 above the floor), without the bias of weighting by the counts themselves (Laurence & Chromy, Nature Methods 7, 338
 (2010)). With `least_squares` all weights are equal. The standard errors are those of the inverse information matrix
-times sqrt(chi2), so that they hold for any gain; for least squares, times the scatter of the residuals: they hold for
-noise that is the same everywhere, and are too small for photon counts (of sharp peaks, three to four times).
+times sqrt(chi2), so that they hold for any gain (where residuals are too few to tell, times 1 at least); for least
+squares, times the scatter of the residuals: they hold for noise that is the same everywhere, and are too small for
+photon counts (of sharp peaks, three to four times).
 
 **Read noise.** The variance of a pixel is mean + r² (photons). That of counts + r² is their mean, as for photons: r²
 is added to the counts and to the background for the fit (Snyder et al., J. Opt. Soc. Am. A 12, 272 (1995); Huang et
@@ -94,12 +95,13 @@ def fit_patches(
     -------
     numpy.ndarray of dtype FIT_DTYPE
         Shape (n,). `y`, `x` in pixels of the patch (0 is the first pixel's centre) with their standard errors,
-        `amplitude` the height of the profile above `background` in counts, `fwhm_major`, `fwhm_minor` in pixels,
-        `angle` in degrees of the long axis from +x towards +y, in (-90, 90], `eta`, and `chi2` per degree of freedom: 1
-        where model, gain and read noise are right. It is the sum of squared residuals over their expected variances;
-        for least squares, the variance of the residuals over the mean of the expected ones. `misfit` and `halo` say how
-        the residuals are shaped (`misfit.shape_misfit`; NaN with saturated pixels and of disks), `voigt` that the
-        profile is a pseudo-Voigt. Of a disk both widths are the diameter, the angle is 0 and eta NaN.
+        `amplitude` the height of the profile above `background` in counts, `fwhm_major`, `fwhm_minor` in pixels with
+        theirs, `counts_std` the standard error of `profile_counts`, `angle` in degrees of the long axis from +x towards
+        +y, in (-90, 90], `eta`, and `chi2` per degree of freedom: 1 where model, gain and read noise are right. It is
+        the sum of squared residuals over their expected variances; for least squares, the variance of the residuals
+        over the mean of the expected ones. `misfit` and `halo` say how the residuals are shaped (`misfit.shape_misfit`;
+        NaN with saturated pixels and of disks), `voigt` that the profile is a pseudo-Voigt. Of a disk both widths are
+        the diameter, the angle is 0 and eta NaN.
 
         Where the fit does not converge to a peak (too few usable pixels, no positive amplitude, centre more than 1 px
         outside, sigma below 0.1 px or above the patch size; of a disk, centre outside the patch, radius below 1.5 px or
