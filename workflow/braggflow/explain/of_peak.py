@@ -104,7 +104,8 @@ def peak_words(
     words += [_patch_words(found, patch), _fit_words(peak)]
     if peak["parent"] < 0:
         words.append(_network_words(found, peak, patch))
-    words += [_decision(found, peak, patch), _neighbour_words(found.table[neighbours])]
+    light = f"Its intensity is {_value(peak['intensity'], peak['intensity_std'], 0)} counts, its snr {peak['snr']:.3g}."
+    words += [_decision(found, peak, patch), light, _neighbour_words(found.table[neighbours])]
     return words + flag_words(found, peak, patch)
 
 
@@ -286,7 +287,7 @@ def _position(peak: Any, of: str) -> str:
 
 
 def _value(value: float, std: float, digits: int = 3) -> str:
-    return f"{value:,.{digits}f}" + (f" ± {std:,.{digits}f}" if np.isfinite(std) else "")
+    return f"{value:.{digits}f}" + (f" ± {std:.{digits}f}" if np.isfinite(std) else "")
 
 
 def _place(peak: Any) -> str:
