@@ -1,5 +1,6 @@
 """A group that killed workers is searched frame by frame, one frame at a time, and not for ever."""
 
+from itertools import islice
 from types import SimpleNamespace
 
 from braggflow.flow.poison import MAX_SEARCHES, PoisonSearch
@@ -17,7 +18,7 @@ def test_each_frame_is_tried_alone_and_what_killed_is_remembered():
     assert search.add(work, group(9, 10))
     assert not search.just_begun
     tried = []
-    while (frame := search.next_frame()) is not None:
+    for frame in islice(iter(search.next_frame, None), 9):
         tried.append(frame.position)
         if frame.position == 5:
             search.blame("killed its worker")
