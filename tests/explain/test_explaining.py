@@ -63,7 +63,7 @@ def test_every_peak_of_a_run_is_explained_by_its_own_row(run: braggflow.Run) -> 
         (decision,) = [word.split(" is used")[0] for word in why.words if " is used" in word]
         by = {"The fit's position": "by a fit", "The network's position": "by the network"}
         assert by.get(decision, "by its") in why.words[0]
-        intensity = f"{float(row['intensity']):.0f} ± {float(row['intensity_std']):.0f} counts, its snr "
+        intensity = f"{float(row['intensity']):.0f} ± {float(row['intensity_std']):.0f} counts; snr "
         assert f"Its intensity is {intensity}" in " ".join(why.words)
         if np.isfinite(float(row["y_fit"])):
             widths = (

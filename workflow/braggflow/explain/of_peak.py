@@ -104,7 +104,8 @@ def peak_words(
     words += [_patch_words(found, patch), _fit_words(peak)]
     if peak["parent"] < 0:
         words.append(_network_words(found, peak, patch))
-    light = f"Its intensity is {_value(peak['intensity'], peak['intensity_std'], 0)} counts, its snr {peak['snr']:.3g}."
+    light = f"Its intensity is {_value(peak['intensity'], peak['intensity_std'], 0)} counts"
+    light += f"; snr {peak['snr']:.3g}, in the aperture that shows most."
     words += [_decision(found, peak, patch), light, _neighbour_words(found.table[neighbours])]
     return words + flag_words(found, peak, patch)
 
