@@ -237,3 +237,17 @@ def test_the_error_of_a_sum_is_that_of_the_pixels_in_it():
     scatter = max(1.4826 * np.median(np.abs(border - level)), np.sqrt(level))
     n, summed = own.sum(), (patch - level)[own].sum()
     assert clipped == pytest.approx(np.sqrt(summed + n * scatter**2 + n**2 * np.pi / 2 * scatter**2 / 40), rel=1e-3)
+
+
+def test_where_not_all_are_fitted_peaks_told_apart_have_their_profiles_counts_and_errors():
+    peaks = np.zeros(3, PROFILE_DTYPE)
+    peaks["y"], peaks["x"] = (32, 32, 70), (31, 34, 70)
+    peaks["sigma_major"] = peaks["sigma_minor"] = 1.5
+    peaks["height"] = 4000, 1500, 2000
+    frame = np.random.default_rng(0).poisson(render((100, 100), peaks, background=4)).astype(np.uint16)
+    whole, shared = (braggflow.find_peaks(frame, config={"fit": {"fraction": share}}) for share in (1, 0.999999))
+    apart = shared["flags"].values & np.uint16(Flag.deblended) > 0
+    assert apart.sum() == 2
+    for name in ("intensity", "intensity_std"):
+        np.testing.assert_array_equal(shared[name].values[apart], whole[name].values[apart], err_msg=name)
+        assert (shared[name].values != whole[name].values)[~apart].all(), name
